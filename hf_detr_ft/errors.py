@@ -1,0 +1,33 @@
+"""What a user can get wrong.
+
+Every error here is meant for the person who runs the program: its text names the file, the entry, what was expected,
+what was found and what to do. `cli.py` prints it without a traceback and maps it to an exit status.
+"""
+
+
+class InputError(Exception):
+    """Something the user gave is not usable; the text says what, where, and what to do about it.
+
+    Attributes:
+        exit_status: what the command line returns: 1 where data or a checkpoint are wrong, 2 for recipe and arguments.
+    """
+
+    exit_status = 1
+
+
+class RecipeError(InputError):
+    """The recipe or the command line's arguments are wrong."""
+
+    exit_status = 2
+
+
+class DataError(InputError):
+    """Annotations or images are missing, unreadable or inconsistent."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint cannot be loaded, or not completely."""
+
+
+class TrainingError(InputError):
+    """Training cannot go on: a loss that is not finite, labels the model has no class for."""
