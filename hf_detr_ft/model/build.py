@@ -1,0 +1,205 @@
+"""Processor and model, from a checkpoint or from a config with a timm backbone."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+from transformers import DetrConfig, DetrImageProcessor
+
+from hf_detr_ft.errors import CheckpointError, RecipeError
+from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.initial import initialise_like_original, load_backbone_weights
+from hf_detr_ft.recipe import ModelConfig, nearest
+
+logger = logging.getLogger(__name__)
+
+CLASS_HEAD = "class_labels_classifier."
+"""The tensors that are made new for the data's labels; every other one has to be loaded."""
+
+
+def build_processor(shortest_edge: int, longest_edge: int) -> DetrImageProcessor:
+    """The processor of training, evaluation and the published model.
+
+    Args:
+        shortest_edge: pixels of the short side after resizing; the original's 800.
+        longest_edge: most pixels of the long side; the original's 1333.
+    """
+    return DetrImageProcessor(size={"shortest_edge": shortest_edge, "longest_edge": longest_edge})
+
+
+def build_model(config: ModelConfig, names: Sequence[str], category_ids: Sequence[int]) -> DetrForObjectDetection:
+    """The model of a recipe, its class head made for the data's labels.
+
+    Args:
+        config: the recipe's `model` section.
+        names: of the labels 0..N-1.
+        category_ids: of the labels in the data set; kept in the config for whoever has the model alone.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, not a DETR or not complete.
+        RecipeError: neither or both of `model.checkpoint` and `model.backbone`, or unknown names in `model.config`.
+    """
+    if (config.checkpoint is None) == (config.backbone is None):
+        raise RecipeError(
+            "model: expected either model.checkpoint (fine-tune a DETR) or model.backbone (start one from a config), "
+            f"found checkpoint={config.checkpoint!r} and backbone={config.backbone!r}. Set the other one to null."
+        )
+    label_settings = {
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: label for label, name in enumerate(names)},
+        "category_ids": [int(category_id) for category_id in category_ids],
+    }
+    overrides = _checked_overrides(config.config)
+    if config.checkpoint is not None:
+        model = load_checkpoint(config.checkpoint, config.revision, {**overrides, **label_settings})
+    else:
+        model = _from_backbone(config, {**overrides, **label_settings})
+    model.auxiliary_losses = config.auxiliary_losses
+    return model
+
+
+def _checked_overrides(overrides: dict[str, Any]) -> dict[str, Any]:
+    known = set(DetrConfig().to_dict()) - {"id2label", "label2id", "auxiliary_loss", "backbone_config"}
+    unknown = [name for name in overrides if name not in known]
+    if unknown:
+        hints = ", ".join(f"'{name}'{nearest(name, sorted(known))}" for name in unknown)
+        raise RecipeError(f"model.config: expected fields of transformers.DetrConfig, found {hints}.")
+    return dict(overrides)
+
+
+def load_checkpoint(source: str, revision: str | None, settings: dict[str, Any]) -> DetrForObjectDetection:
+    """A `DetrForObjectDetection` checkpoint with a class head for other labels.
+
+    Args:
+        source: a folder or a Hub id, in the Hub's legacy or its current layout.
+        revision: branch, tag or commit on the Hub.
+        settings: fields of the config to change, `id2label` among them.
+
+    Returns:
+        The model in fp32. Its class head is new unless the checkpoint has exactly these class names.
+
+    Raises:
+        CheckpointError: see `build_model`.
+    """
+    config = _read_config(source, revision)
+    same_classes = list(config.id2label.values()) == list(settings["id2label"].values())
+    if config.auxiliary_loss:
+        logger.warning(
+            "%s was trained with Transformers' auxiliary_loss, which normalises between decoder layers. Its layers are "
+            "used as the original DETR does; expect a lower AP in the first epochs.",
+            source,
+        )
+    config.auxiliary_loss = False
+    for name, value in settings.items():
+        setattr(config, name, value)
+    try:
+        model, report = DetrForObjectDetection.from_pretrained(
+            source,
+            revision=revision or "main",
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # safetensors, pickle, OS and Hub errors alike: this checkpoint is not usable
+        raise CheckpointError(
+            f"model.checkpoint: the weights of '{source}' cannot be loaded: {_line(error)}"
+        ) from error
+    _require_complete(source, report)
+    if not same_classes:
+        model.class_labels_classifier.reset_parameters()
+    return model
+
+
+def _read_config(source: str, revision: str | None) -> DetrConfig:
+    is_local = Path(source).expanduser().exists()
+    if is_local and not (Path(source) / "config.json").is_file():
+        found = sorted(path.name for path in Path(source).iterdir())[:8] if Path(source).is_dir() else "a file"
+        raise CheckpointError(
+            f"model.checkpoint: '{source}' holds no config.json; found {found or 'an empty folder'}. "
+            "Give the folder that save_pretrained wrote, a run folder or one of its checkpoint-* folders."
+        )
+    try:
+        settings, _ = DetrConfig.get_config_dict(source, revision=revision or "main")
+    except Exception as error:
+        raise CheckpointError(
+            f"model.checkpoint: '{source}' is no folder here, and the Hub gave no config for it: {_line(error)} "
+            "Check the name, the network and, for a private model, `hf auth login`."
+        ) from error
+    if settings.get("model_type") != "detr":
+        raise CheckpointError(
+            f"model.checkpoint: expected a DETR (model_type 'detr'), '{source}' is a "
+            f"'{settings.get('model_type')}'. Choose a checkpoint such as facebook/detr-resnet-50."
+        )
+    return DetrConfig.from_dict(settings)
+
+
+def _line(error: BaseException) -> str:
+    """The first line of a library's message."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def _require_complete(source: str, report: dict) -> None:
+    """Refuses a checkpoint that leaves anything but the class head at random weights."""
+    mismatched = [(name, found, wanted) for name, found, wanted in report["mismatched_keys"]]
+    problems = [
+        f"'{name}' has the shape {tuple(found)} where the config wants {tuple(wanted)}"
+        for name, found, wanted in mismatched
+        if not name.startswith(CLASS_HEAD)
+    ]
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith(CLASS_HEAD))
+    problems += [f"'{name}' is missing" for name in missing]
+    if problems:
+        unexpected = sorted(report["unexpected_keys"])
+        hint = f" It holds {len(unexpected)} tensors of other names, '{unexpected[0]}' first." if unexpected else ""
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise CheckpointError(
+            f"model.checkpoint: {len(problems)} tensors of '{source}' would start from noise: {shown}.{hint} "
+            "Use a checkpoint of this architecture, and leave shapes out of model.config."
+        )
+
+
+def _from_backbone(config: ModelConfig, settings: dict[str, Any]) -> DetrForObjectDetection:
+    """A DETR on a timm backbone, with the original's initial weights."""
+    backbone = str(config.backbone)
+    if not timm.is_model(backbone):
+        raise RecipeError(
+            f"model.backbone: expected the name of a timm model, found '{backbone}'"
+            f"{nearest(backbone, timm.list_models())}. timm.list_models() lists them."
+        )
+    try:
+        features = timm.create_model(backbone, features_only=True, pretrained=False).feature_info
+    except Exception as error:
+        raise RecipeError(f"model.backbone: timm's '{backbone}' gives no feature maps: {_line(error)}") from error
+    reductions = [int(entry["reduction"]) for entry in features.info]
+    if config.backbone_stride not in reductions:
+        raise RecipeError(
+            f"model.backbone_stride: expected one of {reductions} for '{backbone}', found {config.backbone_stride}."
+        )
+    backbone_config = {
+        "model_type": "timm_backbone",
+        "backbone": backbone,
+        "features_only": True,
+        "use_pretrained_backbone": False,
+        "out_indices": [reductions.index(config.backbone_stride)],
+        # Transformers replaces batch norms by frozen ones without the activation that timm keeps inside some of them,
+        # and with an epsilon of its own; frozen by timm they keep both, and stock Transformers opens the model rightly.
+        "freeze_batch_norm_2d": True,
+    }
+    model = DetrForObjectDetection(DetrConfig(backbone_config=backbone_config, **settings))
+    initialise_like_original(model)
+    if config.backbone_weights is None:
+        logger.warning("model.backbone_weights is not set: the backbone '%s' starts from random weights.", backbone)
+    else:
+        load_backbone_weights(model, config.backbone_weights)
+    return model
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Of all parameters, trained or not; frozen norms hold buffers and do not count."""
+    return sum(parameter.numel() for parameter in model.parameters())

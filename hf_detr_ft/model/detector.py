@@ -1,0 +1,70 @@
+"""The network that is trained: Transformers' DETR with the original's losses."""
+
+import torch
+import transformers
+from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
+
+from hf_detr_ft.model.loss import CriterionWeights, set_criterion
+
+
+class DetrForObjectDetection(transformers.DetrForObjectDetection):
+    """`transformers.DetrForObjectDetection`, tensor for tensor; only the loss is ours.
+
+    It has the same name because `save_pretrained` writes the class's name into `config.json`, and what is saved is to
+    be opened with stock Transformers.
+
+    `config.auxiliary_loss` stays False. When it is True, Transformers' decoder passes the *normalised* state of each
+    layer on to the next, and normalises the last one twice; the original hands on the state as it is. With the trained
+    norms of a checkpoint that is another network, in inference too. So the states are collected here and normalised
+    beside the decoder, as the original does, and the saved model stays the one that was trained.
+
+    Attributes:
+        auxiliary_losses: also compute the loss of every decoder layer before the last (the original does).
+    """
+
+    accepts_loss_kwargs = True
+    auxiliary_losses: bool = True
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        labels: list[dict] | None = None,
+        num_items_in_batch: torch.Tensor | None = None,
+        **kwargs,
+    ) -> DetrObjectDetectionOutput:
+        """Detect, and where there are labels compute the loss.
+
+        Args:
+            pixel_values: `[B, 3, H, W]`, normalised, padded right and below.
+            pixel_mask: `[B, H, W]`, 1 on the image, 0 on the padding.
+            labels: per image `class_labels` `[n]` and `boxes` `[n, 4]`, cxcywh in [0, 1] of the unpadded image.
+            num_items_in_batch: `loss.count_items` of the whole batch over processes and accumulation; None: this is it.
+            **kwargs: Transformers' own arguments, without labels only.
+
+        Returns:
+            `logits` `[B, Q, C+1]`, `pred_boxes` `[B, Q, 4]`, with labels also `loss` and `loss_dict`.
+        """
+        if labels is None:
+            return super().forward(pixel_values, pixel_mask=pixel_mask, **kwargs)
+        # The same numbers in an order in which convolutions are several times as fast on a CPU.
+        pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        outputs = self.model(pixel_values, pixel_mask=pixel_mask, output_hidden_states=self.auxiliary_losses)
+        states = outputs.last_hidden_state[None]
+        if self.auxiliary_losses:
+            # The first hidden state is the decoder's input, the last one is `last_hidden_state`, normalised already.
+            before_last = [self.model.decoder.layernorm(state) for state in outputs.decoder_hidden_states[1:-1]]
+            states = torch.stack([*before_last, outputs.last_hidden_state])
+        logits = self.class_labels_classifier(states)
+        pred_boxes = self.bbox_predictor(states).sigmoid()
+        loss, parts = set_criterion(
+            logits, pred_boxes, labels, CriterionWeights.from_config(self.config), num_items_in_batch
+        )
+        return DetrObjectDetectionOutput(loss=loss, loss_dict=parts, logits=logits[-1], pred_boxes=pred_boxes[-1])
+
+
+def as_trainable(model: transformers.DetrForObjectDetection) -> DetrForObjectDetection:
+    """The same tensors, with our loss; a model that was opened with stock Transformers."""
+    trainable = DetrForObjectDetection(model.config)
+    trainable.load_state_dict(model.state_dict(), assign=True)
+    return trainable

@@ -1,0 +1,111 @@
+"""Which parts of the backbone are trained.
+
+The original (facebookresearch/detr, `models/backbone.py`) trains layer2, layer3 and layer4 of its ResNet and freezes
+the stem and layer1. Transformers trains all of a timm backbone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import DetrForObjectDetection
+
+from hf_detr_ft.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class TrainableSummary:
+    """How many parameters are trained."""
+
+    stages: list[str]
+    """The backbone's trained stages."""
+    frozen_stages: list[str]
+    backbone_trained: int
+    backbone_frozen: int
+    rest_trained: int
+
+    def __str__(self) -> str:
+        def millions(count: int) -> str:
+            return f"{count / 1e6:.2f} M"
+
+        return (
+            f"backbone: trains {', '.join(self.stages) or 'nothing'} ({millions(self.backbone_trained)} parameters), "
+            f"freezes {', '.join(self.frozen_stages) or 'nothing'} ({millions(self.backbone_frozen)}); "
+            f"transformer and heads: {millions(self.rest_trained)}"
+        )
+
+
+def backbone_stages(backbone: nn.Module) -> list[str]:
+    """Names of the backbone's parts that hold parameters, in the order in which an image passes them.
+
+    A container of stages (`blocks` of EfficientNet, `encoder.stages` of Transformers' ResNet) counts by its members.
+    """
+    stages: list[str] = []
+    for name, child in backbone.named_children():
+        if not any(True for _ in child.parameters()):
+            continue
+        inner = child.stages if isinstance(getattr(child, "stages", None), nn.ModuleList) else child
+        prefix = f"{name}.stages" if inner is not child else name
+        if name in ("blocks", "stages") or inner is not child:
+            stages.extend(f"{prefix}.{member}" for member, _ in inner.named_children())
+        else:
+            stages.append(name)
+    return stages
+
+
+def default_stages(backbone: nn.Module, stages: Sequence[str]) -> list[str]:
+    """The original's choice: everything after the stage that ends at a stride of 4 (`layer1` of a ResNet)."""
+    information = getattr(backbone, "feature_info", None)
+    first = 0
+    if information is not None:
+        for entry in information.info:
+            module = entry["module"]
+            if entry["reduction"] <= 4 and module in stages:
+                first = stages.index(module) + 1
+    elif stages and stages[0] == "embedder":  # Transformers' own ResNet
+        first = 2
+    return list(stages[first:])
+
+
+def unused_stages(backbone: nn.Module, stages: Sequence[str]) -> list[str]:
+    """Stages behind the feature map that DETR reads; they get no gradient."""
+    information = getattr(backbone, "feature_info", None)
+    last = information.get_dicts()[-1]["module"] if information is not None else None
+    return list(stages[stages.index(last) + 1 :]) if last in stages else []
+
+
+def train_stages(model: DetrForObjectDetection, trainable_stages: Sequence[str] | None) -> TrainableSummary:
+    """Sets `requires_grad` of the backbone by stage; everything else is trained.
+
+    Args:
+        model: changed in place.
+        trainable_stages: as `backbone_stages` names them; None for the original's choice; `["all"]`; `[]` for none.
+
+    Raises:
+        RecipeError: a name is not a stage of this backbone.
+    """
+    backbone = model.model.backbone.model
+    stages = backbone_stages(backbone)
+    if trainable_stages is None:
+        chosen = default_stages(backbone, stages)
+    elif list(trainable_stages) == ["all"]:
+        chosen = stages
+    else:
+        unknown = [name for name in trainable_stages if name not in stages]
+        if unknown:
+            raise RecipeError(
+                f"model.trainable_stages: expected names among {stages}, ['all'] or [], found {unknown}. "
+                "These are the stages of this backbone."
+            )
+        chosen = list(trainable_stages)
+    unused = unused_stages(backbone, stages)
+    chosen = [name for name in chosen if name not in unused]
+
+    model.requires_grad_(True)
+    trained = frozen = 0
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(any(name.startswith(f"{stage}.") for stage in chosen))
+        trained += parameter.numel() * parameter.requires_grad
+        frozen += parameter.numel() * (not parameter.requires_grad)
+    rest = sum(parameter.numel() for parameter in model.parameters()) - trained - frozen
+    return TrainableSummary(chosen, [name for name in stages if name not in chosen], trained, frozen, rest)
