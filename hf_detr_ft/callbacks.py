@@ -1,0 +1,134 @@
+"""What a run writes while it goes on, on the first process: progress lines, metrics.json and results.csv."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_callback import ExportableState, ProgressCallback
+
+from hf_detr_ft.evaluation.coco_eval import CocoResult
+from hf_detr_ft.recipe import DetrTrainingArguments
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes beside and renames, so that nobody ever reads half a file."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Strict JSON, indented; see `write_text`."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+class RunFolderCallback(TrainerCallback, ExportableState):
+    """Keeps metrics.json (best and last evaluation) and results.csv (a row per evaluation) up to date.
+
+    Both follow from the Trainer's state, which checkpoints carry, so a run that is interrupted and resumed ends with the
+    files of one that was not.
+
+    Args:
+        result: gives the last evaluation's result.
+        about: what else metrics.json says, such as the data set's name.
+    """
+
+    def __init__(self, result: Callable[[], CocoResult | None], about: dict[str, Any]) -> None:
+        self.result = result
+        self.about = about
+        self.best: dict[str, Any] | None = None
+        self.last: dict[str, Any] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint carries."""
+        return {"args": {}, "attributes": {"best": self.best, "last": self.last}}
+
+    def on_train_begin(
+        self, args: DetrTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Takes up where a checkpoint left off."""
+        saved = state.stateful_callbacks.get(type(self).__name__)
+        if state.global_step and isinstance(saved, dict):
+            self.best, self.last = saved["attributes"]["best"], saved["attributes"]["last"]
+
+    def on_evaluate(
+        self, args: DetrTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Notes the result, and whether it is the best by `metric_for_best_model`."""
+        result = self.result()
+        if result is None:
+            return
+        metrics = kwargs.get("metrics", {})
+        name = (args.metric_for_best_model or "map").removeprefix("eval_")
+        value = metrics.get(f"eval_{name}", result.metrics["map"])
+        self.last = {"epoch": state.epoch, "step": state.global_step, name: value, **result.as_dict()}
+        better = self.best is None or (
+            value > self.best[name] if args.greater_is_better in (True, None) else value < self.best[name]
+        )
+        if better:
+            self.best = self.last
+        if state.is_world_process_zero:
+            self.write(args, state)
+
+    def write(self, args: DetrTrainingArguments, state: TrainerState) -> None:
+        """Writes both files into the run folder."""
+        run = Path(str(args.output_dir))
+        write_json(run / "metrics.json", {"best": self.best, "last": self.last, **self.about})
+        write_results(run / "results.csv", state.log_history)
+
+
+def write_results(path: Path, log_history: list[dict[str, Any]]) -> None:
+    """A CSV row per evaluation: epoch, step, means of the training losses since the row before, evaluation."""
+    rows: list[dict[str, Any]] = []
+    since: list[dict[str, Any]] = []
+    for entry in log_history:
+        if "loss" in entry:
+            since.append(entry)
+        elif any(key.startswith("eval_map") for key in entry):
+            names = [name for name in (since[-1] if since else {}) if name not in ("epoch", "step")]
+            means = {f"train_{name}": _mean([logged[name] for logged in since if name in logged]) for name in names}
+            evaluation = {k: v for k, v in entry.items() if k not in ("epoch", "step")}
+            rows.append({"epoch": entry.get("epoch"), "step": entry.get("step"), **means, **evaluation})
+            since = []
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    beside.replace(path)
+
+
+def _mean(values: list[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+class ProgressLines(ProgressCallback):
+    """Transformers' progress bars, with one readable line per logging step and evaluation."""
+
+    def on_log(
+        self,
+        args: DetrTrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prints losses, or AP."""
+        if not state.is_world_process_zero or self.training_bar is None or not logs:
+            return
+        where = f"epoch {state.epoch or 0:.2f}  step {state.global_step}"
+        if "loss" in logs:
+            names = ("loss", "loss_ce", "loss_bbox", "loss_giou", "class_error", "grad_norm", "learning_rate")
+            parts = [f"{name} {logs[name]:.4g}" for name in names if name in logs]
+            self.training_bar.write(f"{where}  {'  '.join(parts)}")
+        elif "eval_map" in logs:
+            names = ("eval_map", "eval_map_50", "eval_map_75", "eval_mar_100", "eval_loss")
+            parts = [f"{name.removeprefix('eval_')} {logs[name]:.3f}" for name in names if name in logs]
+            self.training_bar.write(f"{where}  evaluation: {'  '.join(parts)}")

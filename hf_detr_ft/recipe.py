@@ -1,0 +1,200 @@
+"""The recipe: what can be set, with units and the original DETR's values. `recipe_file.py` reads and writes it."""
+
+import difflib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import TrainingArguments
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` where a known name is close, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+@dataclass
+class DataConfig:
+    """Images and COCO annotations of the training and the validation split."""
+
+    name: str = "custom"
+    """Name of the data set in messages and on the model card."""
+    root: str | None = None
+    """Folder that the paths below are relative to; the current folder where it is not set."""
+    train_annotations: str = "annotations/custom_train.json"
+    """COCO JSON of the training images (the original: annotations/instances_train2017.json)."""
+    train_images: str = "train2017"
+    """Folder of the training images (the original's name)."""
+    val_annotations: str = "annotations/custom_val.json"
+    """COCO JSON of the validation images (the original: annotations/instances_val2017.json)."""
+    val_images: str = "val2017"
+    """Folder of the validation images (the original's name)."""
+    train_limit: int | None = None
+    """Use only the first so many training images that have objects; all where not set (the original: all)."""
+    val_limit: int | None = None
+    """Use only the first so many validation images that have objects; all where not set (the original: all)."""
+
+    def path(self, name: str) -> Path:
+        """Where `train_annotations`, `train_images`, `val_annotations` or `val_images` lies."""
+        return Path(self.root or ".").expanduser() / Path(getattr(self, name)).expanduser()
+
+
+@dataclass
+class AugmentConfig:
+    """What is done to training images; evaluation sees every image as it is."""
+
+    preset: Literal["detr", "light", "none"] = "detr"
+    """`detr`: the original's flip, multi-scale resize and crop; `light`: flip and mild colours; `none`: nothing."""
+    horizontal_flip: float | None = None
+    """Probability of a mirror image; the preset's where not set (the original: 0.5)."""
+    vertical_flip: float | None = None
+    """Probability of an upside-down image; the preset's where not set (the original: 0)."""
+    random_crop: float | None = None
+    """Probability of a crop before the final resize; the preset's where not set (the original: 0.5)."""
+    multi_scale: bool | None = None
+    """Draw the short side from 60 % to 100 % of model.shortest_edge; the preset's where not set (the original: yes)."""
+    color_jitter: float | None = None
+    """Strength of random brightness, contrast and saturation, 0 to 1; the preset's where not set (the original: 0)."""
+    rotate: float | None = None
+    """Largest random rotation in degrees; boxes grow around the rotated ones (the original: 0)."""
+    min_visibility: float = 0.1
+    """A box of which a crop leaves a smaller share of its area than this goes (the original keeps every rest)."""
+
+
+@dataclass
+class ModelConfig:
+    """The network: a DETR checkpoint to fine-tune, or a new DETR on a timm backbone."""
+
+    checkpoint: str | None = "facebook/detr-resnet-50"
+    """Hub id or folder of a `DetrForObjectDetection`; null to start from `backbone`."""
+    revision: str | None = None
+    """Branch, tag or commit of the checkpoint on the Hub; its default branch where not set."""
+    shortest_edge: int = 800
+    """Pixels of an image's short side after resizing (the original: 800)."""
+    longest_edge: int = 1333
+    """Most pixels of an image's long side after resizing (the original: 1333)."""
+    auxiliary_losses: bool = True
+    """Compute the loss behind every decoder layer, not only the last (the original: yes)."""
+    trainable_stages: list[str] | None = None
+    """Backbone stages to train, such as [layer3, layer4]; [all]; [] for none; the original's layer2 to layer4
+    (everything behind a stride of 4) where not set."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Other fields of `transformers.DetrConfig`, such as `dropout` (the original: 0.1) or `num_queries` (100)."""
+    backbone: str | None = None
+    """timm model to build a new DETR on, with `checkpoint: null` (the original: resnet50)."""
+    backbone_weights: str | None = None
+    """ImageNet weights of `backbone`: a local file, `package:NAME/PATH` in a Python package, or `timm` for its own."""
+    backbone_stride: int = 32
+    """Pixels of the image per step of the feature map that the transformer reads (the original: 32; DC5: 16)."""
+
+
+@dataclass
+class EvaluationConfig:
+    """How AP is computed."""
+
+    backend: Literal["faster-coco-eval", "pycocotools"] = "faster-coco-eval"
+    """`pycocotools` is the reference; the other one gives the same numbers several times as fast."""
+    batch_size: int | None = None
+    """Images a batch on each device; training.per_device_eval_batch_size where not set."""
+
+
+def machine_has_bf16(use_cpu: bool) -> bool:
+    """Whether matrix units for bf16 are there: an Ampere GPU or later, a CPU with AVX-512 BF16 or AMX."""
+    if torch.cuda.is_available() and not use_cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.backends.mps.is_available() and not use_cpu:
+        return False
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@dataclass
+class DetrTrainingArguments(TrainingArguments):
+    """Transformers' `TrainingArguments`, whole, with the original DETR's values, and a few fields of our own.
+
+    https://huggingface.co/docs/transformers/main_classes/trainer describes every inherited field.
+    """
+
+    output_dir: str | None = None
+    """The run folder; runs/NAME-OF-THE-RECIPE where not set."""
+    overwrite: bool = False
+    """Remove what is in the run folder. Without it, a run folder that exists stops the run."""
+    learning_rate: float = 1e-4
+    """Of the transformer and the heads, for AdamW (the original: 1e-4)."""
+    backbone_learning_rate: float = 1e-5
+    """Of the backbone, for AdamW (the original: 1e-5)."""
+    weight_decay: float = 1e-4
+    """Of matrices and convolutions; norms and biases are not decayed (the original: 1e-4, on everything)."""
+    max_grad_norm: float = 0.1
+    """Gradients are clipped to this L2 norm (the original: 0.1)."""
+    num_train_epochs: float = 50.0
+    """Passes over the training images (the original: 300 or 500 from scratch on COCO)."""
+    per_device_train_batch_size: int = 4
+    """Images a step on each device (the original: 4 on each of 16 GPUs)."""
+    per_device_eval_batch_size: int = 4
+    """Images an evaluation batch on each device."""
+    lr_scheduler_type: str = "constant"
+    """Shape of the learning rate over time (the original: constant, with one drop)."""
+    learning_rate_drop_epoch: float | None = None
+    """Divide all learning rates by 10 after this epoch, with lr_scheduler_type constant (the original: 200 of 300)."""
+    bf16: bool | None = None
+    """Train in mixed precision with bfloat16; where not set, on machines that have it (the original: fp32)."""
+    early_stopping_patience: int | None = None
+    """Stop after so many evaluations in a row without a better AP; never where not set (the original: never)."""
+    eval_strategy: str = "epoch"
+    """When to evaluate: no, steps or epoch (the original: epoch)."""
+    save_strategy: str = "epoch"
+    """When to write a checkpoint: no, steps, epoch or best."""
+    save_total_limit: int | None = 2
+    """How many checkpoints to keep; the best one is among them."""
+    load_best_model_at_end: bool = True
+    """Put the weights of the best AP, not the last ones, into the run folder."""
+    metric_for_best_model: str | None = "map"
+    """The number that the best weights have: map is COCO's AP over IoU 0.50 to 0.95."""
+    greater_is_better: bool | None = None
+    """Whether more of it is better; true for every AP where not set."""
+    logging_steps: float = 10
+    """Steps between two lines of losses."""
+    train_sampling_strategy: str = "group_by_length"
+    """group_by_length batches images of like aspect ratio, which spares padding (the original: random)."""
+    length_column_name: str = "aspect_ratio"
+    """The column that group_by_length sorts by."""
+    dataloader_num_workers: int | None = None
+    """Processes that decode and augment; where not set 0 on a CPU, up to 8 beside a GPU (the original: 2)."""
+    remove_unused_columns: bool = False
+    """Has to stay false: a row's columns become the model's inputs later."""
+    report_to: str | list[str] | None = "none"
+    """Where scalars go: none, tensorboard, wandb, mlflow, … or a list of them."""
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+            self.bf16 = not self.fp16 and launched == "no" and machine_has_bf16(self.use_cpu)
+        if self.dataloader_num_workers is None:
+            on_gpu = torch.cuda.is_available() and not self.use_cpu
+            self.dataloader_num_workers = min(8, max(1, (os.cpu_count() or 1) - 1)) if on_gpu else 0
+        if self.eval_strategy == "no":
+            self.load_best_model_at_end = False
+        if not torch.cuda.is_available():
+            self.dataloader_pin_memory = False
+        super().__post_init__()
+        self.label_names = ["labels"]
+        # DataParallel would split the labels' tensors instead of the list; several GPUs take `accelerate launch`.
+        self._n_gpu = min(1, self.n_gpu)
+
+
+@dataclass
+class Recipe:
+    """A whole training job."""
+
+    data: DataConfig
+    augment: AugmentConfig
+    model: ModelConfig
+    evaluation: EvaluationConfig
+    training: DetrTrainingArguments
+    resolved: dict[str, Any]
+    """Sections and values as given and defaulted, plain enough for YAML; `recipe_file.save_recipe` writes them."""

@@ -1,0 +1,167 @@
+"""`hf-detr-ft check RECIPE`: data, model and memory, before any training."""
+
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers import set_seed
+from transformers.image_transforms import get_size_with_aspect_ratio
+
+from hf_detr_ft.data.dataset import most_objects
+from hf_detr_ft.data.splits import check_data, list_problems, load_splits
+from hf_detr_ft.model.stages import train_stages
+from hf_detr_ft.recipe_file import load_recipe
+from hf_detr_ft.runs.train import build_trainer
+from hf_detr_ft.trainer import DetrTrainer, read_column
+
+SHOWN = 5
+"""Problems of each kind that are printed."""
+
+
+def check(path: Path | None, flags: Sequence[str] = ()) -> int:
+    """Decodes every image, checks every annotation, builds the model and runs one batch of the largest shapes.
+
+    Returns:
+        0, or 1 where the data have errors.
+    """
+    recipe = load_recipe(path, flags)
+    _, problems = check_data(recipe.data, decode=True, progress=lambda images: tqdm(images, "decoding images"))
+    if problems:
+        print(list_problems(problems, SHOWN))
+    counts = Counter(problem.severity for problem in problems)
+    print(f"data      {counts['error']} errors, {counts['warning']} warnings")
+    if counts["error"]:
+        return 1
+
+    splits = load_splits(recipe.data)
+    for name, dataset in (("training", splits.train), ("validation", splits.val)):
+        objects = read_column(dataset, "objects")
+        total, empty = sum(len(row["label"]) for row in objects), sum(not row["label"] for row in objects)
+        most, file_name = most_objects(dataset)
+        print(
+            f"          {name}: {len(dataset)} images, {total} objects of {len(splits.label_map)} classes, "
+            f"{empty} images without objects, at most {most} on one ({file_name})"
+        )
+    args = recipe.training
+    args.push_to_hub = False
+    with TemporaryDirectory() as folder:
+        args.output_dir = folder
+        set_seed(args.seed)
+        trainer = build_trainer(recipe, splits)
+        print(f"model     {train_stages(trainer.model, recipe.model.trainable_stages)}")
+        most, file_name = most_objects(splits.train)
+        if most > trainer.model.config.num_queries:
+            print(
+                f"warning   {file_name} has {most} objects, the model only {trainer.model.config.num_queries} queries: "
+                "the rest is never learned"
+            )
+        for trial in try_largest_batches(trainer, recipe.model.shortest_edge, recipe.model.longest_edge):
+            print(trial)
+    print("nothing stands in the way of: hf-detr-ft train" + (f" {path}" if path else ""))
+    return 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One batch that was run."""
+
+    name: str
+    shape: tuple[int, int, int]
+    """Images, height and width in pixels."""
+    seconds: float
+    peak_bytes: int
+    device: str
+
+    def __str__(self) -> str:
+        images, height, width = self.shape
+        return (
+            f"{self.name:<9} {images} images of {height} x {width} pixels: {self.seconds:.2f} s, "
+            f"peak memory {self.peak_bytes / 2**30:.2f} GiB on {self.device}"
+        )
+
+
+def try_largest_batches(trainer: DetrTrainer, shortest_edge: int, longest_edge: int) -> list[Trial]:
+    """Runs one training and one evaluation batch as large as the data can make them."""
+    args = trainer.args
+    model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.create_optimizer())
+    trials = []
+    for name, dataset, batch_size in (
+        ("training", trainer.train_dataset, args.per_device_train_batch_size),
+        ("evaluation", trainer.eval_dataset, args.per_device_eval_batch_size),
+    ):
+        grouped = name == "evaluation" or args.train_sampling_strategy == "group_by_length"
+        shape = largest_shape(dataset, batch_size, shortest_edge, longest_edge, grouped)
+        batch = random_batch(shape, min(most_objects(dataset)[0], model.config.num_queries), args.device)
+        if args.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        started = time.monotonic()
+        if name == "training":
+            model.train()
+            outputs = model(**batch)
+            trainer.accelerator.backward(outputs.loss)
+            trainer.accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        else:
+            model.eval()
+            trainer.prediction_step(model, batch, prediction_loss_only=False)
+        if args.device.type == "cuda":
+            torch.cuda.synchronize()
+        trials.append(Trial(name, shape, time.monotonic() - started, peak_memory(args.device), str(args.device)))
+    return trials
+
+
+def largest_shape(
+    dataset: Dataset, batch_size: int, shortest_edge: int, longest_edge: int, grouped: bool
+) -> tuple[int, int, int]:
+    """Images, height and width of the largest padded batch.
+
+    Args:
+        dataset: of `load_split`.
+        batch_size: images a batch.
+        shortest_edge: in pixels.
+        longest_edge: in pixels.
+        grouped: batches hold images of like aspect ratio; else the widest may meet the tallest.
+    """
+    sizes = [
+        get_size_with_aspect_ratio((1000, max(1, round(1000 * ratio))), shortest_edge, longest_edge)
+        for ratio in sorted(read_column(dataset, "aspect_ratio"))
+    ]
+    batch_size = min(batch_size, len(sizes))
+    step = 1 if grouped else len(sizes)
+    windows = [sizes[i : i + (batch_size if grouped else len(sizes))] for i in range(0, len(sizes), step)]
+    shapes = [(max(h for h, _ in window), max(w for _, w in window)) for window in windows]
+    height, width = max(shapes, key=lambda shape: shape[0] * shape[1])
+    return batch_size, height, width
+
+
+def random_batch(shape: tuple[int, int, int], objects: int, device: torch.device) -> dict:
+    """Noise of a shape, `objects` boxes on each image."""
+    images, height, width = shape
+    target = {
+        "class_labels": torch.zeros(objects, dtype=torch.int64, device=device),
+        "boxes": torch.tensor([0.5, 0.5, 0.2, 0.2], device=device).repeat(objects, 1),
+        "image_id": torch.zeros(1, dtype=torch.int64, device=device),
+        "orig_size": torch.tensor([height, width], device=device),
+    }
+    return {
+        "pixel_values": torch.randn(images, 3, height, width, device=device),
+        "pixel_mask": torch.ones(images, height, width, dtype=torch.int64, device=device),
+        "labels": [dict(target) for _ in range(images)],
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: on a GPU what torch allocated at most, else the most that this process ever held."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

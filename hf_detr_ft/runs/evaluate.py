@@ -1,0 +1,101 @@
+"""`hf-detr-ft evaluate RUN`: the 12 COCO numbers of a run, a folder or a Hub id on a validation split."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from accelerate import PartialState
+from tqdm.auto import tqdm
+from transformers import DetrConfig
+from transformers.trainer_callback import ProgressCallback
+
+from hf_detr_ft.callbacks import ProgressLines, write_json
+from hf_detr_ft.data.check import check_coco
+from hf_detr_ft.data.coco import LabelMap, read_coco, with_polygon_areas
+from hf_detr_ft.data.dataset import limit_coco, load_split
+from hf_detr_ft.data.splits import list_problems
+from hf_detr_ft.data.transform import DetrTransform
+from hf_detr_ft.errors import DataError, RecipeError
+from hf_detr_ft.evaluation.inference import load_detector
+from hf_detr_ft.model.detector import as_trainable
+from hf_detr_ft.recipe_file import load_recipe
+from hf_detr_ft.runs.train import TRANSFORMED
+from hf_detr_ft.trainer import DetrTrainer
+
+
+def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None, output: Path | None = None) -> int:
+    """Prints the table and, if asked to, writes it as JSON.
+
+    Args:
+        source: a run folder, another folder of a model, or a Hub id.
+        flags: over the recipe, such as `--data.root`.
+        recipe: whose validation split is used; the run's own where not given.
+        output: a JSON file for the result.
+    """
+    own = Path(source) / "recipe.yaml"
+    if recipe is None and not own.is_file() and not any(flag.startswith("--data.") for flag in flags):
+        raise RecipeError(
+            f"'{source}' carries no recipe.yaml that names the data. Give --recipe RECIPE, or --data.root and its like."
+        )
+    loaded = load_recipe(recipe or (own if own.is_file() else None), flags)
+    args, data = loaded.training, loaded.data
+    model, processor = load_detector(source)
+    annotations, images = data.path("val_annotations"), data.path("val_images")
+    coco = read_coco(annotations)
+    problems = check_coco(
+        coco, annotations, images, decode=False, progress=lambda i: tqdm(i, "checking images", leave=False)
+    )
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        raise DataError(f"{len(errors)} errors in the data:\n{list_problems(errors)}")
+    truth, _ = with_polygon_areas(limit_coco(coco, data.val_limit))
+    label_map = match_classes(model.config, truth, source)
+    args.push_to_hub, args.report_to = False, []
+    with TemporaryDirectory() as folder:
+        args.output_dir = folder
+        dataset = load_split(truth, images, label_map)
+        trainer = DetrTrainer(
+            as_trainable(model),
+            args,
+            train_dataset=None,
+            eval_dataset=dataset.with_transform(
+                DetrTransform(processor), columns=list(TRANSFORMED), output_all_columns=True
+            ),
+            truth=truth,
+            label_map=label_map,
+            processor=processor,
+            backend=loaded.evaluation.backend,
+        )
+        if not args.disable_tqdm:
+            trainer.remove_callback(ProgressCallback)
+            trainer.add_callback(ProgressLines())
+        trainer.evaluate()
+    result = trainer.result
+    assert result is not None
+    if PartialState().is_main_process:
+        print(result.table())
+        if output is not None:
+            write_json(output, result.as_dict())
+            print(f"written: {output}")
+    return 0
+
+
+def match_classes(config: DetrConfig, truth: dict, source: str) -> LabelMap:
+    """The model's labels with the category ids that the data have for their names.
+
+    Classes of the model that the data do not know get negative ids, which `to_detections` leaves out.
+
+    Raises:
+        DataError: the data have objects of classes that the model was not made for.
+    """
+    names = [config.id2label[label] for label in range(config.num_labels)]
+    ids = {category["name"]: category["id"] for category in truth["categories"]}
+    used = {annotation["category_id"] for annotation in truth["annotations"]}
+    unknown = sorted(name for name, category_id in ids.items() if name not in names and category_id in used)
+    if unknown:
+        raise DataError(
+            f"'{source}' knows the classes {json.dumps(names[:10])}; the data have objects of {json.dumps(unknown[:10])}. "
+            "Evaluate on data with the model's class names, or fine-tune on these first."
+        )
+    return LabelMap(tuple(ids.get(name, -1 - label) for label, name in enumerate(names)), tuple(names))

@@ -1,0 +1,233 @@
+"""`hf-detr-ft train RECIPE`: from a recipe to a run folder."""
+
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from tqdm.auto import tqdm
+from transformers import EarlyStoppingCallback, set_seed
+from transformers.utils import logging as transformers_logging
+from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_detr_ft.callbacks import ProgressLines, RunFolderCallback
+from hf_detr_ft.data.augment import build_augmentation
+from hf_detr_ft.data.dataset import most_objects
+from hf_detr_ft.data.splits import Splits, load_splits
+from hf_detr_ft.data.transform import DetrTransform, Epoch
+from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.evaluation.coco_eval import CocoResult
+from hf_detr_ft.hub import check_access, push_run, write_model_card
+from hf_detr_ft.model.build import build_model, build_processor, count_parameters
+from hf_detr_ft.model.stages import train_stages
+from hf_detr_ft.recipe import DetrTrainingArguments, Recipe
+from hf_detr_ft.recipe_file import load_recipe, save_recipe
+from hf_detr_ft.runs.environment import describe_environment
+from hf_detr_ft.trainer import DetrTrainer
+
+logger = logging.getLogger(__name__)
+
+TRANSFORMED = ("image", "image_id", "objects")
+"""Columns that the transform reads; the others stay as they are."""
+
+
+def train(path: Path | None, flags: Sequence[str] = ()) -> int:
+    """Trains, evaluates and writes the run folder.
+
+    Args:
+        path: the recipe.
+        flags: over it, such as `--training.learning_rate 5e-5`.
+
+    Returns:
+        0; everything that goes wrong is raised.
+    """
+    recipe = load_recipe(path, flags)
+    args = recipe.training
+    push = args.push_to_hub
+    args.push_to_hub = False  # the Trainer's own upload carries a pickle of the arguments, and no AP
+    if push:
+        check_access(args.hub_model_id or Path(args.output_dir).name, args.hub_token)
+    started = time.monotonic()
+    run = Path(args.output_dir)
+    checkpoint = prepare_run_folder(run, args)
+    say = print if PartialState().is_main_process else _silent
+
+    transformers_logging.disable_progress_bar()  # of single weights, which take no time
+    set_seed(args.seed)
+    splits = load_splits(recipe.data, progress=lambda images: tqdm(images, "checking images", leave=False))
+    trainer = build_trainer(recipe, splits)
+    say(describe_job(recipe, splits, trainer))
+    if PartialState().is_main_process:
+        save_recipe(recipe, run / "recipe.yaml", describe_environment(splits.fingerprints))
+
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        finish(trainer, recipe, run, time.monotonic() - started)
+        if push:
+            url = push_run(
+                run,
+                args.hub_model_id or run.name,
+                private=args.hub_private_repo,
+                token=args.hub_token,
+                revision=args.hub_revision,
+            )
+            print(f"published: {url}")
+    PartialState().wait_for_everyone()
+    return 0
+
+
+def _silent(*_: Any) -> None:
+    """Instead of `print` on all processes but the first."""
+
+
+def prepare_run_folder(run: Path, args: DetrTrainingArguments) -> str | None:
+    """Empties the run folder if asked to, and finds the checkpoint to go on from.
+
+    Returns:
+        The checkpoint's folder, or None for a fresh start.
+
+    Raises:
+        RecipeError: the folder holds a run and neither overwriting nor resuming was asked for, or there is nothing to
+            resume.
+    """
+    wanted = args.resume_from_checkpoint
+    if wanted in (None, "false", "no"):
+        with PartialState().main_process_first():
+            if PartialState().is_main_process and run.exists() and any(run.iterdir()):
+                if not args.overwrite:
+                    last = get_last_checkpoint(str(run)) if run.is_dir() else None
+                    resume = " To go on with it: --training.resume_from_checkpoint last." if last else ""
+                    raise RecipeError(
+                        f"training.output_dir: '{run}' is not empty, and nothing is overwritten without being asked."
+                        f"{resume} To start over: --training.overwrite. To keep it: another --training.output_dir."
+                    )
+                remove_run(run)
+            run.mkdir(parents=True, exist_ok=True)
+        return None
+    found = get_last_checkpoint(str(run)) if wanted in ("last", "true", "yes") and run.is_dir() else wanted
+    if found is None or not (Path(found) / "trainer_state.json").is_file():
+        raise RecipeError(
+            f"training.resume_from_checkpoint: expected 'last' with a checkpoint-* folder in '{run}', or a checkpoint's "
+            f"folder; found no trainer_state.json for '{wanted}'. Leave it out to start anew."
+        )
+    return str(found)
+
+
+def remove_run(run: Path) -> None:
+    """Removes what a run wrote, and refuses a folder that holds anything else.
+
+    Raises:
+        RecipeError: there are entries in the folder that no run writes.
+    """
+    ours = (
+        "checkpoint-*",
+        "*.json",
+        "*.safetensors",
+        "*.csv",
+        "recipe.yaml",
+        "README.md",
+        "report.html",
+        "plots",
+        "runs",
+    )
+    entries = list(run.iterdir())
+    foreign = sorted(entry.name for entry in entries if not any(entry.match(pattern) for pattern in ours))
+    if foreign or not ((run / "recipe.yaml").is_file() or any(run.glob("checkpoint-*"))):
+        raise RecipeError(
+            f"training.overwrite: '{run}' does not look like a run folder"
+            f"{f'; it holds {foreign[:5]}' if foreign else ' (no recipe.yaml)'}. Nothing was removed; choose another "
+            "--training.output_dir or empty it yourself."
+        )
+    for entry in entries:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
+    """Model, transforms, trainer and callbacks of a recipe."""
+    args, model_config, label_map = recipe.training, recipe.model, splits.label_map
+    model = build_model(model_config, label_map.names, label_map.category_ids)
+    stages = train_stages(model, model_config.trainable_stages)
+    logger.info("%s", stages)
+    processor = build_processor(model_config.shortest_edge, model_config.longest_edge)
+    epoch = Epoch()
+    seed = args.seed if args.data_seed is None else args.data_seed
+    augment = DetrTransform(processor, build_augmentation(recipe.augment, model_config.shortest_edge), seed, epoch)
+    if recipe.evaluation.batch_size is not None:
+        args.per_device_eval_batch_size = recipe.evaluation.batch_size
+    trainer = DetrTrainer(
+        model,
+        args,
+        train_dataset=splits.train.with_transform(augment, columns=list(TRANSFORMED), output_all_columns=True),
+        eval_dataset=splits.val.with_transform(
+            DetrTransform(processor), columns=list(TRANSFORMED), output_all_columns=True
+        ),
+        truth=splits.truth,
+        label_map=label_map,
+        processor=processor,
+        epoch=epoch,
+        backend=recipe.evaluation.backend,
+    )
+    about = {
+        "data": {"name": recipe.data.name, "split": "validation"},
+        "base_model": model_config.checkpoint or model_config.backbone,
+    }
+    trainer.add_callback(RunFolderCallback(lambda: trainer.result, about))
+    if args.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+    if not args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(ProgressLines())
+    return trainer
+
+
+def describe_job(recipe: Recipe, splits: Splits, trainer: DetrTrainer) -> str:
+    """What is about to be trained, for the terminal."""
+    args, model = trainer.args, trainer.model
+    warnings = len(splits.problems)
+    most, file_name = most_objects(splits.train)
+    queries = model.config.num_queries
+    lines = [
+        f"data      {recipe.data.name}: {len(splits.train)} training and {len(splits.val)} validation images, "
+        f"{len(splits.label_map)} classes, {warnings} warnings{' (hf-detr-ft check lists them)' if warnings else ''}",
+        f"model     {recipe.model.checkpoint or recipe.model.backbone}: {count_parameters(model) / 1e6:.1f} M parameters",
+        f"          {train_stages(model, recipe.model.trainable_stages)}",
+        f"training  {args.num_train_epochs:g} epochs of batches of {args.train_batch_size}"
+        f" x {args.gradient_accumulation_steps} accumulated x {args.world_size} processes on {args.device.type}, "
+        f"{'bf16' if args.bf16 else 'fp16' if args.fp16 else 'fp32'}",
+        f"run       {args.output_dir}",
+    ]
+    if most > queries:
+        lines.append(
+            f"warning   {file_name} has {most} objects, the model only {queries} queries: the rest is never learned. "
+            "Raise model.config.num_queries in a model of your own, or cut such images up."
+        )
+    return "\n".join(lines)
+
+
+def finish(trainer: DetrTrainer, recipe: Recipe, run: Path, seconds: float) -> None:
+    """Writes the last files and prints the result, where it lies and what to do next."""
+    callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, RunFolderCallback))
+    callback.about = {**callback.about, "seconds": round(seconds, 1)}
+    if callback.best is None:
+        print(f"no evaluation took place (training.eval_strategy: no); weights and processor are in {run}")
+        return
+    callback.write(trainer.args, trainer.state)
+    write_model_card(run)
+    best = callback.best
+    print(f"\nthe best weights, of epoch {best['epoch']:.4g}:\n{CocoResult.from_dict(best).table()}")
+    print(
+        f"\nbest AP {best['metrics']['map']:.3f}, AP50 {best['metrics']['map_50']:.3f} in epoch {best['epoch']:.4g} "
+        f"({seconds:.0f} s in all)\n"
+        f"run folder  {run}  (weights of the {'best' if trainer.args.load_best_model_at_end else 'last'} evaluation, "
+        f"metrics.json, results.csv, README.md)\n"
+        f"look at it  hf-detr-ft predict {run} PHOTO_OR_FOLDER --threshold {best['best_f1']['threshold']:.2f}\n"
+        f"publish it  hf-detr-ft push {run} USER/NAME"
+    )

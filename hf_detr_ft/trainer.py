@@ -1,0 +1,334 @@
+"""Transformers' Trainer for DETR: an exact loss over processes and accumulation, parts of the loss, COCO evaluation."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import DetrImageProcessor, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
+
+from hf_detr_ft.boxes import xyxy_to_xywh
+from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.collate import collate
+from hf_detr_ft.data.transform import Epoch
+from hf_detr_ft.errors import TrainingError
+from hf_detr_ft.evaluation.coco_eval import Backend, CocoResult, Detections, evaluate_detections
+from hf_detr_ft.evaluation.inference import post_process
+from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.loss import UnusableBatchError, count_items
+from hf_detr_ft.model.optim import parameter_groups
+from hf_detr_ft.recipe import DetrTrainingArguments
+
+
+class EpochSampler(LengthGroupedSampler):
+    """Transformers' length-grouped sampler, its order a function of seed and epoch alone.
+
+    The order does not depend on what else was drawn, so an epoch that was interrupted goes on with the images that it
+    had left, on any number of processes.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[float], seed: int, epoch: Epoch) -> None:
+        super().__init__(batch_size, lengths=lengths)
+        self.seed = seed
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch.get())
+        order = super().__iter__()
+        self.generator = None  # or accelerate would take it for one to synchronise
+        return order
+
+
+class SortedSampler(torch.utils.data.Sampler[int]):
+    """Indices in a given order."""
+
+    def __init__(self, order: list[int]) -> None:
+        self.order = order
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+def read_column(dataset: Dataset, name: str) -> list:
+    """A column without the data set's transform, which would decode every image for it."""
+    return dataset.with_format(None)[name][:]
+
+
+class _SetEpoch(TrainerCallback):
+    """Tells sampler and augmentation which epoch begins."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        self.epoch = epoch
+
+    def on_epoch_begin(
+        self, args: DetrTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.epoch.set(int(state.epoch or 0))
+
+
+class LossParts:
+    """Adds up the parts of the loss on the device and reads them once."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(()))
+        self.count = 0.0
+
+    def add(self, parts: dict[str, torch.Tensor], share: float) -> None:
+        """Adds what is `share` of a step: 1, or 1 of the micro-batches where these are to be averaged."""
+        for name, value in parts.items():
+            self.sums[name] = value.detach().float() + self.sums[name].to(value.device)
+        self.count += share
+
+
+class DetrTrainer(Trainer):
+    """Trains and evaluates a DETR.
+
+    Args:
+        model: ours, whose loss accepts the counts of the whole batch.
+        args: the recipe's `training` section.
+        train_dataset: of `load_split`, with a transform; None to evaluate only.
+        eval_dataset: likewise.
+        truth: the COCO dict that AP is computed against; its images are those of `eval_dataset`.
+        label_map: between labels and the data's category ids.
+        processor: saved beside the weights.
+        epoch: shared with the training transform.
+        backend: of the COCO evaluation.
+        callbacks: more of them.
+    """
+
+    def __init__(
+        self,
+        model: DetrForObjectDetection,
+        args: DetrTrainingArguments,
+        *,
+        train_dataset: Dataset | None,
+        eval_dataset: Dataset,
+        truth: dict,
+        label_map: LabelMap,
+        processor: DetrImageProcessor,
+        epoch: Epoch | None = None,
+        backend: Backend = "faster-coco-eval",
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        self.epoch = epoch or Epoch()
+        self.truth = truth
+        self.label_map = label_map
+        self.backend = backend
+        self.result: CocoResult | None = None
+        """Of the last evaluation."""
+        self._parts = {"train": LossParts(), "eval": LossParts()}
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=collate,
+            processing_class=processor,
+            compute_metrics=self._compute_coco_metrics,
+            callbacks=[_SetEpoch(self.epoch), *(callbacks or [])],
+        )
+        self.loss_is_scaled_for_ga = True
+
+    # Data
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if self.args.train_sampling_strategy == "sequential":
+            return super()._get_train_sampler(dataset)
+        grouped = self.args.train_sampling_strategy == "group_by_length"
+        lengths = read_column(dataset, self.args.length_column_name) if grouped else [1.0] * len(dataset)
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return EpochSampler(batch_size, lengths, seed, self.epoch)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> torch.utils.data.Sampler | None:
+        """From wide to tall: the order does not matter to AP, and batches of one shape need no padding."""
+        ratios = read_column(eval_dataset, "aspect_ratio")
+        return SortedSampler(sorted(range(len(ratios)), key=lambda index: -ratios[index]))
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, torch.Tensor | None]:
+        """Micro-batches of one step, and `count_items` of all of them on all processes."""
+        samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        queries = self._config().num_queries
+        items = sum((count_items(batch["labels"], queries) for batch in samples), torch.zeros(3))
+        return samples, self.accelerator.reduce(items.to(device), reduction="sum")
+
+    def _config(self) -> Any:
+        return self.accelerator.unwrap_model(self.model).config
+
+    # Training
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One micro-batch.
+
+        Raises:
+            TrainingError: predictions are not finite or labels are unusable; names the images.
+        """
+        try:
+            return super().training_step(*args, **kwargs)
+        except UnusableBatchError as error:
+            columns = (read_column(self.train_dataset, name) for name in ("image_id", "file_name"))
+            names = dict(zip(*columns, strict=True))
+            images = ", ".join(f"{names.get(image_id, '?')} (image id {image_id})" for image_id in error.image_ids)
+            classes = self._config().num_labels
+            remedy = {
+                "labels are out of range": f"Expected labels 0 to {classes - 1}; run `hf-detr-ft check`.",
+                "boxes are not finite": "Run `hf-detr-ft check` on the annotations.",
+            }.get(error.reason, "Lower training.learning_rate, or set training.bf16 and training.fp16 to false.")
+            raise TrainingError(
+                f"training stopped at step {self.state.global_step}: {error.reason} for {images}. {remedy}"
+            ) from error
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """The loss of a micro-batch as its share of the whole batch's loss; notes its parts."""
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+        loss = outputs.loss
+        if num_items_in_batch is None:
+            self._parts["eval"].add(outputs.loss_dict, share=1.0)
+        else:
+            # Micro-batches of a step add up, and so do processes, whose gradients are averaged afterwards.
+            self._parts["train"].add(outputs.loss_dict, share=1.0 / self.current_gradient_accumulation_steps)
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _read_parts(self, kind: str) -> dict[str, float]:
+        """Means since the last reading, over steps (training, summed over processes) or batches (evaluation)."""
+        parts, self._parts[kind] = self._parts[kind], LossParts()
+        if not parts.count:
+            return {}
+        sums = torch.stack(list(parts.sums.values())).to(self.args.device)
+        sums = self.accelerator.reduce(sums, reduction="sum" if kind == "train" else "mean")
+        return dict(zip(parts.sums, (sums / parts.count).tolist(), strict=True))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the parts of the loss to the lines that carry it."""
+        if "loss" in logs:
+            logs.update(self._read_parts("train"))
+        super().log(logs, start_time)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, or what `training.optim` says, over the groups of `parameter_groups`."""
+        if self.optimizer is None:
+            opt_model = self.model if model is None else model
+            groups = parameter_groups(
+                opt_model, self.args.learning_rate, self.args.backbone_learning_rate, self.args.weight_decay
+            )
+            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, opt_model)
+            self.optimizer = optimizer_class(groups, **settings)
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Transformers' schedules, or the original's single drop by 10 after `learning_rate_drop_epoch`."""
+        drop = self.args.learning_rate_drop_epoch
+        if drop is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        drop_step = round(num_training_steps * drop / self.args.num_train_epochs)
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: 1.0 if step < drop_step else 0.1)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    # Evaluation
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Loss, detections `[B, Q, 6]` (score, label, xyxy in original pixels) and image ids `[B]`; nothing else is kept."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        if prediction_loss_only:
+            return loss, None, None
+        sizes = torch.stack([target["orig_size"] for target in inputs["labels"]])
+        scores, labels, boxes_xyxy_px = post_process(outputs.logits, outputs.pred_boxes, sizes)
+        detections = torch.cat([scores[..., None], labels[..., None].to(scores.dtype), boxes_xyxy_px], dim=-1)
+        return loss, detections, torch.cat([target["image_id"] for target in inputs["labels"]])
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Adds the parts of the validation loss."""
+        self._parts["eval"] = LossParts()
+        output = super().evaluation_loop(*args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        output.metrics.update({f"{prefix}_{name}": value for name, value in self._read_parts("eval").items()})
+        return output
+
+    def _compute_coco_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        image_ids = prediction.label_ids
+        expected = {image["id"] for image in self.truth["images"]}
+        assert len(image_ids) == len(expected) and set(image_ids.tolist()) == expected, "an image was counted twice"
+        self.result = evaluate_detections(
+            self.truth, to_detections(prediction.predictions, image_ids, self.label_map), backend=self.backend
+        )
+        return dict(self.result.metrics)
+
+    # Files
+
+    def _load_best_model(self) -> None:
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            self._load_weights(self.model, Path(str(self.state.best_model_checkpoint)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self._load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+
+    @staticmethod
+    def _load_weights(model: nn.Module, checkpoint: Path) -> None:
+        """Loads what `save_pretrained` wrote, every tensor of it.
+
+        `save_pretrained` writes DETR's tensors under their names of Transformers 4, and only `from_pretrained` knows
+        them both. The Trainer reads the file as it is, finds no tensor of its own names, warns, and goes on with the
+        weights that it has: the last ones instead of the best, or the first ones after resuming.
+        """
+        saved = type(model).from_pretrained(checkpoint, dtype=torch.float32)
+        model.load_state_dict(saved.state_dict())
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle, which nothing of ours reads, with the user's token in it.
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+
+def to_detections(detections: Any, image_ids: Any, label_map: LabelMap) -> Detections:
+    """Detections with the data's category ids; classes with a negative id, which the data do not have, are left out.
+
+    Args:
+        detections: `[N, Q, 6]` as `DetrTrainer.prediction_step` gives them.
+        image_ids: `[N]`.
+        label_map: of the model's labels.
+    """
+    detections, image_ids = torch.as_tensor(detections), torch.as_tensor(image_ids)
+    flat = detections.flatten(0, 1)
+    category_id = torch.tensor(label_map.category_ids)[flat[:, 1].long()]
+    known = category_id >= 0
+    return Detections(
+        image_id=image_ids.repeat_interleave(detections.shape[1])[known].numpy(),
+        category_id=category_id[known].numpy(),
+        score=flat[known, 0].double().numpy(),
+        boxes_xywh_px=xyxy_to_xywh(flat[known, 2:].double()).numpy(),
+    )

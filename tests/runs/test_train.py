@@ -1,0 +1,244 @@
+"""`hf-detr-ft train` on drawn images with a tiny DETR: run folder, resuming, early stopping, errors."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModelForObjectDetection, pipeline
+
+from hf_detr_ft.cli import main
+from hf_detr_ft.errors import RecipeError, TrainingError
+from hf_detr_ft.runs.train import remove_run, train
+from tests.synthetic import tiny_detr, write_coco_folder
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Flags of a job of three epochs of three steps, with dropout and every augmentation of the preset."""
+    root = write_coco_folder(tmp_path_factory.mktemp("data"), train_sizes=[(96, 128), (128, 96), (96, 96)] * 4)
+    checkpoint = tmp_path_factory.mktemp("checkpoint")
+    tiny_detr(["other", "names", "there"], dropout=0.1).save_pretrained(checkpoint)
+    flags = {
+        "data.root": root,
+        "data.name": "drawn",
+        "model.checkpoint": checkpoint,
+        "model.shortest_edge": 64,
+        "model.longest_edge": 107,
+        "training.num_train_epochs": 3,
+        "training.per_device_train_batch_size": 4,
+        "training.logging_steps": 1,
+        "training.bf16": "false",
+        "training.use_cpu": "true",
+        "training.disable_tqdm": "true",
+    }
+    return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+
+
+def run_job(job: list[str], run: Path, *flags: str) -> int:
+    return train(None, [*job, "--training.output_dir", str(run), *flags])
+
+
+@pytest.fixture(scope="module")
+def finished(job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a checkpoint after every step, all of them kept."""
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    flags = ("--training.eval_strategy", "steps", "--training.eval_steps", "1", "--training.save_strategy", "steps")
+    assert run_job(job, run, *flags, "--training.save_steps", "1", "--training.save_total_limit", "null") == 0
+    return run
+
+
+def test_the_run_folder_holds_everything(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir() if not path.name.startswith("checkpoint-")}
+    assert names == {
+        *("config.json", "model.safetensors", "preprocessor_config.json", "metrics.json", "results.csv"),
+        *("recipe.yaml", "README.md"),
+    }
+    assert len(list(finished.glob("checkpoint-*"))) == 9
+    assert not list(finished.rglob("training_args.bin"))
+    rows = list(csv.DictReader((finished / "results.csv").open()))
+    assert [row["step"] for row in rows] == [str(step) for step in range(1, 10)]
+    assert all(float(row["train_loss_giou_0"]) > 0 and float(row["eval_map"]) >= 0 for row in rows)
+    made_with = yaml.safe_load((finished / "recipe.yaml").read_text())["made_with"]
+    assert {"torch", "transformers", "hf_detr_ft"} <= made_with["versions"].keys()
+    assert len(next(iter(made_with["annotations_sha256"].values()))) == 64
+
+
+def test_the_run_folder_opens_in_a_pipeline_with_the_datas_class_names(finished: Path) -> None:
+    detector = pipeline("object-detection", str(finished))
+    assert set(detector.model.config.id2label.values()) == {"disc", "box"}
+    found = detector(Image.new("RGB", (80, 60)), threshold=0.0)
+    assert found
+    assert {detection["label"] for detection in found} <= {"disc", "box"}
+    assert detector.model.config.category_ids == [3, 7]
+
+
+def test_the_root_holds_the_best_weights_and_metrics_say_so(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    rows = list(csv.DictReader((finished / "results.csv").open()))
+    best = max(rows, key=lambda row: float(row["eval_map"]))
+    assert metrics["best"]["step"] == int(best["step"])
+    assert metrics["best"]["metrics"]["map"] == float(best["eval_map"])
+    assert metrics["last"]["step"] == 9
+    saved = load_file(finished / f"checkpoint-{best['step']}" / "model.safetensors")
+    assert_same(load_file(finished / "model.safetensors"), saved)
+
+
+def test_evaluate_repeats_the_ap_of_the_best_weights(finished: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", str(finished), "--output", str(tmp_path / "again.json")]) == 0
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again["metrics"] == json.loads((finished / "metrics.json").read_text())["best"]["metrics"]
+
+
+def test_the_resolved_recipe_runs_again_as_it_is(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", str(finished / "recipe.yaml"), "--training.output_dir", "again"]) == 0
+    assert_same(load_file("again/model.safetensors"), load_file(finished / "model.safetensors"))
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 8])
+def test_resumed_after_a_checkpoint_it_ends_with_the_same_weights(
+    job: list[str], finished: Path, tmp_path: Path, step: int
+) -> None:
+    """Steps 1, 5 and 8 lie within an epoch, 3 at the end of one."""
+    run = tmp_path / "resumed"
+    shutil.copytree(finished, run)
+    for checkpoint in run.glob("checkpoint-*"):
+        if int(checkpoint.name.removeprefix("checkpoint-")) > step:
+            shutil.rmtree(checkpoint)
+    flags = ("--training.eval_strategy", "steps", "--training.eval_steps", "1", "--training.save_strategy", "steps")
+    more = ("--training.save_steps", "1", "--training.save_total_limit", "null")
+    assert run_job(job, run, *flags, *more, "--training.resume_from_checkpoint", "last") == 0
+    assert_same(
+        load_file(run / "checkpoint-9" / "model.safetensors"),
+        load_file(finished / "checkpoint-9" / "model.safetensors"),
+    )
+    assert_same(load_file(run / "model.safetensors"), load_file(finished / "model.safetensors"))
+    states = [torch.load(folder / "checkpoint-9" / "optimizer.pt", weights_only=True) for folder in (run, finished)]
+    for resumed, original in zip(*(state["state"].values() for state in states), strict=True):
+        assert torch.equal(resumed["exp_avg_sq"], original["exp_avg_sq"])
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (run, finished)]
+    assert metrics[0]["best"] == metrics[1]["best"]
+    assert metrics[0]["last"] == metrics[1]["last"]
+
+
+def test_a_killed_process_resumes_to_the_same_weights(job: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "killed"
+    command = [sys.executable, "train.py", *job, "--training.output_dir", str(run), "--training.num_train_epochs", "6"]
+    command += ["--training.save_total_limit", "null"]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (run / "checkpoint-3" / "trainer_state.json").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (run / "model.safetensors").exists(), "it ended before it was killed"
+    subprocess.run([*command, "--training.resume_from_checkpoint", "last"], cwd=REPOSITORY, check=True)
+    whole = tmp_path / "whole"
+    assert run_job(job, whole, "--training.num_train_epochs", "6", "--training.save_total_limit", "null") == 0
+    assert_same(load_file(run / "model.safetensors"), load_file(whole / "model.safetensors"))
+    assert_same(*(load_file(folder / "checkpoint-18" / "model.safetensors") for folder in (run, whole)))
+    assert (run / "results.csv").read_text().count("\n") == (whole / "results.csv").read_text().count("\n") == 7
+
+
+def test_workers_and_batches_of_any_number_of_processes_draw_the_same_images(job: list[str], tmp_path: Path) -> None:
+    flags = ("--training.max_steps", "2", "--training.eval_strategy", "no", "--training.save_strategy", "no")
+    assert run_job(job, tmp_path / "alone", *flags) == 0
+    assert run_job(job, tmp_path / "workers", *flags, "--training.dataloader_num_workers", "2") == 0
+    assert_same(*(load_file(tmp_path / name / "model.safetensors") for name in ("alone", "workers")))
+
+
+def test_a_run_folder_is_not_overwritten_unless_asked(
+    job: list[str], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = sorted(path.name for path in run.iterdir())
+    assert main(["train", *job, "--training.output_dir", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert "--training.overwrite" in error
+    assert "--training.resume_from_checkpoint last" in error
+    assert sorted(path.name for path in run.iterdir()) == before
+    flags = ("--training.max_steps", "1", "--training.eval_strategy", "no", "--training.save_strategy", "no")
+    assert run_job(job, run, *flags, "--training.overwrite") == 0
+    assert not list(run.glob("checkpoint-*"))
+
+
+def test_overwriting_spares_folders_that_are_no_runs(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "thesis.docx").write_text("dear to me")
+    (tmp_path / "photos" / "recipe.yaml").write_text("")
+    with pytest.raises(RecipeError, match="thesis.docx"):
+        remove_run(tmp_path / "photos")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "results.csv").write_text("mine")
+    with pytest.raises(RecipeError, match="no recipe.yaml"):
+        remove_run(tmp_path / "results")
+    assert (tmp_path / "photos" / "thesis.docx").exists()
+    assert (tmp_path / "results" / "results.csv").exists()
+
+
+def test_early_stopping(job: list[str], tmp_path: Path) -> None:
+    flags = ("--training.learning_rate", "0", "--training.backbone_learning_rate", "0")
+    assert run_job(job, tmp_path / "run", *flags, "--training.early_stopping_patience", "1") == 0
+    rows = list(csv.DictReader((tmp_path / "run" / "results.csv").open()))
+    assert len(rows) == 2
+
+
+def test_losses_that_are_not_finite_stop_the_run_and_name_the_images(
+    job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken"
+    model = tiny_detr()
+    with torch.no_grad():
+        model.bbox_predictor.layers[0].weight[0, 0] = float("nan")
+    model.save_pretrained(broken)
+    with pytest.raises(TrainingError, match=r"step 0: predictions are not finite for 01_0\d\d\.jpg \(image id 1\d\d\)"):
+        run_job(job, tmp_path / "run", "--model.checkpoint", str(broken))
+
+
+def test_gradient_checkpointing_changes_nothing(job: list[str], tmp_path: Path) -> None:
+    flags = ("--training.max_steps", "2", "--training.eval_strategy", "no", "--training.save_strategy", "no")
+    flags += ("--model.config.dropout", "0.0")
+    assert run_job(job, tmp_path / "plain", *flags) == 0
+    assert run_job(job, tmp_path / "checkpointing", *flags, "--training.gradient_checkpointing") == 0
+    plain, other = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "checkpointing"))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_tensorboard_gets_losses_and_ap(job: list[str], tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = tmp_path / "run"
+    flags = ("--training.num_train_epochs", "1", "--training.report_to", "tensorboard")
+    os.environ.pop("TENSORBOARD_LOGGING_DIR", None)
+    assert run_job(job, run, *flags) == 0
+    (events,) = run.rglob("events.out.tfevents.*")
+    accumulator = event_accumulator.EventAccumulator(str(events.parent)).Reload()
+    assert {"train/loss_giou", "train/class_error", "eval/map"} <= set(accumulator.Tags()["scalars"])
+
+
+def test_the_saved_model_has_the_stock_class_and_no_auxiliary_flag(finished: Path) -> None:
+    config = json.loads((finished / "config.json").read_text())
+    assert config["architectures"] == ["DetrForObjectDetection"]
+    assert config["auxiliary_loss"] is False
+    assert type(AutoModelForObjectDetection.from_pretrained(finished)).__module__.startswith("transformers.")
