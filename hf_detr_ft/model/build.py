@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import nn
 from transformers import DetrConfig, DetrImageProcessor
+from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.errors import CheckpointError, RecipeError
 from hf_detr_ft.model.detector import DetrForObjectDetection
@@ -96,6 +97,8 @@ def load_checkpoint(source: str, revision: str | None, settings: dict[str, Any])
     config.auxiliary_loss = False
     for name, value in settings.items():
         setattr(config, name, value)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it reports at length that the class head is new; `_require_complete` checks
     try:
         model, report = DetrForObjectDetection.from_pretrained(
             source,
@@ -135,7 +138,30 @@ def _read_config(source: str, revision: str | None) -> DetrConfig:
             f"model.checkpoint: expected a DETR (model_type 'detr'), '{source}' is a "
             f"'{settings.get('model_type')}'. Choose a checkpoint such as facebook/detr-resnet-50."
         )
-    return DetrConfig.from_dict(settings)
+    return DetrConfig.from_dict(_with_backbone_config(settings))
+
+
+def _with_backbone_config(settings: dict[str, Any]) -> dict[str, Any]:
+    """A config of Transformers 4 says by loose fields which timm backbone it has; this says it as Transformers 5 does.
+
+    Transformers would ask the Hub whether "resnet50" is a repository, and fail without a network.
+    """
+    if settings.get("backbone_config") is not None or not settings.get("use_timm_backbone", False):
+        return settings
+    loose = ("backbone", "backbone_kwargs", "use_timm_backbone", "use_pretrained_backbone", "backbone_config")
+    kwargs = settings.get("backbone_kwargs") or {}
+    backbone_config = {
+        "model_type": "timm_backbone",
+        "backbone": settings.get("backbone") or "resnet50",
+        "num_channels": kwargs.get("in_chans", settings.get("num_channels", 3)),
+        "features_only": True,
+        "use_pretrained_backbone": False,
+        "out_indices": kwargs.get("out_indices", [1, 2, 3, 4]),
+    }
+    if settings.get("dilation"):
+        backbone_config["output_stride"] = kwargs.get("output_stride", 16)
+    kept = {name: value for name, value in settings.items() if name not in loose}
+    return {**kept, "backbone_config": backbone_config}
 
 
 def _line(error: BaseException) -> str:

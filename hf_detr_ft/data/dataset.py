@@ -1,0 +1,84 @@
+"""COCO annotations as a `datasets.Dataset`, one row an image."""
+
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, Features, Image, Sequence, Value
+
+from hf_detr_ft.data.coco import LabelMap, image_path
+from hf_detr_ft.errors import RecipeError
+
+FEATURES = Features(
+    {
+        "image": Image(decode=False),
+        "image_id": Value("int64"),
+        "file_name": Value("string"),
+        "aspect_ratio": Value("float32"),
+        "objects": {
+            "bbox": Sequence(Sequence(Value("float32"), length=4)),
+            "label": Sequence(Value("int64")),
+            "area": Sequence(Value("float32")),
+        },
+    }
+)
+"""Columns of `load_split`: `bbox` is xywh in pixels of the upright image, `aspect_ratio` is width over height."""
+
+
+def limit_coco(coco: dict, limit: int | None) -> dict:
+    """The COCO dict of the first `limit` images that have objects; all of it where the limit is None.
+
+    Raises:
+        RecipeError: the limit is below 1.
+    """
+    if limit is None:
+        return coco
+    if limit < 1:
+        raise RecipeError(
+            f"data.train_limit, data.val_limit: expected at least 1 image, found {limit}. Leave it out to use all."
+        )
+    with_objects = {annotation["image_id"] for annotation in coco["annotations"] if not annotation.get("iscrowd", 0)}
+    images = [image for image in coco["images"] if image["id"] in with_objects][:limit]
+    kept = {image["id"] for image in images}
+    annotations = [annotation for annotation in coco["annotations"] if annotation["image_id"] in kept]
+    return {**coco, "images": images, "annotations": annotations}
+
+
+def load_split(coco: dict, images_dir: Path, label_map: LabelMap) -> Dataset:
+    """Rows of one split: images as paths, those without objects too, and their boxes without crowd.
+
+    Args:
+        coco: a checked COCO dict.
+        images_dir: the folder that `file_name` is relative to.
+        label_map: from category ids to labels.
+
+    Returns:
+        A data set with the columns of `FEATURES`.
+    """
+    objects: dict[int, dict[str, list]] = {
+        image["id"]: {"bbox": [], "label": [], "area": []} for image in coco["images"]
+    }
+    for annotation in coco["annotations"]:
+        if annotation.get("iscrowd", 0):
+            continue
+        box = annotation["bbox"]
+        entry = objects[annotation["image_id"]]
+        entry["bbox"].append(box)
+        entry["label"].append(label_map.label(annotation["category_id"]))
+        entry["area"].append(annotation.get("area", box[2] * box[3]))
+    columns = {
+        "image": [{"path": str(image_path(images_dir, image["file_name"])), "bytes": None} for image in coco["images"]],
+        "image_id": [image["id"] for image in coco["images"]],
+        "file_name": [image["file_name"] for image in coco["images"]],
+        "aspect_ratio": [image["width"] / image["height"] for image in coco["images"]],
+        "objects": list(objects.values()),
+    }
+    return Dataset.from_dict(columns, features=FEATURES)
+
+
+def most_objects(dataset: Dataset) -> tuple[int, str]:
+    """The largest number of objects on one image, and that image's file name."""
+    counts = [len(row["label"]) for row in dataset["objects"]]
+    if not counts:
+        return 0, ""
+    index = int(np.argmax(counts))
+    return counts[index], dataset[index]["file_name"]

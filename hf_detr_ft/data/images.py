@@ -1,0 +1,151 @@
+"""Image files of any kind to upright RGB; the only place that decodes pixels for the model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from PIL.Image import Transpose
+
+from hf_detr_ft.errors import DataError
+
+EXIF_ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+"""What makes an image of an EXIF orientation upright; 1 and unknown values need nothing."""
+
+QUARTER_TURNS = (5, 6, 7, 8)
+
+HINTS = {
+    b"version https://git-lfs": "a Git LFS pointer. Run `git lfs pull`.",
+    b"<": "a web page or another XML text. Download the image itself.",
+    b"ftyphe": "a HEIC photo, which Pillow does not read. Convert it to JPEG.",
+    b"ftypmif": "a HEIF photo, which Pillow does not read. Convert it to JPEG.",
+}
+"""How files that are often taken for images begin, with what they are and the remedy."""
+
+
+def decode_rgb(source: Path | bytes | BinaryIO, name: str | None = None) -> Image.Image:
+    """Decodes an image as the model sees it: upright, 8-bit RGB, and without metadata that could turn it again.
+
+    - The EXIF orientation is applied. Of several frames the first is taken.
+    - What is transparent (RGBA, LA, palettes and colours marked as transparent) is laid on white, as image viewers and
+      labelling tools show it.
+    - CMYK and YCCK are converted by Pillow, which knows that Adobe stores them inverted.
+    - 16 bits are scaled to 8 over their whole range: 65535 becomes 255. Integers of 32 bits count as 8 or 16 bits where
+      all values fit in, floats as [0, 1] or [0, 255]; what fits in neither is stretched from its lowest to its highest.
+
+    Args:
+        source: a file's path, its content, or an open binary file.
+        name: what errors call the image; by default its path.
+
+    Raises:
+        DataError: missing, empty, truncated, too large or not an image.
+    """
+    name = name or _name(source)
+    with _opened(source, name) as image:
+        image.load()
+        orientation = image.getexif().get(EXIF_ORIENTATION)
+    rgb = _to_rgb(image)
+    if orientation in UPRIGHT:
+        rgb = rgb.transpose(UPRIGHT[orientation])
+    rgb.info.clear()
+    return rgb
+
+
+def upright_size(source: Path | bytes | BinaryIO, name: str | None = None) -> tuple[int, int]:
+    """(height, width) that `decode_rgb` will give, from the file's head alone.
+
+    A PNG's orientation, which may stand behind its pixels, is not looked for; a TIFF's Pillow applies by itself.
+
+    Raises:
+        DataError: missing, empty or not an image.
+    """
+    with _opened(source, name or _name(source)) as image:
+        orientation = None if image.format in ("PNG", "TIFF") else image.getexif().get(EXIF_ORIENTATION)
+        return image.size if orientation in QUARTER_TURNS else (image.height, image.width)
+
+
+def _name(source: Path | bytes | BinaryIO) -> str:
+    return str(source) if isinstance(source, Path) else str(getattr(source, "name", "image without a name"))
+
+
+def _stream(source: Path | bytes | BinaryIO) -> BinaryIO:
+    if isinstance(source, Path):
+        return source.open("rb")
+    return BytesIO(source) if isinstance(source, bytes) else source
+
+
+@contextmanager
+def _opened(source: Path | bytes | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """Opens an image; whatever goes wrong while it is open becomes a DataError."""
+    try:
+        stream = _stream(source)
+    except FileNotFoundError as error:
+        raise DataError(f"{name}: expected an image, found no such file. Check the path.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{name}: expected an image, cannot open it: {reason}.") from error
+    try:
+        with Image.open(stream) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name}: expected an image, {_what_it_is(stream)}") from error
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise DataError(f"{name}: has too many pixels to be decoded. Scale it down. {error}".rstrip()) from error
+    except Exception as error:  # decoders meet broken files with errors of nearly every type
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        raise DataError(
+            f"{name}: expected a whole image, found one that is truncated or damaged: {reason}. "
+            "Copy or download it again."
+        ) from error
+    finally:
+        if stream is not source:
+            stream.close()
+
+
+def _what_it_is(stream: BinaryIO) -> str:
+    stream.seek(0)
+    head = stream.read(64)
+    if not head:
+        return "found an empty file. Copy or download it again."
+    beginning = head[4:] if head[4:8] == b"ftyp" else head.lstrip()
+    for start, hint in HINTS.items():
+        if beginning.startswith(start):
+            return f"found {hint}"
+    return f"found a file in no format that Pillow knows, beginning with {head[:16]!r}. Convert it to JPEG or PNG."
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """RGB without alpha; see `decode_rgb` for the rules."""
+    if image.mode[0] in "IF":
+        return Image.fromarray(_to_8_bits(np.asarray(image), image.mode)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, rgba).convert("RGB")
+
+
+def _to_8_bits(values: np.ndarray, mode: str) -> np.ndarray:
+    """Grey values of a Pillow mode I;16…, I or F, shape [h, w], as uint8."""
+    values = values.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    ranges = (65535.0,) if mode.startswith("I;16") else (1.0, 255.0) if mode == "F" else (255.0, 65535.0)
+    fitting = [top for top in ranges if low >= 0 and high <= top]
+    if not fitting:
+        values = values - low
+    top = fitting[0] if fitting else (high - low) or 1.0
+    return np.rint(values * (255.0 / top)).astype(np.uint8)
