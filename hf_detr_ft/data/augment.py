@@ -138,17 +138,12 @@ class Augmentation:
                 numbers that are not finite, go.
             seed: of every random draw, 0 or more.
         """
-        height, width = image.shape[:2]
-        corners = np.array(boxes_xywh_px, dtype=np.float64).reshape(-1, 4)
-        corners[~np.isfinite(corners).all(axis=1)] = 0
-        low = np.clip(corners[:, :2], 0, (width, height))
-        high = np.clip(corners[:, :2] + corners[:, 2:], 0, (width, height))
-        usable = np.flatnonzero((high > low).all(axis=1))
-        inside = np.concatenate([low, high - low], axis=1)[usable]
+        boxes = np.asarray(boxes_xywh_px, dtype=np.float64).reshape(-1, 4)
+        finite = np.flatnonzero(np.isfinite(boxes).all(axis=1))
         draws = random.Random(seed)
         # One generator for all steps: `set_random_seed` would give each the same draws, and flip just what is cropped.
         self.pipeline.set_random_state(np.random.default_rng(seed), draws)
-        result = self.pipeline(image=image, bboxes=inside, kept=usable)
+        result = self.pipeline(image=image, bboxes=boxes[finite], kept=finite)
         return Augmented(
             image=result["image"],
             boxes_xywh_px=np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, 4),

@@ -78,7 +78,10 @@ def _check_box(entry: Entry, size: tuple[int, int] | None, file: str) -> list[Pr
     x, y, w, h = box = entry.fields["bbox"]
     if w <= 0 or h <= 0:
         message = f"expected a box of positive width and height, found {box}"
-        return [Problem("error", "box-empty", file, entry.name, message, "correct or remove the annotation")]
+        # COCO's own files have a few without area; they do no harm, since nothing can be learned from them.
+        empty = w >= 0 and h >= 0
+        remedy = "training leaves it out; correct or remove the annotation" if empty else "correct or remove the annotation"
+        return [Problem("warning" if empty else "error", "box-empty", file, entry.name, message, remedy)]
     if size is None:
         return []
     image = f"the {size[0]}x{size[1]} image"

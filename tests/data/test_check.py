@@ -301,7 +301,7 @@ CORPUS: dict[str, tuple[Callable[[dict, Path], None], str, str, list[str]]] = {
         IMAGE_1,
         ["EXIF orientation 6", "found 96x128", "128x96", "drawn on unrotated pixels", "strip the EXIF"],
     ),
-    "box-empty": (set_("annotations", 0, bbox=[5, 5, 9, 0]), "error box-empty", ENTRY_1, ["positive", "[5, 5, 9, 0]"]),
+    "box-empty": (set_("annotations", 0, bbox=[5, 5, 9, 0]), "warning box-empty", ENTRY_1, ["positive", "[5, 5, 9, 0]"]),
     "box-negative": (
         set_("annotations", 0, bbox=[9, 9, -4, 5]),
         "error box-empty",
@@ -395,7 +395,7 @@ def test_all_problems_at_once_errors_first(split: tuple[dict, Path]) -> None:
     coco, images = split
     for name in ("box-negative-left", "missing-image", "size-swapped", "unused-category", "duplicate-annotation-id"):
         CORPUS[name][0](coco, images)
-    coco["annotations"][3]["bbox"] = [10, 10, 0, 10]
+    coco["annotations"][3]["bbox"] = [10, 10, -3, 10]
     problems = check(coco, images)
     kinds = ["duplicate-annotation-id", "image-size", "missing-image", "box-empty", "unused-category", "box-overhang"]
     assert [problem.kind for problem in problems] == kinds

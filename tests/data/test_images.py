@@ -124,6 +124,10 @@ def test_16_bits_are_scaled_and_not_clipped(suffix: str):
     np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
 
 
+def test_a_dark_image_of_16_bits_stays_dark():
+    assert decode(Image.fromarray(np.array([[0, 200]], np.uint16)), "PNG")[0, :, 0].tolist() == [0, 1]
+
+
 def test_16_bits_with_the_high_byte_first():
     image = Image.frombytes("I;16B", (2, 1), np.array([257 * 5, 65535], ">u2").tobytes())
     np.testing.assert_array_equal(decode(image, "TIFF")[0, :, 0], [5, 255])
@@ -140,7 +144,8 @@ def test_16_bits_with_the_high_byte_first():
         (np.array([0, 0.5, 1], np.float32), [0, 128, 255]),
         (np.array([0, 7.4, 255], np.float32), [0, 7, 255]),
         (np.array([-1, 0, 1], np.float32), [0, 128, 255]),
-        (np.array([0, np.nan, np.inf], np.float32), [0, 0, 0]),
+        (np.array([0, np.nan, 1], np.float32), [0, 0, 255]),
+        (np.array([0, 1, np.inf], np.float32), [0, 255, 255]),
         (np.array([np.nan, np.nan, np.nan], np.float32), [0, 0, 0]),
         (np.array([0.25, np.inf, -np.inf], np.float32), [64, 64, 64]),
     ],

@@ -1,0 +1,104 @@
+"""One training step and two evaluations with the real trainer, in as many processes as Accelerate started.
+
+`accelerate launch … -m tests.distributed.job FOLDER NAME BATCH ACCUMULATION` writes, from the first process,
+FOLDER/NAME.safetensors (gradients) and FOLDER/NAME.json (logged losses, metrics of two evaluations).
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import save_file
+from transformers import TrainerCallback
+
+from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.dataset import load_split
+from hf_detr_ft.data.transform import DetrTransform
+from hf_detr_ft.model.detector import as_trainable
+from hf_detr_ft.recipe import DetrTrainingArguments
+from hf_detr_ft.trainer import DetrTrainer
+from tests.synthetic import draw_split, tiny_detr, tiny_processor
+
+COLUMNS = ["image", "image_id", "objects"]
+
+
+class KeepGradients(TrainerCallback):
+    """Copies the gradients of the step, before the optimizer uses them."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+        self.gradients: dict[str, torch.Tensor] = {}
+
+    def on_pre_optimizer_step(self, *args: object, **kwargs: object) -> None:
+        """After accumulation and reduction; nothing is clipped."""
+        self.gradients = {
+            name: parameter.grad.clone()
+            for name, parameter in self.model.named_parameters()
+            if parameter.grad is not None
+        }
+
+
+def build(folder: Path, batch: int, accumulation: int, images: int = 4, eval_images: int = 7) -> DetrTrainer:
+    """A trainer on images of one size with 1, 4, 0 and 2 objects, so that every process has another number of them."""
+    with PartialState().main_process_first():
+        train = draw_split(folder / "train", [(96, 128)] * images, seed=1, objects=[1, 4, 0, 2][:images])
+        sizes = [(96, 128), (128, 96), (96, 96), (64, 160), (96, 128), (128, 96), (96, 112)][:eval_images]
+        val = draw_split(folder / "val", sizes, seed=2)
+    label_map, processor = LabelMap.from_coco(train), tiny_processor()
+    datasets = [
+        load_split(coco, folder / name, label_map).with_transform(
+            DetrTransform(processor), columns=COLUMNS, output_all_columns=True
+        )
+        for coco, name in ((train, "train"), (val, "val"))
+    ]
+    arguments = DetrTrainingArguments(
+        output_dir=str(folder / "out"),
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=2,
+        gradient_accumulation_steps=accumulation,
+        max_steps=1,
+        max_grad_norm=0.0,
+        eval_strategy="no",
+        save_strategy="no",
+        logging_steps=1,
+        use_cpu=True,
+        bf16=False,
+        disable_tqdm=True,
+    )
+    trainer = DetrTrainer(
+        as_trainable(tiny_detr(dropout=0.0)),
+        arguments,
+        train_dataset=datasets[0],
+        eval_dataset=datasets[1],
+        truth=val,
+        label_map=label_map,
+        processor=processor,
+    )
+    return trainer
+
+
+def run(folder: Path, name: str, batch: int, accumulation: int) -> None:
+    """Trains one step, evaluates twice, writes what came out."""
+    trainer = build(folder / name, batch, accumulation)
+    keep = KeepGradients(trainer.model)
+    trainer.add_callback(keep)
+    trainer.train()
+    evaluations = []
+    for _ in range(2):
+        metrics = trainer.evaluate()
+        assert trainer.result is not None
+        evaluations.append({**trainer.result.as_dict(), "loss": metrics["eval_loss"]})
+    logged = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    if trainer.is_world_process_zero():
+        save_file({key: value.contiguous() for key, value in keep.gradients.items()}, folder / f"{name}.safetensors")
+        losses = {key: value for key, value in logged.items() if key.startswith(("loss", "class", "card"))}
+        content = {"logged": losses, "evaluations": evaluations, "processes": trainer.args.world_size}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
