@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState, ProgressCallback
 
 from hf_detr_ft.evaluation.coco_eval import CocoResult
-from hf_detr_ft.recipe import DetrTrainingArguments
 
 
 def write_text(path: Path, text: str) -> None:
@@ -30,8 +29,8 @@ def write_json(path: Path, content: Any) -> None:
 class RunFolderCallback(TrainerCallback, ExportableState):
     """Keeps metrics.json (best and last evaluation) and results.csv (a row per evaluation) up to date.
 
-    Both follow from the Trainer's state, which checkpoints carry, so a run that is interrupted and resumed ends with the
-    files of one that was not.
+    Both follow from the Trainer's state, which checkpoints carry, so a run that is interrupted and resumed ends with
+    the files of one that was not.
 
     Args:
         result: gives the last evaluation's result.
@@ -49,16 +48,15 @@ class RunFolderCallback(TrainerCallback, ExportableState):
         return {"args": {}, "attributes": {"best": self.best, "last": self.last}}
 
     def on_train_begin(
-        self, args: DetrTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Takes up where a checkpoint left off."""
-        saved = state.stateful_callbacks.get(type(self).__name__)
+        stateful: Any = state.stateful_callbacks
+        saved = stateful.get(type(self).__name__)
         if state.global_step and isinstance(saved, dict):
             self.best, self.last = saved["attributes"]["best"], saved["attributes"]["last"]
 
-    def on_evaluate(
-        self, args: DetrTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Notes the result, and whether it is the best by `metric_for_best_model`."""
         result = self.result()
         if result is None:
@@ -75,7 +73,7 @@ class RunFolderCallback(TrainerCallback, ExportableState):
         if state.is_world_process_zero:
             self.write(args, state)
 
-    def write(self, args: DetrTrainingArguments, state: TrainerState) -> None:
+    def write(self, args: TrainingArguments, state: TrainerState) -> None:
         """Writes both files into the run folder."""
         run = Path(str(args.output_dir))
         write_json(run / "metrics.json", {"best": self.best, "last": self.last, **self.about})
@@ -114,7 +112,7 @@ class ProgressLines(ProgressCallback):
 
     def on_log(
         self,
-        args: DetrTrainingArguments,
+        args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,

@@ -141,7 +141,7 @@ class DetrTrainingArguments(TrainingArguments):
     """Shape of the learning rate over time (the original: constant, with one drop)."""
     learning_rate_drop_epoch: float | None = None
     """Divide all learning rates by 10 after this epoch, with lr_scheduler_type constant (the original: 200 of 300)."""
-    bf16: bool | None = None
+    bf16: bool | None = None  # type: ignore[assignment]
     """Train in mixed precision with bfloat16; where not set, on machines that have it (the original: fp32)."""
     early_stopping_patience: int | None = None
     """Stop after so many evaluations in a row without a better AP; never where not set (the original: never)."""
@@ -163,7 +163,7 @@ class DetrTrainingArguments(TrainingArguments):
     """group_by_length batches images of like aspect ratio, which spares padding (the original: random)."""
     length_column_name: str = "aspect_ratio"
     """The column that group_by_length sorts by."""
-    dataloader_num_workers: int | None = None
+    dataloader_num_workers: int | None = None  # type: ignore[assignment]
     """Processes that decode and augment; where not set 0 on a CPU, up to 8 beside a GPU (the original: 2)."""
     remove_unused_columns: bool = False
     """Has to stay false: a row's columns become the model's inputs later."""
@@ -185,6 +185,11 @@ class DetrTrainingArguments(TrainingArguments):
         self.label_names = ["labels"]
         # DataParallel would split the labels' tensors instead of the list; several GPUs take `accelerate launch`.
         self._n_gpu = min(1, self.n_gpu)
+
+    @property
+    def run_folder(self) -> Path:
+        """`output_dir` as a path."""
+        return Path(str(self.output_dir))
 
 
 @dataclass

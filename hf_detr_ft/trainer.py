@@ -3,13 +3,21 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import DetrImageProcessor, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import (
+    DetrImageProcessor,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
@@ -34,7 +42,7 @@ class EpochSampler(LengthGroupedSampler):
     """
 
     def __init__(self, batch_size: int, lengths: list[float], seed: int, epoch: Epoch) -> None:
-        super().__init__(batch_size, lengths=lengths)
+        super().__init__(batch_size, lengths=cast(list[int], lengths))
         self.seed = seed
         self.epoch = epoch
 
@@ -70,7 +78,7 @@ class _SetEpoch(TrainerCallback):
         self.epoch = epoch
 
     def on_epoch_begin(
-        self, args: DetrTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.epoch.set(int(state.epoch or 0))
 
@@ -104,6 +112,9 @@ class DetrTrainer(Trainer):
         backend: of the COCO evaluation.
         callbacks: more of them.
     """
+
+    args: DetrTrainingArguments
+    train_dataset: Dataset
 
     def __init__(
         self,
@@ -160,12 +171,12 @@ class DetrTrainer(Trainer):
     ) -> tuple[list, torch.Tensor | None]:
         """Micro-batches of one step, and `count_items` of all of them on all processes."""
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        queries = self._config().num_queries
+        queries = self._unwrapped().config.num_queries
         items = sum((count_items(batch["labels"], queries) for batch in samples), torch.zeros(3))
         return samples, self.accelerator.reduce(items.to(device), reduction="sum")
 
-    def _config(self) -> Any:
-        return self.accelerator.unwrap_model(self.model).config
+    def _unwrapped(self) -> DetrForObjectDetection:
+        return self.accelerator.unwrap_model(self.model)
 
     # Training
 
@@ -181,7 +192,7 @@ class DetrTrainer(Trainer):
             columns = (read_column(self.train_dataset, name) for name in ("image_id", "file_name"))
             names = dict(zip(*columns, strict=True))
             images = ", ".join(f"{names.get(image_id, '?')} (image id {image_id})" for image_id in error.image_ids)
-            classes = self._config().num_labels
+            classes = self._unwrapped().class_labels_classifier.out_features - 1
             remedy = {
                 "labels are out of range": f"Expected labels 0 to {classes - 1}; run `hf-detr-ft check`.",
                 "boxes are not finite": "Run `hf-detr-ft check` on the annotations.",
@@ -195,7 +206,7 @@ class DetrTrainer(Trainer):
         model: nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """The loss of a micro-batch as its share of the whole batch's loss; notes its parts."""
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
@@ -226,7 +237,7 @@ class DetrTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW, or what `training.optim` says, over the groups of `parameter_groups`."""
         if self.optimizer is None:
-            opt_model = self.model if model is None else model
+            opt_model: Any = self.model if model is None else model
             groups = parameter_groups(
                 opt_model, self.args.learning_rate, self.args.backbone_learning_rate, self.args.weight_decay
             )
@@ -242,7 +253,9 @@ class DetrTrainer(Trainer):
         if drop is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         drop_step = round(num_training_steps * drop / self.args.num_train_epochs)
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: 1.0 if step < drop_step else 0.1)
+        self.lr_scheduler = LambdaLR(
+            cast(Any, optimizer or self.optimizer), lambda step: 1.0 if step < drop_step else 0.1
+        )
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -255,7 +268,7 @@ class DetrTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Loss, detections `[B, Q, 6]` (score, label, xyxy in original pixels) and image ids `[B]`; nothing else is kept."""
+        """Loss, detections `[B, Q, 6]` (score, label, xyxy in original pixels) and image ids `[B]`; no more is kept."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
@@ -271,13 +284,13 @@ class DetrTrainer(Trainer):
         self._parts["eval"] = LossParts()
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
-        output.metrics.update({f"{prefix}_{name}": value for name, value in self._read_parts("eval").items()})
-        return output
+        parts = {f"{prefix}_{name}": value for name, value in self._read_parts("eval").items()}
+        return output._replace(metrics={**(output.metrics or {}), **parts})
 
     def _compute_coco_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        image_ids = prediction.label_ids
-        expected = {image["id"] for image in self.truth["images"]}
-        assert len(image_ids) == len(expected) and set(image_ids.tolist()) == expected, "an image was counted twice"
+        image_ids = np.asarray(prediction.label_ids)
+        expected = sorted(image["id"] for image in self.truth["images"])
+        assert sorted(image_ids.tolist()) == expected, "an image was not counted exactly once"
         self.result = evaluate_detections(
             self.truth, to_detections(prediction.predictions, image_ids, self.label_map), backend=self.backend
         )
@@ -289,16 +302,16 @@ class DetrTrainer(Trainer):
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             super()._load_best_model()
         else:
-            self._load_weights(self.model, Path(str(self.state.best_model_checkpoint)))
+            self._load_weights(self._unwrapped(), Path(str(self.state.best_model_checkpoint)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            self._load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+            self._load_weights(self._unwrapped(), Path(resume_from_checkpoint))
 
     @staticmethod
-    def _load_weights(model: nn.Module, checkpoint: Path) -> None:
+    def _load_weights(model: DetrForObjectDetection, checkpoint: Path) -> None:
         """Loads what `save_pretrained` wrote, every tensor of it.
 
         `save_pretrained` writes DETR's tensors under their names of Transformers 4, and only `from_pretrained` knows
@@ -311,7 +324,7 @@ class DetrTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
         # A pickle, which nothing of ours reads, with the user's token in it.
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+        (Path(str(output_dir or self.args.output_dir)) / "training_args.bin").unlink(missing_ok=True)
 
 
 def to_detections(detections: Any, image_ids: Any, label_map: LabelMap) -> Detections:

@@ -87,7 +87,7 @@ def load_checkpoint(source: str, revision: str | None, settings: dict[str, Any])
         CheckpointError: see `build_model`.
     """
     config = _read_config(source, revision)
-    same_classes = list(config.id2label.values()) == list(settings["id2label"].values())
+    same_classes = list((config.id2label or {}).values()) == list(settings["id2label"].values())
     if config.auxiliary_loss:
         logger.warning(
             "%s was trained with Transformers' auxiliary_loss, which normalises between decoder layers. Its layers are "
@@ -98,9 +98,9 @@ def load_checkpoint(source: str, revision: str | None, settings: dict[str, Any])
     for name, value in settings.items():
         setattr(config, name, value)
     verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # it reports at length that the class head is new; `_require_complete` checks
+    transformers_logging.set_verbosity_error()  # it reports at length that the class head is new
     try:
-        model, report = DetrForObjectDetection.from_pretrained(
+        loaded: Any = DetrForObjectDetection.from_pretrained(
             source,
             revision=revision or "main",
             config=config,
@@ -112,6 +112,9 @@ def load_checkpoint(source: str, revision: str | None, settings: dict[str, Any])
         raise CheckpointError(
             f"model.checkpoint: the weights of '{source}' cannot be loaded: {_line(error)}"
         ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    model, report = loaded
     _require_complete(source, report)
     if not same_classes:
         model.class_labels_classifier.reset_parameters()
@@ -199,7 +202,7 @@ def _from_backbone(config: ModelConfig, settings: dict[str, Any]) -> DetrForObje
             f"{nearest(backbone, timm.list_models())}. timm.list_models() lists them."
         )
     try:
-        features = timm.create_model(backbone, features_only=True, pretrained=False).feature_info
+        features: Any = timm.create_model(backbone, features_only=True, pretrained=False).feature_info
     except Exception as error:
         raise RecipeError(f"model.backbone: timm's '{backbone}' gives no feature maps: {_line(error)}") from error
     reductions = [int(entry["reduction"]) for entry in features.info]

@@ -1,5 +1,7 @@
 """The network that is trained: Transformers' DETR with the original's losses."""
 
+from typing import Any
+
 import torch
 import transformers
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
@@ -31,7 +33,7 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
         pixel_mask: torch.Tensor | None = None,
         labels: list[dict] | None = None,
         num_items_in_batch: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> DetrObjectDetectionOutput:
         """Detect, and where there are labels compute the loss.
 
@@ -49,7 +51,7 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
             return super().forward(pixel_values, pixel_mask=pixel_mask, **kwargs)
         # The same numbers in an order in which convolutions are several times as fast on a CPU.
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        outputs = self.model(pixel_values, pixel_mask=pixel_mask, output_hidden_states=self.auxiliary_losses)
+        outputs: Any = self.model(pixel_values, pixel_mask=pixel_mask, output_hidden_states=self.auxiliary_losses)
         states = outputs.last_hidden_state[None]
         if self.auxiliary_losses:
             # The first hidden state is the decoder's input, the last one is `last_hidden_state`, normalised already.

@@ -4,6 +4,7 @@ import math
 import tempfile
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -103,8 +104,9 @@ def load_backbone_weights(model: DetrForObjectDetection, weights: str) -> None:
     Raises:
         CheckpointError: the file is missing, unreadable or of another architecture, or the Hub cannot be reached.
     """
-    backbone = model.config.backbone_config.backbone
-    settings = {"features_only": True, "out_indices": model.config.backbone_config.out_indices}
+    config: Any = model.config.backbone_config
+    backbone = config.backbone
+    settings = {"features_only": True, "out_indices": config.out_indices}
     if weights == "timm":
         try:
             source = timm.create_model(backbone, pretrained=True, **settings)

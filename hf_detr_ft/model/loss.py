@@ -99,11 +99,12 @@ class _Targets:
     """The batch's labels, padded to its largest number of objects N (at least 1)."""
 
     class_labels: torch.Tensor
-    """`[B, N]`, 0 in the padding."""
+    """`[B, N]` int64, 0 in the padding."""
     boxes_cxcywh_rel: torch.Tensor
     """`[B, N, 4]`, the whole image in the padding."""
     counts: list[int]
-    image_ids: list[int]
+    image_ids: list[torch.Tensor]
+    """`[1]` each; read only where something is wrong."""
 
 
 def _pad_targets(labels: Sequence[dict], dtype: torch.dtype) -> _Targets:
@@ -114,7 +115,7 @@ def _pad_targets(labels: Sequence[dict], dtype: torch.dtype) -> _Targets:
     for row, (target, count) in enumerate(zip(labels, counts, strict=True)):
         class_labels[row, :count] = target["class_labels"]
         boxes[row, :count] = target["boxes"].to(dtype)
-    image_ids = [target["image_id"] if "image_id" in target else torch.tensor([-1]) for target in labels]
+    image_ids = [target.get("image_id", torch.tensor([-1])) for target in labels]
     return _Targets(class_labels, boxes, counts, image_ids)
 
 

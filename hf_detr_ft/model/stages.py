@@ -45,6 +45,7 @@ def backbone_stages(backbone: nn.Module) -> list[str]:
         if not any(True for _ in child.parameters()):
             continue
         inner = child.stages if isinstance(getattr(child, "stages", None), nn.ModuleList) else child
+        assert isinstance(inner, nn.Module)
         prefix = f"{name}.stages" if inner is not child else name
         if name in ("blocks", "stages") or inner is not child:
             stages.extend(f"{prefix}.{member}" for member, _ in inner.named_children())

@@ -17,9 +17,8 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 
 from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.splits import check_data, list_problems, load_splits
-from hf_detr_ft.model.stages import train_stages
 from hf_detr_ft.recipe_file import load_recipe
-from hf_detr_ft.runs.train import build_trainer
+from hf_detr_ft.runs.train import build_trainer, describe_job
 from hf_detr_ft.trainer import DetrTrainer, read_column
 
 SHOWN = 5
@@ -56,13 +55,7 @@ def check(path: Path | None, flags: Sequence[str] = ()) -> int:
         args.output_dir = folder
         set_seed(args.seed)
         trainer = build_trainer(recipe, splits)
-        print(f"model     {train_stages(trainer.model, recipe.model.trainable_stages)}")
-        most, file_name = most_objects(splits.train)
-        if most > trainer.model.config.num_queries:
-            print(
-                f"warning   {file_name} has {most} objects, the model only {trainer.model.config.num_queries} queries: "
-                "the rest is never learned"
-            )
+        print(describe_job(recipe, splits, trainer))
         for trial in try_largest_batches(trainer, recipe.model.shortest_edge, recipe.model.longest_edge):
             print(trial)
     print("nothing stands in the way of: hf-detr-ft train" + (f" {path}" if path else ""))

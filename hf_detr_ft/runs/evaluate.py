@@ -89,13 +89,13 @@ def match_classes(config: DetrConfig, truth: dict, source: str) -> LabelMap:
     Raises:
         DataError: the data have objects of classes that the model was not made for.
     """
-    names = [config.id2label[label] for label in range(config.num_labels)]
+    names = [str(name) for _, name in sorted((config.id2label or {}).items())]
     ids = {category["name"]: category["id"] for category in truth["categories"]}
     used = {annotation["category_id"] for annotation in truth["annotations"]}
     unknown = sorted(name for name, category_id in ids.items() if name not in names and category_id in used)
     if unknown:
         raise DataError(
-            f"'{source}' knows the classes {json.dumps(names[:10])}; the data have objects of {json.dumps(unknown[:10])}. "
-            "Evaluate on data with the model's class names, or fine-tune on these first."
+            f"'{source}' knows the classes {json.dumps(names[:10])}; the data have objects of "
+            f"{json.dumps(unknown[:10])}. Evaluate on data with the model's class names, or fine-tune on these."
         )
     return LabelMap(tuple(ids.get(name, -1 - label) for label, name in enumerate(names)), tuple(names))

@@ -5,14 +5,14 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, set_seed
-from transformers.utils import logging as transformers_logging
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.callbacks import ProgressLines, RunFolderCallback
 from hf_detr_ft.data.augment import build_augmentation
@@ -23,6 +23,7 @@ from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.evaluation.coco_eval import CocoResult
 from hf_detr_ft.hub import check_access, push_run, write_model_card
 from hf_detr_ft.model.build import build_model, build_processor, count_parameters
+from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.stages import train_stages
 from hf_detr_ft.recipe import DetrTrainingArguments, Recipe
 from hf_detr_ft.recipe_file import load_recipe, save_recipe
@@ -50,9 +51,9 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
     push = args.push_to_hub
     args.push_to_hub = False  # the Trainer's own upload carries a pickle of the arguments, and no AP
     if push:
-        check_access(args.hub_model_id or Path(args.output_dir).name, args.hub_token)
+        check_push(args)
     started = time.monotonic()
-    run = Path(args.output_dir)
+    run = args.run_folder
     checkpoint = prepare_run_folder(run, args)
     say = print if PartialState().is_main_process else _silent
 
@@ -79,6 +80,22 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
             print(f"published: {url}")
     PartialState().wait_for_everyone()
     return 0
+
+
+def check_push(args: DetrTrainingArguments) -> None:
+    """Finds out before hours of training whether the run can be published at their end.
+
+    Raises:
+        RecipeError: there would be nothing to publish.
+        InputError: the Hub cannot be reached, or not with this token.
+    """
+    if args.eval_strategy == "no":
+        raise RecipeError(
+            "training.push_to_hub: a model card carries an AP, but training.eval_strategy is no. Evaluate, or publish "
+            "the folder yourself."
+        )
+    if PartialState().is_main_process:
+        check_access(args.hub_model_id or args.run_folder.name, args.hub_token)
 
 
 def _silent(*_: Any) -> None:
@@ -112,8 +129,8 @@ def prepare_run_folder(run: Path, args: DetrTrainingArguments) -> str | None:
     found = get_last_checkpoint(str(run)) if wanted in ("last", "true", "yes") and run.is_dir() else wanted
     if found is None or not (Path(found) / "trainer_state.json").is_file():
         raise RecipeError(
-            f"training.resume_from_checkpoint: expected 'last' with a checkpoint-* folder in '{run}', or a checkpoint's "
-            f"folder; found no trainer_state.json for '{wanted}'. Leave it out to start anew."
+            f"training.resume_from_checkpoint: expected 'last' with a checkpoint-* folder in '{run}', or the "
+            f"folder of a checkpoint; found no trainer_state.json for '{wanted}'. Leave it out to start anew."
         )
     return str(found)
 
@@ -190,14 +207,15 @@ def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
 
 def describe_job(recipe: Recipe, splits: Splits, trainer: DetrTrainer) -> str:
     """What is about to be trained, for the terminal."""
-    args, model = trainer.args, trainer.model
+    args, model = trainer.args, cast(DetrForObjectDetection, trainer.model)
     warnings = len(splits.problems)
     most, file_name = most_objects(splits.train)
     queries = model.config.num_queries
+    start = recipe.model.checkpoint or recipe.model.backbone
     lines = [
         f"data      {recipe.data.name}: {len(splits.train)} training and {len(splits.val)} validation images, "
         f"{len(splits.label_map)} classes, {warnings} warnings{' (hf-detr-ft check lists them)' if warnings else ''}",
-        f"model     {recipe.model.checkpoint or recipe.model.backbone}: {count_parameters(model) / 1e6:.1f} M parameters",
+        f"model     {start}: {count_parameters(model) / 1e6:.1f} M parameters",
         f"          {train_stages(model, recipe.model.trainable_stages)}",
         f"training  {args.num_train_epochs:g} epochs of batches of {args.train_batch_size}"
         f" x {args.gradient_accumulation_steps} accumulated x {args.world_size} processes on {args.device.type}, "

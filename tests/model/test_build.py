@@ -107,7 +107,9 @@ def test_transformers_own_resnet_as_a_backbone(tmp_path: Path) -> None:
 def test_what_would_start_from_noise_is_refused_and_listed(checkpoint: Path) -> None:
     state = load_file(checkpoint / "model.safetensors")
     gone = [name for name in state if "encoder_attn" in name]
-    save_file({name: t for name, t in state.items() if name not in gone}, checkpoint / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: t for name, t in state.items() if name not in gone}, checkpoint / "model.safetensors", {"format": "pt"}
+    )
     with pytest.raises(CheckpointError) as caught:
         build_model(ModelConfig(checkpoint=str(checkpoint)), ["a"], [1])
     text = str(caught.value)
@@ -153,7 +155,9 @@ def test_a_backbone_with_activations_in_its_norms_gives_timms_own_features(tmp_p
     features = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=[3]).eval()
     features.load_state_dict({name: expected.state_dict()[name] for name in features.state_dict()})
     with torch.no_grad():
-        torch.testing.assert_close(model.model.backbone.model(images())[-1], features(images())[-1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            model.model.backbone.model(images())[-1], features(images())[-1], rtol=1e-4, atol=1e-4
+        )
 
     model.save_pretrained(tmp_path)
     stock = transformers.DetrForObjectDetection.from_pretrained(tmp_path).eval()

@@ -1,0 +1,211 @@
+"""The command line: arguments in, one function of `runs/` called, an exit status out."""
+
+import argparse
+import errno
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_detr_ft import __version__
+from hf_detr_ft.errors import InputError
+
+RECIPE_VERBS = ("train", "check")
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a full disk or a folder that is not the user's."""
+DESCRIPTION = """Fine-tune DETR on your own images.
+
+  hf-detr-ft train RECIPE [--section.key VALUE ...]     train, evaluate, write a run folder
+  hf-detr-ft check RECIPE [--section.key VALUE ...]     data, model and memory, before any training
+  hf-detr-ft evaluate RUN                               the 12 COCO numbers
+  hf-detr-ft predict RUN PHOTO_OR_FOLDER ...            drawn images and a COCO results JSON
+  hf-detr-ft push RUN USER/NAME                         publish on the Hugging Face Hub
+  hf-detr-ft convert via SOURCE DESTINATION             VGG Image Annotator to COCO
+  hf-detr-ft get balloon FOLDER                         download the balloon data set
+
+RUN is a run folder or a Hub id. `hf-detr-ft train --help` lists every field of a recipe.
+Exit status: 0 done, 1 the job failed or check found errors, 2 the recipe or the arguments are wrong."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb.
+
+    Args:
+        arguments: without the program's name; those of the process where not given.
+
+    Returns:
+        The exit status; what the user got wrong is printed in words, not as a traceback.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        return run(arguments)
+    except InputError as error:
+        print(f"error: {message_of(error)}", file=sys.stderr)
+        return error.exit_status
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        print(f"error: {error.filename or 'a file'}: the system refused: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def message_of(error: InputError) -> str:
+    """An error's own words.
+
+    What a data loader's process raises, torch raises again with the whole traceback of that process as its text.
+    """
+    text = str(error)
+    name = f"{type(error).__module__}.{type(error).__qualname__}: "
+    return text.rpartition(name)[2] if text.startswith("Caught ") else text
+
+
+def run(arguments: list[str]) -> int:
+    """Picks the verb; imports of heavy libraries wait until it is known."""
+    if arguments and arguments[0] in RECIPE_VERBS:
+        return run_recipe(arguments[0], arguments[1:])
+    parser = build_parser()
+    options, flags = parser.parse_known_args(arguments)
+    if flags and options.verb != "evaluate":
+        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+    status: int = options.act(options, flags)
+    return status
+
+
+def run_recipe(verb: str, arguments: list[str]) -> int:
+    """`train` and `check`: a recipe first, then flags."""
+    if {"-h", "--help"} & set(arguments):
+        from hf_detr_ft.recipe_file import print_help
+
+        print_help(verb)
+        return 0
+    recipe = Path(arguments.pop(0)) if arguments and not arguments[0].startswith("--") else None
+    if verb == "train":
+        from hf_detr_ft.runs.train import train
+
+        return train(recipe, arguments)
+    from hf_detr_ft.runs.check import check
+
+    return check(recipe, arguments)
+
+
+def run_evaluate(options: argparse.Namespace, flags: list[str]) -> int:
+    """`evaluate`, the only one of these that takes a recipe's flags."""
+    from hf_detr_ft.runs.evaluate import evaluate
+
+    return evaluate(options.source, flags, options.recipe, options.output)
+
+
+def run_predict(options: argparse.Namespace, _: list[str]) -> int:
+    """`predict`."""
+    from hf_detr_ft.runs.predict import predict
+
+    return predict(
+        options.source,
+        options.inputs,
+        threshold=options.threshold,
+        output=options.output,
+        batch_size=options.batch_size,
+        overwrite=options.overwrite,
+    )
+
+
+def run_push(options: argparse.Namespace, _: list[str]) -> int:
+    """`push`."""
+    from hf_detr_ft.runs.push import push
+
+    return push(
+        options.run,
+        options.repo_id,
+        private=options.private or None,
+        overwrite_card=options.overwrite_card,
+        license=options.license,
+        revision=options.revision,
+    )
+
+
+def run_convert(options: argparse.Namespace, _: list[str]) -> int:
+    """`convert`."""
+    from hf_detr_ft.runs.convert import convert
+
+    return convert(
+        options.format,
+        options.source,
+        options.destination,
+        images=options.images,
+        class_attribute=options.class_attribute,
+        class_name=options.class_name,
+        overwrite=options.overwrite,
+        categories_from=options.categories_from,
+    )
+
+
+def run_get(options: argparse.Namespace, _: list[str]) -> int:
+    """`get`."""
+    from hf_detr_ft.runs.get import get
+
+    return get(options.name, options.destination)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Arguments of the verbs that take no recipe first."""
+    parser = argparse.ArgumentParser(
+        prog="hf-detr-ft", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"hf-detr-ft {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in RECIPE_VERBS:
+        verbs.add_parser(verb, add_help=False)
+
+    evaluate = verbs.add_parser("evaluate", help="the 12 COCO numbers of a run, a folder or a Hub id")
+    evaluate.set_defaults(act=run_evaluate)
+    evaluate.add_argument("source", metavar="RUN")
+    evaluate.add_argument("--recipe", type=Path, help="whose validation split to use; the run's own by default")
+    evaluate.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
+
+    predict = verbs.add_parser("predict", help="drawn images and a COCO results JSON")
+    predict.set_defaults(act=run_predict)
+    predict.add_argument("source", metavar="RUN")
+    predict.add_argument("inputs", nargs="+", metavar="IMAGE", help="files, folders or quoted patterns")
+    predict.add_argument("--threshold", type=float, default=0.5, help="least score to keep, 0 to 1 (default: 0.5)")
+    predict.add_argument("--output", type=Path, metavar="FOLDER", help="where the results go (default: predictions)")
+    predict.add_argument("--batch-size", type=int, default=8, help="images at once (default: 8)")
+    predict.add_argument("--overwrite", action="store_true", help="replace results that are there")
+
+    push = verbs.add_parser("push", help="publish a run on the Hugging Face Hub")
+    push.set_defaults(act=run_push)
+    push.add_argument("run", type=Path, metavar="RUN")
+    push.add_argument("repo_id", metavar="USER/NAME")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument("--overwrite-card", action="store_true", help="replace a README.md that a person wrote there")
+    push.add_argument("--license", metavar="ID", help="licence on the model card, such as apache-2.0")
+    push.add_argument("--revision", metavar="BRANCH", help="branch to push to (default: main)")
+
+    convert = verbs.add_parser("convert", help="annotations of another format to COCO")
+    convert.set_defaults(act=run_convert)
+    convert.add_argument("format", choices=["via"])
+    convert.add_argument("source", type=Path, help="the annotation file, or the folder with via_region_data.json")
+    convert.add_argument("destination", type=Path, help="the COCO JSON to write")
+    convert.add_argument("--images", type=Path, help="folder of the images (default: that of the annotations)")
+    convert.add_argument("--class-attribute", help="region attribute that holds the class")
+    convert.add_argument("--class-name", help="the one class of all regions (default: object)")
+    convert.add_argument(
+        "--categories-from",
+        type=Path,
+        metavar="FILE",
+        help="a COCO JSON whose ids and names to keep to (the other split)",
+    )
+    convert.add_argument("--overwrite", action="store_true", help="replace DESTINATION")
+
+    get = verbs.add_parser("get", help="download a data set")
+    get.set_defaults(act=run_get)
+    get.add_argument("name", choices=["balloon"])
+    get.add_argument("destination", type=Path, metavar="FOLDER")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""`hf-detr-ft predict RUN IMAGES`: drawn images and a COCO results JSON."""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+from transformers import DetrForObjectDetection, DetrImageProcessor
+
+from hf_detr_ft.boxes import xyxy_to_xywh
+from hf_detr_ft.callbacks import write_text
+from hf_detr_ft.data.images import decode_rgb, upright_size
+from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
+from hf_detr_ft.evaluation.inference import ImageDetections, detect_prepared, load_detector, prepare
+from hf_detr_ft.plots.detections import draw_detections
+from hf_detr_ft.runs.find_images import find_images
+
+RESULTS = "detections.json"
+LONGEST_JPEG_SIDE = 65500
+
+
+def predict(
+    source: str,
+    inputs: Sequence[str],
+    threshold: float = 0.5,
+    output: Path | None = None,
+    batch_size: int = 8,
+    overwrite: bool = False,
+) -> int:
+    """Detects objects in images and writes what was found.
+
+    `output` gets every image with its detections drawn in (PNG for PNG, else JPEG) and `detections.json`, a list in
+    COCO's results format: `image_id` (the image's place among all inputs, from 1), `category_id` (the data set's, where
+    the model knows it), `bbox` (xywh in pixels of the upright image), `score`, and beside COCO's keys `file_name`.
+
+    Args:
+        source: a run folder, another folder of a model, or a Hub id.
+        inputs: files, folders (with all that is in them, hidden files aside) and patterns such as `photos/**/*.jpg`.
+        threshold: detections with a score above it are kept.
+        output: a folder, by default `predictions`.
+        batch_size: images that are in memory, and where they have one shape in the model, at once.
+        overwrite: write into a folder that is not empty; files of other names stay there.
+
+    Returns:
+        0, or 1 where an image could not be read and was skipped.
+
+    Raises:
+        RecipeError: an argument is wrong, an input matches nothing, or the output would replace something.
+        CheckpointError: the model cannot be loaded.
+        DataError: the output cannot be written.
+    """
+    if not 0 <= threshold <= 1:
+        raise RecipeError(f"--threshold: expected a score from 0 to 1, found {threshold}.")
+    if batch_size < 1:
+        raise RecipeError(f"--batch-size: expected 1 or more images, found {batch_size}.")
+    output = Path("predictions") if output is None else Path(os.path.expanduser(output))
+    files = find_images(inputs, output)
+    drawn = name_drawn_images(files, output)
+    check_output(output, drawn, overwrite)
+    model, processor = load_detector(source)
+    names = class_names(model)
+    category_ids = read_category_ids(model, source)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+
+    found: dict[Path, ImageDetections] = {}
+    highest = 0.0
+    for path, image, detections in detect_files(model, processor, files, batch_size):
+        highest = max(highest, float(detections.scores.max()))
+        found[path] = detections.above(threshold)
+        save_image(draw(image, found[path], names), drawn[path])
+    results = [
+        result
+        for image_id, path in enumerate(files, start=1)
+        if path in found
+        for result in to_results(found[path], image_id, path, category_ids)
+    ]
+    with writing(output / RESULTS):
+        # A line for each detection.
+        write_text(output / RESULTS, "[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n")
+    print(summarise(list(found.values()), len(files), names, threshold, highest))
+    print(f"{output}: {len(found)} drawn images, {RESULTS}")
+    return 0 if len(found) == len(files) else 1
+
+
+def name_drawn_images(files: Sequence[Path], output: Path) -> dict[Path, Path]:
+    """A name in `output` for each file, told apart by a number where two are equal, in any letter case."""
+    drawn, taken, last = {}, set(), Counter[str]()
+    for path in files:
+        suffix = ".png" if path.suffix.lower() == ".png" else ".jpg"
+        key = name = f"{path.stem}{suffix}"
+        while name.casefold() in taken:
+            last[key.casefold()] += 1
+            name = f"{path.stem}_{last[key.casefold()] + 1}{suffix}"
+        taken.add(name.casefold())
+        drawn[path] = output / name
+    return drawn
+
+
+def check_output(output: Path, drawn: dict[Path, Path], overwrite: bool) -> None:
+    """Refuses to replace the inputs, and anything else unless asked to.
+
+    Raises:
+        RecipeError: something would be replaced.
+    """
+    if output.exists() and not output.is_dir():
+        raise RecipeError(f"--output: expected a folder, '{output}' is a file. Name another one.")
+    inputs = {path.resolve() for path in drawn}
+    for target in drawn.values():
+        if target.resolve() in inputs:
+            raise RecipeError(f"--output: '{target}' is an input and would be replaced. Name another folder.")
+    if not overwrite and output.is_dir() and any(not path.name.startswith(".") for path in output.iterdir()):
+        raise RecipeError(f"--output: '{output}' is not empty. Name another folder, or give --overwrite.")
+
+
+def class_names(model: DetrForObjectDetection) -> list[str]:
+    """By label; those that config.json leaves out are called as Transformers calls classes without a name."""
+    id2label: dict = model.config.id2label or {}
+    classes = model.class_labels_classifier.out_features - 1
+    return [str(id2label.get(label, f"LABEL_{label}")) for label in range(classes)]
+
+
+def read_category_ids(model: DetrForObjectDetection, source: str) -> list[int]:
+    """The data set's category id of each label; the label itself where the model does not know it.
+
+    Raises:
+        CheckpointError: the model has another number of them than of labels.
+    """
+    classes = model.class_labels_classifier.out_features - 1
+    category_ids = getattr(model.config, "category_ids", None) or list(range(classes))
+    if len(category_ids) != classes:
+        raise CheckpointError(
+            f"'{source}': config.json has {len(category_ids)} category_ids for {classes} classes. "
+            "Correct them, or remove the key to have labels instead."
+        )
+    return [int(category_id) for category_id in category_ids]
+
+
+def detect_files(
+    model: DetrForObjectDetection, processor: DetrImageProcessor, files: Sequence[Path], batch_size: int
+) -> Iterator[tuple[Path, Image.Image, ImageDetections]]:
+    """Files in batches of like shape, not in their order; those that cannot be read are reported and left out."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    with tqdm(total=len(files), unit="image", desc="detecting") as progress:
+        readable = sort_by_shape(files)
+        progress.update(len(files) - len(readable))
+        for start in range(0, len(readable), batch_size):
+            batch = readable[start : start + batch_size]
+            read, pixel_values = [], []
+            for path in batch:
+                try:
+                    image = decode_rgb(path)
+                    pixel_values.append(prepare(image, processor, str(path)))
+                except DataError as error:
+                    report(error)
+                else:
+                    read.append((path, image))
+            sizes = [(image.height, image.width) for _, image in read]
+            detections = detect_prepared(model, pixel_values, sizes, device=device)
+            yield from ((path, image, found) for (path, image), found in zip(read, detections, strict=True))
+            progress.update(len(batch))
+
+
+def sort_by_shape(files: Sequence[Path]) -> list[Path]:
+    """From tall to wide, so that neighbours go through the model together; unreadable ones are reported."""
+    shapes = {}
+    for path in files:
+        try:
+            height, width = upright_size(path)
+        except DataError as error:
+            report(error)
+        else:
+            shapes[path] = (width / height, height)
+    return sorted(shapes, key=lambda path: shapes[path])
+
+
+def report(error: DataError) -> None:
+    """A skipped image, beside the progress bar."""
+    tqdm.write(f"skipped: {error}", file=sys.stderr)
+
+
+def to_results(detections: ImageDetections, image_id: int, path: Path, category_ids: Sequence[int]) -> list[dict]:
+    """COCO results of one image, and its file's name."""
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[label],
+            "bbox": [round(value, 2) for value in box],
+            "score": round(score, 6),
+            "file_name": path.as_posix(),
+        }
+        for score, label, box in zip(
+            detections.scores.tolist(),
+            detections.labels.tolist(),
+            xyxy_to_xywh(detections.boxes_xyxy_px).tolist(),
+            strict=True,
+        )
+    ]
+
+
+def draw(image: Image.Image, detections: ImageDetections, names: Sequence[str]) -> Image.Image:
+    """With class and score at each box, the most certain on top."""
+    labels, scores = detections.labels[::-1], detections.scores[::-1]
+    texts = [f"{names[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+    return draw_detections(image, detections.boxes_xyxy_px[::-1], texts, labels)
+
+
+def summarise(
+    found: Sequence[ImageDetections], asked: int, names: Sequence[str], threshold: float, highest: float
+) -> str:
+    """Images and detections per class."""
+    counts = Counter(int(label) for detections in found for label in detections.labels)
+    with_none = sum(not len(detections) for detections in found)
+    lines = [
+        f"{len(found)} of {asked} images, {counts.total()} detections with a score above {threshold:g}, "
+        f"{with_none} images without any"
+    ]
+    width = max((len(names[label]) for label in counts), default=0)
+    lines += [f"  {names[label]:<{width}}  {count}" for label, count in sorted(counts.items())]
+    if found and not counts:
+        lines.append(f"The highest score was {highest:.3f}; a lower --threshold shows more.")
+    return "\n".join(lines)
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Writes beside, then renames. An image too long for JPEG becomes a PNG."""
+    if path.suffix == ".jpg" and max(image.size) > LONGEST_JPEG_SIDE:
+        path = path.with_name(f"{path.name}.png")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        try:
+            image.save(beside, format="PNG" if path.suffix == ".png" else "JPEG", quality=95)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Says what the disk refused."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}. See --output.") from error

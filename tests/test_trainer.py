@@ -1,0 +1,71 @@
+"""Parts of the trainer that need no training: order of images, schedules, detections."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.transform import Epoch
+from hf_detr_ft.trainer import EpochSampler, read_column, to_detections
+from tests.distributed import job
+
+
+def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
+    lengths = [float(ratio) for ratio in np.random.default_rng(0).uniform(0.5, 2, 37)]
+    epoch = Epoch()
+    sampler = EpochSampler(4, lengths, seed=3, epoch=epoch)
+    orders = []
+    for number in (0, 1, 2):
+        epoch.set(number)
+        torch.manual_seed(number)
+        orders.append(list(sampler))
+    assert all(sorted(order) == list(range(37)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    epoch.set(1)
+    torch.rand(100)
+    assert list(EpochSampler(4, lengths, seed=3, epoch=epoch)) == orders[1]
+    assert list(EpochSampler(4, lengths, seed=4, epoch=epoch)) != orders[1]
+
+
+def test_batches_hold_images_of_like_aspect_ratio() -> None:
+    lengths = [float(ratio) for ratio in np.random.default_rng(0).uniform(0.5, 2, 200)]
+    order = list(EpochSampler(4, lengths, seed=0, epoch=Epoch()))
+    spreads = [np.ptp([lengths[i] for i in order[start : start + 4]]) for start in range(0, 200, 4)]
+    at_random = [np.ptp(lengths[start : start + 4]) for start in range(0, 200, 4)]
+    assert np.mean(spreads) < np.mean(at_random) / 5
+
+
+def test_reading_a_column_decodes_no_image(tmp_path: Path) -> None:
+    trainer = job.build(tmp_path, batch=2, accumulation=1)
+    for path in (tmp_path / "train").iterdir():
+        path.unlink()
+    assert read_column(trainer.train_dataset, "aspect_ratio") == pytest.approx([128 / 96] * 4)
+    assert len(list(trainer._get_train_sampler())) == 4
+    assert len(list(trainer._get_eval_sampler(trainer.eval_dataset))) == 7
+
+
+def test_the_original_schedule_drops_all_rates_by_ten_once(tmp_path: Path) -> None:
+    trainer = job.build(tmp_path, batch=2, accumulation=1)
+    trainer.args.learning_rate_drop_epoch, trainer.args.num_train_epochs = 2.0, 3.0
+    optimizer = trainer.create_optimizer()
+    scheduler = trainer.create_scheduler(num_training_steps=30)
+    rates = []
+    for _ in range(30):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    first = [group["initial_lr"] for group in optimizer.param_groups]
+    assert sorted(set(first)) == [1e-5, 1e-4]
+    assert rates[:20] == [first] * 20
+    assert rates[20:] == [pytest.approx([rate / 10 for rate in first])] * 10
+
+
+def test_detections_carry_category_ids_and_leave_unknown_classes_out() -> None:
+    raw = torch.tensor([[[0.9, 1, 10, 20, 30, 60], [0.5, 0, 0, 0, 5, 5], [0.4, 2, 1, 1, 2, 2]]])
+    label_map = LabelMap((17, 3, -3), ("a", "b", "not in the data"))
+    detections = to_detections(raw.numpy(), np.array([42]), label_map)
+    assert detections.image_id.tolist() == [42, 42]
+    assert detections.category_id.tolist() == [3, 17]
+    assert detections.boxes_xywh_px.tolist() == [[10, 20, 20, 40], [0, 0, 5, 5]]

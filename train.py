@@ -1,0 +1,8 @@
+"""`accelerate launch train.py RECIPE …` is `hf-detr-ft train RECIPE …` in as many processes as Accelerate starts."""
+
+import sys
+
+from hf_detr_ft.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))
