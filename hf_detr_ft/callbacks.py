@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState, ProgressCallback
 
-from hf_detr_ft.evaluation.coco_eval import CocoResult
+from hf_detr_ft.evaluation.result import CocoResult
 
 
 def write_text(path: Path, text: str) -> None:

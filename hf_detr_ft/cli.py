@@ -60,7 +60,7 @@ def message_of(error: InputError) -> str:
     """
     text = str(error)
     name = f"{type(error).__module__}.{type(error).__qualname__}: "
-    return text.rpartition(name)[2] if text.startswith("Caught ") else text
+    return text.rpartition(name)[2].strip() if text.startswith("Caught ") else text
 
 
 def run(arguments: list[str]) -> int:

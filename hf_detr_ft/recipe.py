@@ -167,10 +167,14 @@ class DetrTrainingArguments(TrainingArguments):
     """Processes that decode and augment; where not set 0 on a CPU, up to 8 beside a GPU (the original: 2)."""
     remove_unused_columns: bool = False
     """Has to stay false: a row's columns become the model's inputs later."""
+    ddp_find_unused_parameters: bool | None = False
+    """Every parameter that is trained is used in every step, so there is nothing to search for."""
     report_to: str | list[str] | None = "none"
     """Where scalars go: none, tensorboard, wandb, mlflow, … or a list of them."""
 
     def __post_init__(self) -> None:
+        # Transformers wants it said that a machine without an accelerator trains on its CPU, before it allows bf16.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:
             launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
             self.bf16 = not self.fp16 and launched == "no" and machine_has_bf16(self.use_cpu)
@@ -179,7 +183,7 @@ class DetrTrainingArguments(TrainingArguments):
             self.dataloader_num_workers = min(8, max(1, (os.cpu_count() or 1) - 1)) if on_gpu else 0
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False
-        if not torch.cuda.is_available():
+        if self.use_cpu:
             self.dataloader_pin_memory = False
         super().__post_init__()
         self.label_names = ["labels"]

@@ -8,6 +8,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +69,7 @@ class _Entry(NamedTuple):
     source: str
 
 
+@cache
 def build_parser(prog: str = "hf-detr-ft") -> ArgumentParser:
     """The parser that types every field, and whose `--help` lists them."""
     parser = ArgumentParser(prog=prog, exit_on_error=False, add_help=False)
@@ -173,22 +175,28 @@ def _place(entries: Sequence[_Entry], problems: list[str]) -> tuple[dict[str, di
 def _typed(values: dict, sources: dict, problems: list[str]) -> dict[str, dict]:
     """All fields with their types and defaults; where values do not fit, a problem for each, and only what fits."""
     parser = build_parser()
+    types_of = {section: typing.get_type_hints(config) for section, config in SECTIONS.items()}
+    wrong = [
+        (section, key)
+        for section, key in sources
+        if values[section][key] is None and type(None) not in typing.get_args(types_of[section][key])
+    ]  # jsonargparse takes null for everything
     try:
         parsed = parser.parse_object(values)
-        return {section: parsed[section].as_dict() for section in SECTIONS}
+        typed = {section: parsed[section].as_dict() for section in SECTIONS}
     except Exception:  # find every value that is wrong, not only the first
-        wrong: list[str] = []
-        fitting: dict[str, dict] = {section: {} for section in SECTIONS}
-        for (section, key), source in sources.items():
-            value = values[section][key]
+        typed = {section: {} for section in SECTIONS}
+        known = len(wrong)
+        for section, key in sources:
             try:
-                fitting[section][key] = parser.parse_object({section: {key: value}})[section][key]
+                typed[section][key] = parser.parse_object({section: {key: values[section][key]}})[section][key]
             except Exception:
-                wrong.append(f"{source}: {_misfit(typing.get_type_hints(SECTIONS[section])[key], value)}")
-        if not wrong:
+                wrong.append((section, key))
+        if len(wrong) == known:
             raise
-        problems += wrong
-        return fitting
+    for section, key in wrong:
+        problems.append(f"{sources[section, key]}: {_misfit(types_of[section][key], values[section][key])}")
+    return typed
 
 
 def _misfit(annotation: Any, value: Any) -> str:
@@ -254,6 +262,6 @@ def print_help(verb: str) -> None:
     parser = build_parser(f"hf-detr-ft {verb}")
     parser.usage = f"hf-detr-ft {verb} [RECIPE] [--section.key VALUE ...]"
     for action in parser._actions:
-        if action.dest in SECTIONS:  # jsonargparse's own option for a file with one section
+        if action.dest in SECTIONS or action.dest.endswith(".help"):  # jsonargparse's own options
             action.help = argparse.SUPPRESS
     parser.print_help()

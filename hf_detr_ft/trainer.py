@@ -18,57 +18,23 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
 from hf_detr_ft.boxes import xyxy_to_xywh
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
+from hf_detr_ft.data.dataset import read_column
+from hf_detr_ft.data.sampling import EpochSampler, SortedSampler
 from hf_detr_ft.data.transform import Epoch
 from hf_detr_ft.errors import TrainingError
-from hf_detr_ft.evaluation.coco_eval import Backend, CocoResult, Detections, evaluate_detections
+from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_detections
+from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.inference import post_process
+from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.loss import UnusableBatchError, count_items
 from hf_detr_ft.model.optim import parameter_groups
 from hf_detr_ft.recipe import DetrTrainingArguments
-
-
-class EpochSampler(LengthGroupedSampler):
-    """Transformers' length-grouped sampler, its order a function of seed and epoch alone.
-
-    The order does not depend on what else was drawn, so an epoch that was interrupted goes on with the images that it
-    had left, on any number of processes.
-    """
-
-    def __init__(self, batch_size: int, lengths: list[float], seed: int, epoch: Epoch) -> None:
-        super().__init__(batch_size, lengths=cast(list[int], lengths))
-        self.seed = seed
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch.get())
-        order = super().__iter__()
-        self.generator = None  # or accelerate would take it for one to synchronise
-        return order
-
-
-class SortedSampler(torch.utils.data.Sampler[int]):
-    """Indices in a given order."""
-
-    def __init__(self, order: list[int]) -> None:
-        self.order = order
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.order)
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-
-def read_column(dataset: Dataset, name: str) -> list:
-    """A column without the data set's transform, which would decode every image for it."""
-    return dataset.with_format(None)[name][:]
 
 
 class _SetEpoch(TrainerCallback):

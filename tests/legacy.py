@@ -1,7 +1,7 @@
 """DETR checkpoints in the layout that the Hub serves `facebook/detr-resnet-50` in, with random weights.
 
-`python -m tests.legacy FOLDER` writes one of full size. The config names a timm backbone the way Transformers 4 did, with
-91 class names; the tensors have their names of Transformers 4 (`conv_encoder`, `out_proj`, `fc1`).
+`python -m tests.legacy FOLDER` writes one of full size. The config names a timm backbone the way Transformers 4 did,
+with 91 class names; the tensors have their names of Transformers 4 (`conv_encoder`, `out_proj`, `fc1`).
 """
 
 import json

@@ -17,7 +17,7 @@ RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 NOT_IN_THE_ORIGINAL = {
     "DataConfig": {"name", "root"},
-    "AugmentConfig": {"preset"} - {"preset"},
+    "AugmentConfig": set(),
     "ModelConfig": {"checkpoint", "revision", "backbone_weights"},
     "EvaluationConfig": {"backend", "batch_size"},
     "DetrTrainingArguments": {
@@ -152,9 +152,7 @@ def test_a_cpu_with_bf16_trains_in_it_without_being_told_to_use_the_cpu(monkeypa
         ({}, False),
     ],
 )
-def test_a_cpu_has_bf16_where_it_has_units_for_it(
-    capabilities: dict, expected: bool, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_cpu_has_bf16_where_it_has_units_for_it(capabilities: dict, expected: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert machine_has_bf16(use_cpu=True) is expected
 

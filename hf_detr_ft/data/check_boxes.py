@@ -1,7 +1,7 @@
 """Checks of boxes against their image, and of areas against their segmentation."""
 
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from hf_detr_ft.data.areas import corrected_area, segmentation_fault
 from hf_detr_ft.data.entries import Entry, Problem
@@ -79,9 +79,8 @@ def _check_box(entry: Entry, size: tuple[int, int] | None, file: str) -> list[Pr
     if w <= 0 or h <= 0:
         message = f"expected a box of positive width and height, found {box}"
         # COCO's own files have a few without area; they do no harm, since nothing can be learned from them.
-        empty = w >= 0 and h >= 0
-        remedy = "training leaves it out; correct or remove the annotation" if empty else "correct or remove the annotation"
-        return [Problem("warning" if empty else "error", "box-empty", file, entry.name, message, remedy)]
+        severity: Literal["error", "warning"] = "warning" if w >= 0 and h >= 0 else "error"
+        return [Problem(severity, "box-empty", file, entry.name, message, "correct or remove the annotation")]
     if size is None:
         return []
     image = f"the {size[0]}x{size[1]} image"

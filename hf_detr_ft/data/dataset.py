@@ -75,10 +75,15 @@ def load_split(coco: dict, images_dir: Path, label_map: LabelMap) -> Dataset:
     return Dataset.from_dict(columns, features=FEATURES)
 
 
+def read_column(dataset: Dataset, name: str) -> list:
+    """A column without the data set's transform, which would decode every image for it."""
+    return dataset.with_format(None)[name][:]
+
+
 def most_objects(dataset: Dataset) -> tuple[int, str]:
     """The largest number of objects on one image, and that image's file name."""
-    counts = [len(row["label"]) for row in dataset["objects"]]
+    counts = [len(row["label"]) for row in read_column(dataset, "objects")]
     if not counts:
         return 0, ""
     index = int(np.argmax(counts))
-    return counts[index], dataset[index]["file_name"]
+    return counts[index], read_column(dataset, "file_name")[index]

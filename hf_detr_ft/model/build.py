@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.errors import CheckpointError, RecipeError
 from hf_detr_ft.model.detector import DetrForObjectDetection
-from hf_detr_ft.model.initial import initialise_like_original, load_backbone_weights
+from hf_detr_ft.model.initial import initialise_like_original, load_backbone_weights, why_unreadable
 from hf_detr_ft.recipe import ModelConfig, nearest
 
 logger = logging.getLogger(__name__)
@@ -45,9 +45,10 @@ def build_model(config: ModelConfig, names: Sequence[str], category_ids: Sequenc
         RecipeError: neither or both of `model.checkpoint` and `model.backbone`, or unknown names in `model.config`.
     """
     if (config.checkpoint is None) == (config.backbone is None):
+        remedy = "Give one of them" if config.backbone is None else "Set the other one to null"
         raise RecipeError(
             "model: expected either model.checkpoint (fine-tune a DETR) or model.backbone (start one from a config), "
-            f"found checkpoint={config.checkpoint!r} and backbone={config.backbone!r}. Set the other one to null."
+            f"found checkpoint={config.checkpoint!r} and backbone={config.backbone!r}. {remedy}."
         )
     label_settings = {
         "id2label": dict(enumerate(names)),
@@ -64,11 +65,18 @@ def build_model(config: ModelConfig, names: Sequence[str], category_ids: Sequenc
 
 
 def _checked_overrides(overrides: dict[str, Any]) -> dict[str, Any]:
-    known = set(DetrConfig().to_dict()) - {"id2label", "label2id", "auxiliary_loss", "backbone_config"}
+    known = set(DetrConfig.__annotations__) - {"auxiliary_loss", "backbone_config", "is_encoder_decoder"}
     unknown = [name for name in overrides if name not in known]
     if unknown:
         hints = ", ".join(f"'{name}'{nearest(name, sorted(known))}" for name in unknown)
         raise RecipeError(f"model.config: expected fields of transformers.DetrConfig, found {hints}.")
+    try:
+        DetrConfig(**overrides)
+    except Exception as error:
+        raise RecipeError(f"model.config: DetrConfig refuses these values: {' '.join(str(error).split())}") from error
+    for name, value in overrides.items():
+        if name.endswith(("dropout", "layerdrop")) and not 0 <= value <= 1:
+            raise RecipeError(f"model.config.{name}: expected a probability from 0 to 1, found {value}.")
     return dict(overrides)
 
 
@@ -86,6 +94,8 @@ def load_checkpoint(source: str, revision: str | None, settings: dict[str, Any])
     Raises:
         CheckpointError: see `build_model`.
     """
+    if Path(source).expanduser().exists():
+        source = str(Path(source).expanduser())
     config = _read_config(source, revision)
     same_classes = list((config.id2label or {}).values()) == list(settings["id2label"].values())
     if config.auxiliary_loss:
@@ -110,7 +120,8 @@ def load_checkpoint(source: str, revision: str | None, settings: dict[str, Any])
         )
     except Exception as error:  # safetensors, pickle, OS and Hub errors alike: this checkpoint is not usable
         raise CheckpointError(
-            f"model.checkpoint: the weights of '{source}' cannot be loaded: {_line(error)}"
+            f"model.checkpoint: the weights of '{source}' cannot be loaded: {why_unreadable(error)}. "
+            "Copy or download them again."
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
@@ -122,7 +133,7 @@ def load_checkpoint(source: str, revision: str | None, settings: dict[str, Any])
 
 
 def _read_config(source: str, revision: str | None) -> DetrConfig:
-    is_local = Path(source).expanduser().exists()
+    is_local = Path(source).exists()
     if is_local and not (Path(source) / "config.json").is_file():
         found = sorted(path.name for path in Path(source).iterdir())[:8] if Path(source).is_dir() else "a file"
         raise CheckpointError(
@@ -132,16 +143,27 @@ def _read_config(source: str, revision: str | None) -> DetrConfig:
     try:
         settings, _ = DetrConfig.get_config_dict(source, revision=revision or "main")
     except Exception as error:
+        if is_local:
+            raise CheckpointError(
+                f"model.checkpoint: config.json of '{source}' cannot be read: {_line(error)} Copy or download it again."
+            ) from error
         raise CheckpointError(
             f"model.checkpoint: '{source}' is no folder here, and the Hub gave no config for it: {_line(error)} "
             "Check the name, the network and, for a private model, `hf auth login`."
         ) from error
-    if settings.get("model_type") != "detr":
+    model_type = settings.get("model_type") if isinstance(settings, dict) else None
+    if model_type != "detr":
         raise CheckpointError(
-            f"model.checkpoint: expected a DETR (model_type 'detr'), '{source}' is a "
-            f"'{settings.get('model_type')}'. Choose a checkpoint such as facebook/detr-resnet-50."
+            f"model.checkpoint: expected a DETR (model_type 'detr' in config.json), '{source}' is a '{model_type}'. "
+            "Choose a checkpoint such as facebook/detr-resnet-50."
         )
-    return DetrConfig.from_dict(_with_backbone_config(settings))
+    try:
+        return DetrConfig.from_dict(_with_backbone_config(settings))
+    except Exception as error:
+        raise CheckpointError(
+            f"model.checkpoint: config.json of '{source}' is none of a DETR: {' '.join(str(error).split())}. "
+            "Copy or download it again."
+        ) from error
 
 
 def _with_backbone_config(settings: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +230,8 @@ def _from_backbone(config: ModelConfig, settings: dict[str, Any]) -> DetrForObje
     reductions = [int(entry["reduction"]) for entry in features.info]
     if config.backbone_stride not in reductions:
         raise RecipeError(
-            f"model.backbone_stride: expected one of {reductions} for '{backbone}', found {config.backbone_stride}."
+            f"model.backbone_stride: expected one of {sorted(set(reductions))} for '{backbone}', "
+            f"found {config.backbone_stride}."
         )
     backbone_config = {
         "model_type": "timm_backbone",
@@ -220,13 +243,29 @@ def _from_backbone(config: ModelConfig, settings: dict[str, Any]) -> DetrForObje
         # and with an epsilon of its own; frozen by timm they keep both, and stock Transformers opens the model rightly.
         "freeze_batch_norm_2d": True,
     }
-    model = DetrForObjectDetection(DetrConfig(backbone_config=backbone_config, **settings))
+    detr_config = DetrConfig(backbone_config=backbone_config, **settings)
+    _require_even_heads(detr_config)
+    try:
+        model = DetrForObjectDetection(detr_config)
+    except Exception as error:
+        raise RecipeError(f"model.config: no DETR can be built from these settings: {_line(error)}") from error
     initialise_like_original(model)
     if config.backbone_weights is None:
         logger.warning("model.backbone_weights is not set: the backbone '%s' starts from random weights.", backbone)
     else:
         load_backbone_weights(model, config.backbone_weights)
     return model
+
+
+def _require_even_heads(config: DetrConfig) -> None:
+    """Position embeddings have a half for each axis, and every head as many channels as the others."""
+    heads = (config.encoder_attention_heads, config.decoder_attention_heads)
+    if config.num_queries < 1 or min(heads) < 1 or any(config.d_model % divisor for divisor in (2, *heads)):
+        raise RecipeError(
+            f"model.config: expected 1 or more num_queries, found {config.num_queries}, and a d_model that 2, "
+            f"encoder_attention_heads ({heads[0]}) and decoder_attention_heads ({heads[1]}) divide, "
+            f"found {config.d_model}."
+        )
 
 
 def count_parameters(model: nn.Module) -> int:

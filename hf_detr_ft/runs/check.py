@@ -1,6 +1,7 @@
 """`hf-detr-ft check RECIPE`: data, model and memory, before any training."""
 
 import resource
+import shlex
 import sys
 import time
 from collections import Counter
@@ -15,11 +16,11 @@ from tqdm.auto import tqdm
 from transformers import set_seed
 from transformers.image_transforms import get_size_with_aspect_ratio
 
-from hf_detr_ft.data.dataset import most_objects
+from hf_detr_ft.data.dataset import most_objects, read_column
 from hf_detr_ft.data.splits import check_data, list_problems, load_splits
 from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.train import build_trainer, describe_job
-from hf_detr_ft.trainer import DetrTrainer, read_column
+from hf_detr_ft.trainer import DetrTrainer
 
 SHOWN = 5
 """Problems of each kind that are printed."""
@@ -46,19 +47,23 @@ def check(path: Path | None, flags: Sequence[str] = ()) -> int:
         total, empty = sum(len(row["label"]) for row in objects), sum(not row["label"] for row in objects)
         most, file_name = most_objects(dataset)
         print(
-            f"          {name}: {len(dataset)} images, {total} objects of {len(splits.label_map)} classes, "
-            f"{empty} images without objects, at most {most} on one ({file_name})"
+            f"          {name}: {len(dataset)} images, {total} objects, {empty} images without objects, "
+            f"at most {most} on one ({file_name})"
         )
     args = recipe.training
     args.push_to_hub = False
+    run = args.output_dir
     with TemporaryDirectory() as folder:
-        args.output_dir = folder
+        args.output_dir = folder  # the Trainer makes it
         set_seed(args.seed)
         trainer = build_trainer(recipe, splits)
+        args.output_dir = run
         print(describe_job(recipe, splits, trainer))
         for trial in try_largest_batches(trainer, recipe.model.shortest_edge, recipe.model.longest_edge):
             print(trial)
-    print("nothing stands in the way of: hf-detr-ft train" + (f" {path}" if path else ""))
+    print(
+        f"nothing stands in the way of: {shlex.join(['hf-detr-ft', 'train', *([str(path)] if path else []), *flags])}"
+    )
     return 0
 
 

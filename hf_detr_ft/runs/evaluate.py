@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from accelerate import PartialState
-from tqdm.auto import tqdm
 from transformers import DetrConfig
 from transformers.trainer_callback import ProgressCallback
 
@@ -20,7 +19,7 @@ from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.evaluation.inference import load_detector
 from hf_detr_ft.model.detector import as_trainable
 from hf_detr_ft.recipe_file import load_recipe
-from hf_detr_ft.runs.train import TRANSFORMED
+from hf_detr_ft.runs.train import TRANSFORMED, show_progress
 from hf_detr_ft.trainer import DetrTrainer
 
 
@@ -43,9 +42,7 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
     model, processor = load_detector(source)
     annotations, images = data.path("val_annotations"), data.path("val_images")
     coco = read_coco(annotations)
-    problems = check_coco(
-        coco, annotations, images, decode=False, progress=lambda i: tqdm(i, "checking images", leave=False)
-    )
+    problems = check_coco(coco, annotations, images, decode=False, progress=show_progress)
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         raise DataError(f"{len(errors)} errors in the data:\n{list_problems(errors)}")

@@ -1,9 +1,8 @@
 """`hf-detr-ft train RECIPE`: from a recipe to a run folder."""
 
-import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,17 +19,15 @@ from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.evaluation.coco_eval import CocoResult
+from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.hub import check_access, push_run, write_model_card
 from hf_detr_ft.model.build import build_model, build_processor, count_parameters
 from hf_detr_ft.model.detector import DetrForObjectDetection
-from hf_detr_ft.model.stages import train_stages
+from hf_detr_ft.model.stages import summarise_trainable, train_stages
 from hf_detr_ft.recipe import DetrTrainingArguments, Recipe
 from hf_detr_ft.recipe_file import load_recipe, save_recipe
 from hf_detr_ft.runs.environment import describe_environment
 from hf_detr_ft.trainer import DetrTrainer
-
-logger = logging.getLogger(__name__)
 
 TRANSFORMED = ("image", "image_id", "objects")
 """Columns that the transform reads; the others stay as they are."""
@@ -59,7 +56,7 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
 
     transformers_logging.disable_progress_bar()  # of single weights, which take no time
     set_seed(args.seed)
-    splits = load_splits(recipe.data, progress=lambda images: tqdm(images, "checking images", leave=False))
+    splits = load_splits(recipe.data, progress=show_progress)
     trainer = build_trainer(recipe, splits)
     say(describe_job(recipe, splits, trainer))
     if PartialState().is_main_process:
@@ -96,6 +93,11 @@ def check_push(args: DetrTrainingArguments) -> None:
         )
     if PartialState().is_main_process:
         check_access(args.hub_model_id or args.run_folder.name, args.hub_token)
+
+
+def show_progress(images: Iterable) -> Iterable:
+    """A bar over the images that are checked, on the first process."""
+    return tqdm(images, "checking images", leave=False, disable=not PartialState().is_main_process)
 
 
 def _silent(*_: Any) -> None:
@@ -171,8 +173,7 @@ def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
     """Model, transforms, trainer and callbacks of a recipe."""
     args, model_config, label_map = recipe.training, recipe.model, splits.label_map
     model = build_model(model_config, label_map.names, label_map.category_ids)
-    stages = train_stages(model, model_config.trainable_stages)
-    logger.info("%s", stages)
+    train_stages(model, model_config.trainable_stages)
     processor = build_processor(model_config.shortest_edge, model_config.longest_edge)
     epoch = Epoch()
     seed = args.seed if args.data_seed is None else args.data_seed
@@ -211,13 +212,16 @@ def describe_job(recipe: Recipe, splits: Splits, trainer: DetrTrainer) -> str:
     warnings = len(splits.problems)
     most, file_name = most_objects(splits.train)
     queries = model.config.num_queries
+    length = f"{args.max_steps} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs"
     start = recipe.model.checkpoint or recipe.model.backbone
+    names = ", ".join(splits.label_map.names[:5]) + (", …" if len(splits.label_map) > 5 else "")
     lines = [
-        f"data      {recipe.data.name}: {len(splits.train)} training and {len(splits.val)} validation images, "
-        f"{len(splits.label_map)} classes, {warnings} warnings{' (hf-detr-ft check lists them)' if warnings else ''}",
+        f"data      {recipe.data.name}: {len(splits.train)} training and {len(splits.val)} validation images",
+        f"          classes ({len(splits.label_map)}): {names}",
+        *([f"          warnings: {warnings}; `hf-detr-ft check` lists them"] if warnings else []),
         f"model     {start}: {count_parameters(model) / 1e6:.1f} M parameters",
-        f"          {train_stages(model, recipe.model.trainable_stages)}",
-        f"training  {args.num_train_epochs:g} epochs of batches of {args.train_batch_size}"
+        f"          {summarise_trainable(model)}",
+        f"training  {length} of batches of {args.train_batch_size}"
         f" x {args.gradient_accumulation_steps} accumulated x {args.world_size} processes on {args.device.type}, "
         f"{'bf16' if args.bf16 else 'fp16' if args.fp16 else 'fp32'}",
         f"run       {args.output_dir}",

@@ -301,7 +301,12 @@ CORPUS: dict[str, tuple[Callable[[dict, Path], None], str, str, list[str]]] = {
         IMAGE_1,
         ["EXIF orientation 6", "found 96x128", "128x96", "drawn on unrotated pixels", "strip the EXIF"],
     ),
-    "box-empty": (set_("annotations", 0, bbox=[5, 5, 9, 0]), "warning box-empty", ENTRY_1, ["positive", "[5, 5, 9, 0]"]),
+    "box-empty": (
+        set_("annotations", 0, bbox=[5, 5, 9, 0]),
+        "warning box-empty",
+        ENTRY_1,
+        ["positive", "[5, 5, 9, 0]"],
+    ),
     "box-negative": (
         set_("annotations", 0, bbox=[9, 9, -4, 5]),
         "error box-empty",

@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def launch(processes: int, *arguments: str) -> None:
-    """`accelerate launch`; without `--multi_gpu` it starts a single process where there are no GPUs, and does not say so."""
+    """`accelerate launch`, which without `--multi_gpu` and a GPU starts one process, and does not say so."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

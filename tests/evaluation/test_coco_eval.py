@@ -12,8 +12,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from hf_detr_ft.errors import DataError
-from hf_detr_ft.evaluation import coco_eval
-from hf_detr_ft.evaluation.coco_eval import BestF1, CocoResult, Detections, evaluate_detections
+from hf_detr_ft.evaluation import matching
+from hf_detr_ft.evaluation.coco_eval import evaluate_detections
+from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.evaluation.result import BestF1, CocoResult
 
 BACKENDS = ("faster-coco-eval", "pycocotools")
 KEYS = ["map", "map_50", "map_75", "map_small", "map_medium", "map_large"]
@@ -165,7 +167,7 @@ def test_both_backends_agree_with_pycocotools_used_by_hand(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("pairs_at_once", [1_000_000, 50])
 def test_best_f1_is_that_of_brute_force(seed: int, pairs_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coco_eval, "_PAIRS_AT_ONCE", pairs_at_once)
+    monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", pairs_at_once)
     coco, detections = random_case(seed, categories=(3, 8)[seed % 2], images=8)
     best = evaluate_detections(coco, detections).best_f1
     expected = brute_best_f1(coco, detections)

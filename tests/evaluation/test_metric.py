@@ -9,7 +9,8 @@ import torch
 from hf_detr_ft.boxes import xywh_to_xyxy
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation import metric as metric_module
-from hf_detr_ft.evaluation.coco_eval import Detections, evaluate_detections
+from hf_detr_ft.evaluation.coco_eval import evaluate_detections
+from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.metric import CocoMetric
 
 COCO = {

@@ -20,6 +20,7 @@ from transformers import AutoModelForObjectDetection, pipeline
 from hf_detr_ft.cli import main
 from hf_detr_ft.errors import RecipeError, TrainingError
 from hf_detr_ft.runs.train import remove_run, train
+from tests.hub_server import ANNA, HubServer, point_client_at
 from tests.synthetic import tiny_detr, write_coco_folder
 
 REPOSITORY = Path(__file__).parents[2]
@@ -242,3 +243,32 @@ def test_the_saved_model_has_the_stock_class_and_no_auxiliary_flag(finished: Pat
     assert config["architectures"] == ["DetrForObjectDetection"]
     assert config["auxiliary_loss"] is False
     assert type(AutoModelForObjectDetection.from_pretrained(finished)).__module__.startswith("transformers.")
+
+
+def test_push_to_hub_publishes_the_finished_run(
+    job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    flags = ("--training.num_train_epochs", "1", "--training.push_to_hub", "--training.hub_token", ANNA)
+    with HubServer() as hub:
+        point_client_at(hub, tmp_path, monkeypatch)
+        assert run_job(job, run, *flags, "--training.hub_model_id", "anna/detr-drawn") == 0
+        files = hub.files("anna/detr-drawn")
+        assert ANNA.encode() not in hub.stored_bytes()
+    assert {"config.json", "model.safetensors", "preprocessor_config.json", "recipe.yaml", "README.md"} <= set(files)
+    assert f"published: {hub.url}/anna/detr-drawn" in capsys.readouterr().out
+    assert not any(ANNA.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file())
+
+
+def test_push_to_hub_finds_out_before_training_what_would_stop_it(
+    job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*job, "--training.output_dir", str(tmp_path / "run"), "--training.push_to_hub"]
+    with HubServer() as hub:
+        point_client_at(hub, tmp_path, monkeypatch)
+        monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+        assert main(["train", *flags]) == 1
+        assert "token" in capsys.readouterr().err
+        assert main(["train", *flags, "--training.eval_strategy", "no"]) == 2
+        assert "training.eval_strategy" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,98 @@
+"""Detections of any number of images as arrays, from and to COCO's results format."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_detr_ft.errors import DataError
+from hf_detr_ft.evaluation.wording import listed
+
+_COLUMNS = {"image_id": np.int64, "category_id": np.int64, "score": float, "boxes_xywh_px": float}
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Scored boxes of any number of images, as arrays.
+
+    Attributes:
+        image_id: [N] int64, the data set's image ids.
+        category_id: [N] int64, the data set's category ids (not labels).
+        score: [N] float64.
+        boxes_xywh_px: [N, 4] float64, left, top, width, height in pixels of the original upright image.
+    """
+
+    image_id: np.ndarray
+    category_id: np.ndarray
+    score: np.ndarray
+    boxes_xywh_px: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, dtype in _COLUMNS.items():
+            values = np.asarray(getattr(self, name), dtype=dtype)
+            expected = (len(self.score), 4) if name == "boxes_xywh_px" else (len(self.score),)
+            if values.shape != expected:
+                raise ValueError(f"Detections.{name} must have the shape {expected}, found {values.shape}")
+            object.__setattr__(self, name, values)
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @classmethod
+    def empty(cls) -> "Detections":
+        """No detection at all."""
+        return cls(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros((0, 4)))
+
+    @classmethod
+    def concat(cls, parts: Iterable["Detections"]) -> "Detections":
+        """The detections of all parts, in their order; none for no parts."""
+        parts = [cls.empty(), *parts]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS))
+
+    @classmethod
+    def from_results(cls, results: list[dict]) -> "Detections":
+        """Reads COCO's results format: `[{"image_id": 1, "category_id": 3, "bbox": [x, y, w, h], "score": 0.9}, …]`.
+
+        Raises:
+            DataError: an entry lacks one of the four keys, or its value is of another kind.
+        """
+        if not isinstance(results, list):
+            raise DataError(f"COCO results must be a list of entries, found {type(results).__name__}")
+        return cls(
+            read_column(results, "image_id", "results", ids=True),
+            read_column(results, "category_id", "results", ids=True),
+            read_column(results, "score", "results"),
+            read_column(results, "bbox", "results", width=4),
+        )
+
+    def to_results(self) -> list[dict]:
+        """COCO's results format, JSON-able; the inverse of `from_results`."""
+        columns = (self.image_id, self.category_id, self.boxes_xywh_px, self.score)
+        keys = ("image_id", "category_id", "bbox", "score")
+        return [dict(zip(keys, row, strict=True)) for row in zip(*(c.tolist() for c in columns), strict=True)]
+
+
+def read_column(entries: list[dict], key: str, what: str, *, ids: bool = False, width: int | None = None) -> np.ndarray:
+    """`entry[key]` of all entries, [N] or [N, width], ids as int64; DataError where one is missing or unlike that."""
+    shape, kinds = (() if width is None else (width,)), "iu" if ids else "iuf"
+    if not entries:
+        return np.zeros((0, *shape), dtype=np.int64 if ids else float)
+
+    def read(some: list[dict]) -> np.ndarray | None:
+        try:
+            values = np.asarray([entry[key] for entry in some])
+        except (KeyError, TypeError, ValueError):
+            return None
+        return values if values.dtype.kind in kinds and values.shape == (len(some), *shape) else None
+
+    values = read(entries)
+    if values is None:
+        bad = [index for index, entry in enumerate(entries) if read([entry]) is None]
+        first = entries[bad[0]]
+        expected = f"{width} numbers" if width else "an integer" if ids else "a number"
+        found = repr(first.get(key, "nothing")) if isinstance(first, dict) else repr(first)
+        raise DataError(
+            f"COCO {what}: {key!r} must be {expected} in every entry; it is not in {listed(bad)} (counted from 0), "
+            f"where the first has {found[:80]}"
+        )
+    return values.astype(np.int64 if ids else float)

@@ -1,0 +1,110 @@
+"""A COCO dict's truth and the detections to score against it, as arrays that share positions of image and category."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_detr_ft.errors import DataError
+from hf_detr_ft.evaluation.detections import Detections, read_column
+from hf_detr_ft.evaluation.wording import counted, listed
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Boxes whose image and category are positions in `Truth.image_ids` and `Truth.category_ids`."""
+
+    image: np.ndarray
+    category: np.ndarray
+    boxes_xywh_px: np.ndarray
+    area: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Truth(Boxes):
+    """The objects and crowd regions of a COCO dict; ids ascending and `names` in the order of the category ids."""
+
+    crowd: np.ndarray
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    names: list[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Found(Boxes):
+    """The detections with their scores, in the order given."""
+
+    score: np.ndarray
+
+
+def read_truth(coco: dict) -> Truth:
+    """The truth of a COCO dict without annotations of images or categories that it does not list.
+
+    Raises:
+        DataError: no images or categories, ids, boxes or areas that are not numbers, boxes that cannot be.
+    """
+    for key in ("images", "categories"):
+        if not coco.get(key):
+            raise DataError(f"COCO truth has no {key}: evaluation needs at least one entry under {key!r}")
+    image_ids = np.unique(read_column(coco["images"], "id", "images", ids=True))
+    category_ids = np.unique(read_column(coco["categories"], "id", "categories", ids=True))
+    names = {entry["id"]: str(entry.get("name", entry["id"])) for entry in coco["categories"]}
+    annotations = coco.get("annotations") or []
+    image_id = read_column(annotations, "image_id", "annotations", ids=True)
+    category_id = read_column(annotations, "category_id", "annotations", ids=True)
+    boxes = read_column(annotations, "bbox", "annotations", width=4)
+    _check_boxes(boxes, "annotations", "run `hf-detr-ft check` on this data set")
+    area = boxes[:, 2] * boxes[:, 3]
+    given = [index for index, entry in enumerate(annotations) if entry.get("area") is not None]
+    area[given] = read_column([annotations[index] for index in given], "area", "annotations")
+    crowd = np.array([bool(entry.get("iscrowd")) for entry in annotations], dtype=bool)
+    known = np.isin(image_id, image_ids) & np.isin(category_id, category_ids)
+    return Truth(
+        image=np.searchsorted(image_ids, image_id[known]),
+        category=np.searchsorted(category_ids, category_id[known]),
+        boxes_xywh_px=boxes[known],
+        area=area[known],
+        crowd=crowd[known],
+        image_ids=image_ids,
+        category_ids=category_ids,
+        names=[names[category] for category in category_ids.tolist()],
+    )
+
+
+def index_detections(truth: Truth, detections: Detections) -> Found:
+    """The detections with the truth's positions in place of the ids.
+
+    Raises:
+        DataError: ids that the truth does not list, boxes or scores that are not finite, negative widths or heights.
+    """
+    problems = []
+    for what, ids, known in (
+        ("image", detections.image_id, truth.image_ids),
+        ("category", detections.category_id, truth.category_ids),
+    ):
+        unknown = np.setdiff1d(ids, known).tolist()
+        if unknown:
+            problems.append(f"{what} ids that the truth does not list: {listed(unknown)} (it has {listed(known)})")
+    if problems:
+        remedy = "detections must carry the ids of this very data set, not labels or positions"
+        raise DataError(f"Detections have {'; '.join(problems)}; {remedy}")
+    _check_boxes(detections.boxes_xywh_px, "detections", "boxes must be x, y, width, height in pixels")
+    bad = np.flatnonzero(~np.isfinite(detections.score)).tolist()
+    if bad:
+        raise DataError(f"Detections {listed(bad)} have scores that are not finite; the model's output holds a NaN")
+    return Found(
+        image=np.searchsorted(truth.image_ids, detections.image_id),
+        category=np.searchsorted(truth.category_ids, detections.category_id),
+        boxes_xywh_px=detections.boxes_xywh_px,
+        area=detections.boxes_xywh_px[:, 2] * detections.boxes_xywh_px[:, 3],
+        score=detections.score,
+    )
+
+
+def _check_boxes(boxes_xywh_px: np.ndarray, what: str, remedy: str) -> None:
+    usable = np.isfinite(boxes_xywh_px).all(axis=1) & (boxes_xywh_px[:, 2:] >= 0).all(axis=1)
+    bad = np.flatnonzero(~usable).tolist()
+    if bad:
+        raise DataError(
+            f"COCO {what}: {counted(len(bad), 'box')} not finite or of negative width or height, entries "
+            f"{listed(bad)} (counted from 0), the first is {boxes_xywh_px[bad[0]].tolist()}; {remedy}"
+        )

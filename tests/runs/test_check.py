@@ -1,0 +1,78 @@
+"""`hf-detr-ft check`: problems, then the model, then the largest batches."""
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from hf_detr_ft.cli import main
+from hf_detr_ft.runs.check import largest_shape
+from tests.synthetic import tiny_detr, write_coco_folder
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> list[str]:
+    write_coco_folder(tmp_path, train_sizes=[(96, 128), (128, 96), (48, 144)], val_sizes=[(96, 128)])
+    tiny_detr(["a"]).save_pretrained(tmp_path / "checkpoint")
+    flags = {
+        "data.root": tmp_path,
+        "model.checkpoint": tmp_path / "checkpoint",
+        "model.shortest_edge": 64,
+        "model.longest_edge": 160,
+        "training.per_device_train_batch_size": 2,
+        "training.bf16": "false",
+    }
+    return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+
+
+def test_good_data_end_with_the_memory_of_the_largest_batches(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", *job]) == 0
+    out = capsys.readouterr().out
+    assert "data      0 errors" in out
+    assert "training: 3 images" in out
+    assert "classes (2): disc, box" in out
+    assert "trains layer2, layer3, layer4" in out
+    assert "training  2 images of 64 x 160 pixels" in out
+    assert "evaluation 1 images of 64 x 85 pixels" in out
+    assert f"hf-detr-ft train --data.root {tmp_path}" in out
+    assert "GiB on cpu" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_errors_end_with_status_1_before_any_model(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = tmp_path / "annotations" / "custom_val.json"
+    coco = json.loads(annotations.read_text())
+    coco["annotations"][0]["category_id"] = 99
+    annotations.write_text(json.dumps(coco))
+    assert main(["check", *job, "--model.checkpoint", "/nowhere"]) == 1
+    out = capsys.readouterr().out
+    assert "custom_val.json" in out
+    assert "data      1 errors" in out
+    assert "model" not in out
+
+
+def test_more_objects_than_queries_are_reported(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = tmp_path / "annotations" / "custom_train.json"
+    coco = json.loads(annotations.read_text())
+    first = coco["annotations"][0]
+    coco["annotations"] += [{**first, "id": 1000 + number} for number in range(20)]
+    annotations.write_text(json.dumps(coco))
+    assert main(["check", *job]) == 0
+    assert "the model only 12 queries" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("grouped", "shape"), [(True, (2, 50, 100)), (False, (2, 100, 100))])
+def test_the_largest_shape_knows_how_batches_are_drawn(grouped: bool, shape: tuple[int, int, int]) -> None:
+    ratios = [0.5, 0.5, 1.0, 1.0, 2.0, 2.0]
+    dataset = Dataset.from_dict({"aspect_ratio": ratios})
+    found = largest_shape(dataset, 2, shortest_edge=50, longest_edge=100, grouped=grouped)
+    assert found[0] == 2
+    assert sorted(found) == sorted(shape)

@@ -1,0 +1,240 @@
+"""The command line: what each verb is called with, what its help says, and the exit status of every way to end."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from hf_detr_ft import __version__, cli
+from hf_detr_ft.errors import CheckpointError, DataError, InputError, RecipeError, TrainingError
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+VERBS = ("train", "check", "evaluate", "predict", "push", "convert", "get")
+
+
+def status_of(arguments: Sequence[str]) -> int:
+    """The exit status; argparse leaves by SystemExit."""
+    try:
+        return cli.main(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Replaces a verb's function; returns the list of its calls."""
+
+    def replace(verb: str, result: int | BaseException = 0) -> list[tuple[tuple, dict]]:
+        module = __import__(f"hf_detr_ft.runs.{verb}", fromlist=[verb])
+        calls: list[tuple[tuple, dict]] = []
+
+        def stand_in(*args: object, **kwargs: object) -> int:
+            calls.append((args, kwargs))
+            if isinstance(result, BaseException):
+                raise result
+            return result
+
+        monkeypatch.setattr(module, verb, stand_in)
+        return calls
+
+    return replace
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS), ["check", "x.yaml", "-h"]])
+def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    assert status_of(arguments) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"usage: hf-detr-ft {'' if arguments == ['--help'] else arguments[0]}".rstrip())
+    assert err == ""
+
+
+def test_the_overview_names_every_verb_and_the_exit_statuses(capsys: pytest.CaptureFixture[str]):
+    status_of(["--help"])
+    text = capsys.readouterr().out
+    assert [verb for verb in VERBS if f"\n  hf-detr-ft {verb} " not in text] == []
+    assert (
+        "Exit status: 0 done, 1 the job failed or check found errors, 2 the recipe or the arguments are wrong" in text
+    )
+
+
+def test_version(capsys: pytest.CaptureFixture[str]):
+    assert status_of(["--version"]) == 0
+    assert capsys.readouterr().out == f"hf-detr-ft {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "required: VERB"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["evaluate"], "required: RUN"),
+        (["predict", "run"], "required: IMAGE"),
+        (["predict", "run", "a.jpg", "--threshold", "high"], "invalid float value: 'high'"),
+        (["predict", "run", "a.jpg", "--data.root", "x"], "unrecognized arguments: --data.root x"),
+        (["push", "run"], "required: USER/NAME"),
+        (["convert", "yolo", "a", "b"], "invalid choice: 'yolo'"),
+        (["convert", "via", "a"], "required: destination"),
+        (["get", "coco", "x"], "invalid choice: 'coco'"),
+    ],
+)
+def test_wrong_arguments_end_with_2_and_say_what_is_wrong(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+):
+    assert status_of(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: hf-detr-ft")
+    assert words in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "verb", "args", "kwargs"),
+    [
+        (["train"], "train", (None, []), {}),
+        (["train", "a.yaml"], "train", (Path("a.yaml"), []), {}),
+        (["train", "--data.root", "x"], "train", (None, ["--data.root", "x"]), {}),
+        (
+            ["train", "a.yaml", "--training.max_steps", "-1", "--training.overwrite"],
+            "train",
+            (Path("a.yaml"), ["--training.max_steps", "-1", "--training.overwrite"]),
+            {},
+        ),
+        (["check", "a.yaml", "--data.root=x"], "check", (Path("a.yaml"), ["--data.root=x"]), {}),
+        (["evaluate", "run"], "evaluate", ("run", [], None, None), {}),
+        (
+            [
+                "evaluate",
+                "me/x",
+                "--recipe",
+                "r.yaml",
+                "--data.root",
+                "x",
+                "--output=o.json",
+                "--training.seed",
+                "-1",
+            ],
+            "evaluate",
+            ("me/x", ["--data.root", "x", "--training.seed", "-1"], Path("r.yaml"), Path("o.json")),
+            {},
+        ),
+        (
+            ["predict", "run", "a.jpg", "b", "--threshold", "0.7", "--output", "o", "--batch-size", "2", "--overwrite"],
+            "predict",
+            ("run", ["a.jpg", "b"]),
+            {"threshold": 0.7, "output": Path("o"), "batch_size": 2, "overwrite": True},
+        ),
+        (
+            ["predict", "run", "a.jpg"],
+            "predict",
+            ("run", ["a.jpg"]),
+            {"threshold": 0.5, "output": None, "batch_size": 8, "overwrite": False},
+        ),
+        (
+            ["push", "run", "me/x"],
+            "push",
+            (Path("run"), "me/x"),
+            {"private": None, "overwrite_card": False, "license": None, "revision": None},
+        ),
+        (
+            ["push", "run", "x", "--private", "--overwrite-card", "--license", "apache-2.0", "--revision", "v1"],
+            "push",
+            (Path("run"), "x"),
+            {"private": True, "overwrite_card": True, "license": "apache-2.0", "revision": "v1"},
+        ),
+        (
+            ["convert", "via", "a", "b", "--images", "i", "--class-attribute", "kind", "--categories-from", "c.json"],
+            "convert",
+            ("via", Path("a"), Path("b")),
+            {
+                "images": Path("i"),
+                "class_attribute": "kind",
+                "class_name": None,
+                "overwrite": False,
+                "categories_from": Path("c.json"),
+            },
+        ),
+        (["get", "balloon", "here"], "get", ("balloon", Path("here")), {}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_arguments_reach_the_verb(arguments: list[str], verb: str, args: tuple, kwargs: dict, called: Callable):
+    calls = called(verb, 1)
+    assert status_of(arguments) == 1, "the verb's own status is the program's"
+    assert calls == [(args, kwargs)]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "printed"),
+    [
+        (RecipeError("r.yaml: wrong"), 2, "error: r.yaml: wrong\n"),
+        (DataError("a.json: wrong\nb.json: too"), 1, "error: a.json: wrong\nb.json: too\n"),
+        (CheckpointError("model: wrong"), 1, "error: model: wrong\n"),
+        (TrainingError("stopped"), 1, "error: stopped\n"),
+        (InputError("wrong"), 1, "error: wrong\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            OSError(errno.ENOSPC, "Disk full", "run/model.bin"),
+            1,
+            "error: run/model.bin: the system refused: Disk full\n",
+        ),
+        (PermissionError(errno.EACCES, "Not yours"), 1, "error: a file: the system refused: Not yours\n"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_how_it_ends(
+    error: BaseException, status: int, printed: str, called: Callable, capsys: pytest.CaptureFixture[str]
+):
+    called("get", error)
+    assert status_of(["get", "balloon", "x"]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == printed
+
+
+@pytest.mark.parametrize(
+    "bug", [ValueError("ours"), FileNotFoundError(errno.ENOENT, "no such file", "x"), KeyError("x")]
+)
+def test_a_bug_of_ours_keeps_its_traceback(bug: Exception, called: Callable):
+    called("get", bug)
+    with pytest.raises(type(bug)):
+        cli.main(["get", "balloon", "x"])
+
+
+def test_an_error_from_a_data_loaders_process_is_told_without_its_traceback(
+    called: Callable, capsys: pytest.CaptureFixture[str]
+):
+    wrapped = (
+        "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "worker.py", line 1, in f\nhf_detr_ft.errors.DataError: a.jpg: truncated.\nCopy it.\n'
+    )
+    called("get", DataError(wrapped))
+    assert status_of(["get", "balloon", "x"]) == 1
+    assert capsys.readouterr().err == "error: a.jpg: truncated.\nCopy it.\n"
+
+
+def test_the_process_ends_with_the_status(tmp_path: Path):
+    command = [sys.executable, "-m", "hf_detr_ft.cli", "train", "missing.yaml"]
+    ended = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: missing.yaml: no such recipe. Expected a YAML file\n"
+
+
+def test_the_short_verbs_need_no_torch():
+    """Or `hf-detr-ft --help` would take seconds."""
+    code = "import sys; from hf_detr_ft.cli import build_parser; build_parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0
+
+
+def test_train_py_is_the_verb_train(called: Callable, monkeypatch: pytest.MonkeyPatch):
+    calls = called("train", 1)
+    script = ROOT / "train.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "r.yaml", "--training.seed", "3"])
+    with pytest.raises(SystemExit) as end:
+        exec(compile(script.read_text(), str(script), "exec"), {"__name__": "__main__"})
+    assert end.value.code == 1
+    assert calls == [((Path("r.yaml"), ["--training.seed", "3"]), {})]
