@@ -33,6 +33,7 @@ NOT_IN_THE_ORIGINAL = {
         "length_column_name",
         "remove_unused_columns",
         "report_to",
+        "ddp_find_unused_parameters",
     },
 }
 """Fields for which facebookresearch/detr has no value to compare with."""

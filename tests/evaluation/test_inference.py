@@ -230,7 +230,11 @@ def as_stopped_run(folder: Path) -> None:
             "found no config.json and no model.safetensors but .*give its last checkpoint, .*checkpoint-10,",
         ),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
-        (lambda folder: (folder / "config.json").write_text("[]"), r"expected a DETR .* found None"),
+        # Which of the two depends on how far Transformers gets with it.
+        (
+            lambda folder: (folder / "config.json").write_text("[]"),
+            r"expected a DETR .* found None|config.json cannot be read",
+        ),
         (lambda folder: edit_config(folder, model_type="yolos"), r"expected a DETR .* found 'yolos'"),
         (lambda folder: (folder / "config.json").write_text("{}"), r"expected a DETR .* found None"),
         (
