@@ -159,7 +159,7 @@ class DetrTrainingArguments(TrainingArguments):
     """Whether more of it is better; true for every AP where not set."""
     logging_steps: float = 10
     """Steps between two lines of losses."""
-    train_sampling_strategy: str = "group_by_length"
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length", "batch_rebalance"] = "group_by_length"
     """group_by_length batches images of like aspect ratio, which spares padding (the original: random)."""
     length_column_name: str = "aspect_ratio"
     """The column that group_by_length sorts by."""

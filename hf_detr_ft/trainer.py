@@ -26,7 +26,7 @@ from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.sampling import EpochSampler, SortedSampler
 from hf_detr_ft.data.transform import Epoch
-from hf_detr_ft.errors import TrainingError
+from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError
 from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.inference import post_process
@@ -120,7 +120,7 @@ class DetrTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        if self.args.train_sampling_strategy == "sequential":
+        if self.args.train_sampling_strategy in ("sequential", "batch_rebalance"):
             return super()._get_train_sampler(dataset)
         grouped = self.args.train_sampling_strategy == "group_by_length"
         lengths = read_column(dataset, self.args.length_column_name) if grouped else [1.0] * len(dataset)
@@ -150,10 +150,20 @@ class DetrTrainer(Trainer):
         """One micro-batch.
 
         Raises:
-            TrainingError: predictions are not finite or labels are unusable; names the images.
+            TrainingError: predictions are not finite or labels are unusable; names the images. Or the device's memory
+                does not suffice.
         """
         try:
             return super().training_step(*args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            if self.args.auto_find_batch_size:
+                raise
+            raise TrainingError(
+                f"training stopped at step {self.state.global_step}: {self.args.device} is out of memory with "
+                f"training.per_device_train_batch_size {self.args.train_batch_size}. Lower it and raise "
+                "training.gradient_accumulation_steps by as much, which gives the same gradients, or lower "
+                "model.shortest_edge and model.longest_edge."
+            ) from error
         except UnusableBatchError as error:
             columns = (read_column(self.train_dataset, name) for name in ("image_id", "file_name"))
             names = dict(zip(*columns, strict=True))
@@ -207,8 +217,11 @@ class DetrTrainer(Trainer):
             groups = parameter_groups(
                 opt_model, self.args.learning_rate, self.args.backbone_learning_rate, self.args.weight_decay
             )
-            optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, opt_model)
-            self.optimizer = optimizer_class(groups, **settings)
+            try:
+                optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, opt_model)
+                self.optimizer = optimizer_class(groups, **settings)
+            except (ImportError, TypeError, ValueError) as error:
+                raise RecipeError(f"training.optim: '{self.args.optim}' cannot be made: {error}") from error
         return self.optimizer
 
     def create_scheduler(
@@ -284,8 +297,17 @@ class DetrTrainer(Trainer):
         them both. The Trainer reads the file as it is, finds no tensor of its own names, warns, and goes on with the
         weights that it has: the last ones instead of the best, or the first ones after resuming.
         """
-        saved = type(model).from_pretrained(checkpoint, dtype=torch.float32)
-        model.load_state_dict(saved.state_dict())
+        try:
+            loaded: Any = type(model).from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+            saved, report = loaded
+            if report["missing_keys"]:
+                raise ValueError(f"{len(report['missing_keys'])} are missing, {min(report['missing_keys'])} first")
+            model.load_state_dict(saved.state_dict())
+        except Exception as error:  # truncated, or of a model with other classes
+            raise CheckpointError(
+                f"training.resume_from_checkpoint: the weights of '{checkpoint}' cannot be loaded: "
+                f"{' '.join(str(error).split())}. Resume from another checkpoint, or leave it out to start anew."
+            ) from error
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)

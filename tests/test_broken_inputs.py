@@ -38,6 +38,7 @@ training:
 TRAIN = "data/annotations/custom_train.json"
 PHOTO = "data/train2017/01_000.jpg"
 MARKER = "EXECUTED"
+SAVED = "run/checkpoint-1"
 NEW_MODEL = "--model.checkpoint null --model.backbone test_resnet"
 
 
@@ -118,7 +119,7 @@ def pickled_weights(path: str, save: Callable[[object, Path], object]) -> Callab
 
 
 def plain_pickle(content: object, path: Path) -> None:
-    path.write_bytes(pickle.dumps(content))
+    path.write_bytes(pickle.dumps(content, protocol=2))
 
 
 def annotation(**fields: object) -> Callable[[], object]:
@@ -262,13 +263,6 @@ RECIPES = [
         2,
     ),
     Case(
-        "resume-no-weights",
-        "train r.yaml --training.resume_from_checkpoint half",
-        ("half", "model.safetensors"),
-        2,
-        fill("half", "trainer_state.json"),
-    ),
-    Case(
         "output-not-empty",
         "train r.yaml",
         ("training.output_dir: 'run' is not empty", "--training.overwrite"),
@@ -316,7 +310,10 @@ ANNOTATIONS = [
         damage=annotation(bbox=[float("nan"), 0, 9, 9]),
     ),
     Case(
-        "box-empty", "check r.yaml", (TRAIN, "annotation id 1", "positive width"), damage=annotation(bbox=[30, 3, -9, 9])
+        "box-empty",
+        "check r.yaml",
+        (TRAIN, "annotation id 1", "positive width"),
+        damage=annotation(bbox=[30, 3, -9, 9]),
     ),
     Case(
         "box-outside",
@@ -392,6 +389,52 @@ IMAGES = [
         f"predict model {PHOTO}",
         (f"skipped: {PHOTO}", "truncated", "0 of 1 images"),
         damage=cut(PHOTO, 0.5),
+    ),
+]
+
+RESUME = "train r.yaml --training.resume_from_checkpoint last"
+RESUMED = [
+    Case(
+        "resume-no-weights", RESUME, ("the weights of 'run/checkpoint-1'",), damage=remove(f"{SAVED}/model.safetensors")
+    ),
+    Case(
+        "resume-cut-weights",
+        RESUME,
+        ("the weights of 'run/checkpoint-1'",),
+        damage=cut(f"{SAVED}/model.safetensors", 0.5),
+    ),
+    Case(
+        "resume-cut-state",
+        RESUME,
+        ("a trainer_state.json that is cut off",),
+        damage=cut(f"{SAVED}/trainer_state.json", 0.5),
+    ),
+    Case(
+        "resume-cut-optimizer",
+        RESUME,
+        ("an earlier one", "optimizer.pt that is cut off"),
+        damage=cut(f"{SAVED}/optimizer.pt", 0.5),
+    ),
+    Case(
+        "resume-cut-random-state", RESUME, ("rng_state.pth that is cut off",), damage=cut(f"{SAVED}/rng_state.pth", 0.5)
+    ),
+    Case(
+        "resume-no-optimizer",
+        RESUME,
+        ("found no optimizer.pt in 'run/checkpoint-1'",),
+        damage=remove(f"{SAVED}/optimizer.pt"),
+    ),
+    Case(
+        "resume-runs-code",
+        RESUME,
+        ("'run/checkpoint-1' holds more than tensors", "run code"),
+        damage=lambda: torch.save({"state": RunsCode()}, f"{SAVED}/optimizer.pt"),
+    ),
+    Case(
+        "resume-other-classes",
+        RESUME,
+        ("the weights of 'run/checkpoint-1'", "class_labels_classifier"),
+        damage=lambda: write_coco_folder(Path("data"), categories=({"id": 3, "name": "disc"},)),
     ),
 ]
 
@@ -576,7 +619,8 @@ def workplace(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_there_are_enough_and_each_has_a_name():
     assert len(CASES) >= 30
-    assert len({case.name for case in CASES}) == len(CASES)
+    names = [case.name for case in (*CASES, *RESUMED)]
+    assert len(set(names)) == len(names)
 
 
 def test_what_is_whole_passes(capfd: pytest.CaptureFixture[str]):
@@ -584,8 +628,35 @@ def test_what_is_whole_passes(capfd: pytest.CaptureFixture[str]):
     assert "nothing stands in the way of: hf-detr-ft train r.yaml" in capfd.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def trained(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of one step."""
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(whole, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert cli.main(["train", "r.yaml"]) == 0
+    return folder / "run"
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_broken(case: Case, capfd: pytest.CaptureFixture[str]):
+    check(case, capfd)
+
+
+@pytest.mark.parametrize("case", RESUMED, ids=lambda case: case.name)
+def test_broken_checkpoints_are_not_resumed_from(case: Case, trained: Path, capfd: pytest.CaptureFixture[str]):
+    shutil.copytree(trained, "run")
+    check(case, capfd)
+
+
+def test_a_whole_checkpoint_is_resumed_from(trained: Path):
+    shutil.copytree(trained, "run")
+    assert cli.main(RESUME.split()) == 0
+
+
+def check(case: Case, capfd: pytest.CaptureFixture[str]) -> None:
+    """Runs the command and holds what is printed against the case."""
     case.damage()
     capfd.readouterr()
     try:

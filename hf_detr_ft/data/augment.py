@@ -172,13 +172,14 @@ def build_augmentation(config: AugmentConfig, shortest_edge: int) -> Augmentatio
     def scaled(pixels: int) -> int:
         return max(1, round(pixels * shortest_edge / ORIGINAL_EDGE))
 
-    crop_scales, crop_sides = map(scaled, ORIGINAL_CROP_SCALES), map(scaled, ORIGINAL_CROP)
+    smallest, largest = map(scaled, ORIGINAL_CROP)
+    crop_scales = [scaled(edge) for edge in ORIGINAL_CROP_SCALES]
     jitter = dict.fromkeys(("brightness", "contrast", "saturation"), chosen["color_jitter"])
     steps = {
         "horizontal_flip": A.HorizontalFlip(p=chosen["horizontal_flip"]),
         "vertical_flip": A.VerticalFlip(p=chosen["vertical_flip"]),
         "rotate": A.Rotate(limit=chosen["rotate"], p=1.0),
-        "random_crop": ShrinkAndCrop(list(crop_scales), *crop_sides, p=chosen["random_crop"]),
+        "random_crop": ShrinkAndCrop(crop_scales, smallest, largest, p=chosen["random_crop"]),
         "color_jitter": A.ColorJitter(**jitter, hue=0.0, p=0.8),
     }
     boxes = A.BboxParams(

@@ -94,7 +94,7 @@ class DetrTransform:
             {"bbox": box, "category_id": int(label), "area": float(area), "iscrowd": 0}
             for box, label, area in zip(boxes.tolist(), labels, areas, strict=True)
         ]
-        encoded = self.processor(
+        encoded = self.processor.preprocess(
             images=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
             annotations={"image_id": image_id, "annotations": annotations},
             size=size,

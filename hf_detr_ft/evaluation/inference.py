@@ -15,6 +15,7 @@ from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.errors import CheckpointError, DataError
+from hf_detr_ft.model.initial import why_unreadable
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Files that Transformers takes weights from; a pickled one is opened with `weights_only`."""
@@ -175,7 +176,7 @@ def load_detector(source: str) -> tuple[DetrForObjectDetection, DetrImageProcess
         )
     except Exception as error:  # safetensors, pickle, OS and Hub errors alike
         raise CheckpointError(
-            f"'{source}': the weights cannot be loaded: {_line(error)}. Copy or download them again."
+            f"'{source}': the weights cannot be loaded: {why_unreadable(error)}. Copy or download them again."
         ) from error
     model, report = loaded
     unset = sorted([*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])])

@@ -238,7 +238,7 @@ def _from_backbone(config: ModelConfig, settings: dict[str, Any]) -> DetrForObje
         "backbone": backbone,
         "features_only": True,
         "use_pretrained_backbone": False,
-        "out_indices": [reductions.index(config.backbone_stride)],
+        "out_indices": [max(i for i, reduction in enumerate(reductions) if reduction == config.backbone_stride)],
         # Transformers replaces batch norms by frozen ones without the activation that timm keeps inside some of them,
         # and with an epsilon of its own; frozen by timm they keep both, and stock Transformers opens the model rightly.
         "freeze_batch_norm_2d": True,

@@ -37,6 +37,10 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
         raise RecipeError(
             f"'{source}' carries no recipe.yaml that names the data. Give --recipe RECIPE, or --data.root and its like."
         )
+    if output is not None and not output.parent.is_dir():
+        raise RecipeError(
+            f"--output: expected a file in a folder that exists, found '{output}'. Make '{output.parent}'."
+        )
     loaded = load_recipe(recipe or (own if own.is_file() else None), flags)
     args, data = loaded.training, loaded.data
     model, processor = load_detector(source)

@@ -1,6 +1,6 @@
 """`hf-detr-ft train RECIPE`: from a recipe to a run folder."""
 
-import shutil
+import pickle
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +10,6 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.callbacks import ProgressLines, RunFolderCallback
@@ -18,7 +17,7 @@ from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, Epoch
-from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.errors import CheckpointError, RecipeError
 from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.hub import check_access, push_run, write_model_card
 from hf_detr_ft.model.build import build_model, build_processor, count_parameters
@@ -27,8 +26,14 @@ from hf_detr_ft.model.stages import summarise_trainable, train_stages
 from hf_detr_ft.recipe import DetrTrainingArguments, Recipe
 from hf_detr_ft.recipe_file import load_recipe, save_recipe
 from hf_detr_ft.runs.environment import describe_environment
+from hf_detr_ft.runs.run_folder import check_free, find_checkpoint, make_run_folder
 from hf_detr_ft.trainer import DetrTrainer
 
+METRICS = (
+    *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
+    *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large", "loss"),
+)
+"""What the best weights can be chosen by."""
 TRANSFORMED = ("image", "image_id", "objects")
 """Columns that the transform reads; the others stay as they are."""
 
@@ -51,7 +56,9 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
         check_push(args)
     started = time.monotonic()
     run = args.run_folder
-    checkpoint = prepare_run_folder(run, args)
+    checkpoint = find_checkpoint(run, args)
+    if checkpoint is None:
+        check_free(run, args.overwrite)
     say = print if PartialState().is_main_process else _silent
 
     transformers_logging.disable_progress_bar()  # of single weights, which take no time
@@ -60,9 +67,17 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
     trainer = build_trainer(recipe, splits)
     say(describe_job(recipe, splits, trainer))
     if PartialState().is_main_process:
+        if checkpoint is None:
+            make_run_folder(run)
         save_recipe(recipe, run / "recipe.yaml", describe_environment(splits.fingerprints))
 
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except pickle.UnpicklingError as error:  # torch opens no pickle that could run code
+        raise CheckpointError(
+            f"training.resume_from_checkpoint: '{checkpoint}' holds more than tensors, which could run code, so it was "
+            "not opened. Resume from a checkpoint of your own."
+        ) from error
     trainer.save_model()
     if trainer.is_world_process_zero():
         finish(trainer, recipe, run, time.monotonic() - started)
@@ -104,71 +119,6 @@ def _silent(*_: Any) -> None:
     """Instead of `print` on all processes but the first."""
 
 
-def prepare_run_folder(run: Path, args: DetrTrainingArguments) -> str | None:
-    """Empties the run folder if asked to, and finds the checkpoint to go on from.
-
-    Returns:
-        The checkpoint's folder, or None for a fresh start.
-
-    Raises:
-        RecipeError: the folder holds a run and neither overwriting nor resuming was asked for, or there is nothing to
-            resume.
-    """
-    wanted = args.resume_from_checkpoint
-    if wanted in (None, "false", "no"):
-        with PartialState().main_process_first():
-            if PartialState().is_main_process and run.exists() and any(run.iterdir()):
-                if not args.overwrite:
-                    last = get_last_checkpoint(str(run)) if run.is_dir() else None
-                    resume = " To go on with it: --training.resume_from_checkpoint last." if last else ""
-                    raise RecipeError(
-                        f"training.output_dir: '{run}' is not empty, and nothing is overwritten without being asked."
-                        f"{resume} To start over: --training.overwrite. To keep it: another --training.output_dir."
-                    )
-                remove_run(run)
-            run.mkdir(parents=True, exist_ok=True)
-        return None
-    found = get_last_checkpoint(str(run)) if wanted in ("last", "true", "yes") and run.is_dir() else wanted
-    if found is None or not (Path(found) / "trainer_state.json").is_file():
-        raise RecipeError(
-            f"training.resume_from_checkpoint: expected 'last' with a checkpoint-* folder in '{run}', or the "
-            f"folder of a checkpoint; found no trainer_state.json for '{wanted}'. Leave it out to start anew."
-        )
-    return str(found)
-
-
-def remove_run(run: Path) -> None:
-    """Removes what a run wrote, and refuses a folder that holds anything else.
-
-    Raises:
-        RecipeError: there are entries in the folder that no run writes.
-    """
-    ours = (
-        "checkpoint-*",
-        "*.json",
-        "*.safetensors",
-        "*.csv",
-        "recipe.yaml",
-        "README.md",
-        "report.html",
-        "plots",
-        "runs",
-    )
-    entries = list(run.iterdir())
-    foreign = sorted(entry.name for entry in entries if not any(entry.match(pattern) for pattern in ours))
-    if foreign or not ((run / "recipe.yaml").is_file() or any(run.glob("checkpoint-*"))):
-        raise RecipeError(
-            f"training.overwrite: '{run}' does not look like a run folder"
-            f"{f'; it holds {foreign[:5]}' if foreign else ' (no recipe.yaml)'}. Nothing was removed; choose another "
-            "--training.output_dir or empty it yourself."
-        )
-    for entry in entries:
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-
-
 def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
     """Model, transforms, trainer and callbacks of a recipe."""
     args, model_config, label_map = recipe.training, recipe.model, splits.label_map
@@ -180,19 +130,25 @@ def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
     augment = DetrTransform(processor, build_augmentation(recipe.augment, model_config.shortest_edge), seed, epoch)
     if recipe.evaluation.batch_size is not None:
         args.per_device_eval_batch_size = recipe.evaluation.batch_size
-    trainer = DetrTrainer(
-        model,
-        args,
-        train_dataset=splits.train.with_transform(augment, columns=list(TRANSFORMED), output_all_columns=True),
-        eval_dataset=splits.val.with_transform(
-            DetrTransform(processor), columns=list(TRANSFORMED), output_all_columns=True
-        ),
-        truth=splits.truth,
-        label_map=label_map,
-        processor=processor,
-        epoch=epoch,
-        backend=recipe.evaluation.backend,
-    )
+    metric = args.metric_for_best_model
+    if metric is not None and metric.removeprefix("eval_") not in METRICS:
+        raise RecipeError(f"training.metric_for_best_model: expected one of {', '.join(METRICS)}, found '{metric}'.")
+    try:
+        trainer = DetrTrainer(
+            model,
+            args,
+            train_dataset=splits.train.with_transform(augment, columns=list(TRANSFORMED), output_all_columns=True),
+            eval_dataset=splits.val.with_transform(
+                DetrTransform(processor), columns=list(TRANSFORMED), output_all_columns=True
+            ),
+            truth=splits.truth,
+            label_map=label_map,
+            processor=processor,
+            epoch=epoch,
+            backend=recipe.evaluation.backend,
+        )
+    except (ImportError, KeyError, ValueError) as error:  # an unknown report_to or log_level, fsdp in one process, …
+        raise RecipeError(f"training: the Trainer refuses these settings: {error}") from error
     about = {
         "data": {"name": recipe.data.name, "split": "validation"},
         "base_model": model_config.checkpoint or model_config.backbone,

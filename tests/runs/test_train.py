@@ -14,12 +14,14 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForObjectDetection, pipeline
 
 from hf_detr_ft.cli import main
-from hf_detr_ft.errors import RecipeError, TrainingError
-from hf_detr_ft.runs.train import remove_run, train
+from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError
+from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.runs.run_folder import check_free
+from hf_detr_ft.runs.train import train
 from tests.hub_server import ANNA, HubServer, point_client_at
 from tests.synthetic import tiny_detr, write_coco_folder
 
@@ -189,11 +191,11 @@ def test_overwriting_spares_folders_that_are_no_runs(tmp_path: Path) -> None:
     (tmp_path / "photos" / "thesis.docx").write_text("dear to me")
     (tmp_path / "photos" / "recipe.yaml").write_text("")
     with pytest.raises(RecipeError, match="thesis.docx"):
-        remove_run(tmp_path / "photos")
+        check_free(tmp_path / "photos", overwrite=True)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "results.csv").write_text("mine")
     with pytest.raises(RecipeError, match="no recipe.yaml"):
-        remove_run(tmp_path / "results")
+        check_free(tmp_path / "results", overwrite=True)
     assert (tmp_path / "photos" / "thesis.docx").exists()
     assert (tmp_path / "results" / "results.csv").exists()
 
@@ -272,3 +274,35 @@ def test_push_to_hub_finds_out_before_training_what_would_stop_it(
         assert main(["train", *flags, "--training.eval_strategy", "no"]) == 2
         assert "training.eval_strategy" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_overwriting_removes_nothing_before_data_and_model_are_found_sound(
+    job: list[str], finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    flags = ["train", *job, "--training.output_dir", str(run), "--training.overwrite"]
+    assert main([*flags, "--data.root", str(tmp_path / "nowhere")]) == 1
+    assert main([*flags, "--model.checkpoint", str(tmp_path / "nowhere")]) == 1
+    assert main([*flags, "--training.report_to", "nobody"]) == 2
+    assert (run / "model.safetensors").exists()
+    assert len(list(run.glob("checkpoint-*"))) == 9
+
+
+def test_out_of_memory_names_what_to_lower(job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(DetrForObjectDetection, "forward", run_out)
+    with pytest.raises(TrainingError, match=r"out of memory.*per_device_train_batch_size 4.*model.shortest_edge"):
+        run_job(job, tmp_path / "run")
+
+
+def test_a_checkpoint_that_is_not_complete_is_not_resumed_from(job: list[str], finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    weights = run / "checkpoint-9" / "model.safetensors"
+    state = load_file(weights)
+    save_file({name: tensor for name, tensor in state.items() if "bbox" not in name}, weights, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"bbox_predictor.layers.0.bias"):
+        run_job(job, run, "--training.resume_from_checkpoint", "last")
