@@ -47,15 +47,6 @@ class RunFolderCallback(TrainerCallback, ExportableState):
         """What a checkpoint carries."""
         return {"args": {}, "attributes": {"best": self.best, "last": self.last}}
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Takes up where a checkpoint left off."""
-        stateful: Any = state.stateful_callbacks
-        saved = stateful.get(type(self).__name__)
-        if state.global_step and isinstance(saved, dict):
-            self.best, self.last = saved["attributes"]["best"], saved["attributes"]["last"]
-
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Notes the result, and whether it is the best by `metric_for_best_model`."""
         result = self.result()
@@ -64,11 +55,9 @@ class RunFolderCallback(TrainerCallback, ExportableState):
         metrics = kwargs.get("metrics", {})
         name = (args.metric_for_best_model or "map").removeprefix("eval_")
         value = metrics.get(f"eval_{name}", result.metrics["map"])
+        before = None if self.best is None else self.best.get(name)  # None, too, where a resumed run has a new metric
         self.last = {"epoch": state.epoch, "step": state.global_step, name: value, **result.as_dict()}
-        better = self.best is None or (
-            value > self.best[name] if args.greater_is_better in (True, None) else value < self.best[name]
-        )
-        if better:
+        if before is None or (value > before if args.greater_is_better in (True, None) else value < before):
             self.best = self.last
         if state.is_world_process_zero:
             self.write(args, state)
@@ -88,12 +77,13 @@ def write_results(path: Path, log_history: list[dict[str, Any]]) -> None:
         if "loss" in entry:
             since.append(entry)
         elif any(key.startswith("eval_map") for key in entry):
-            names = [name for name in (since[-1] if since else {}) if name not in ("epoch", "step")]
+            names = dict.fromkeys(name for logged in since for name in logged if name not in ("epoch", "step"))
             means = {f"train_{name}": _mean([logged[name] for logged in since if name in logged]) for name in names}
             evaluation = {k: v for k, v in entry.items() if k not in ("epoch", "step")}
             rows.append({"epoch": entry.get("epoch"), "step": entry.get("step"), **means, **evaluation})
             since = []
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    # A checkpoint's log comes back with its names sorted, and a resumed run is to end with the same file.
+    columns = ["epoch", "step", *sorted({name for row in rows for name in row} - {"epoch", "step"})]
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)

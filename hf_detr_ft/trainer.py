@@ -18,9 +18,9 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
-from hf_detr_ft.boxes import xyxy_to_xywh
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import read_column
@@ -28,7 +28,7 @@ from hf_detr_ft.data.sampling import EpochSampler, SortedSampler
 from hf_detr_ft.data.transform import Epoch
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError
 from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_detections
-from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.evaluation.detections import to_detections
 from hf_detr_ft.evaluation.inference import post_process
 from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.model.detector import DetrForObjectDetection
@@ -165,17 +165,19 @@ class DetrTrainer(Trainer):
                 "model.shortest_edge and model.longest_edge."
             ) from error
         except UnusableBatchError as error:
-            columns = (read_column(self.train_dataset, name) for name in ("image_id", "file_name"))
-            names = dict(zip(*columns, strict=True))
-            images = ", ".join(f"{names.get(image_id, '?')} (image id {image_id})" for image_id in error.image_ids)
-            classes = self._unwrapped().class_labels_classifier.out_features - 1
-            remedy = {
-                "labels are out of range": f"Expected labels 0 to {classes - 1}; run `hf-detr-ft check`.",
-                "boxes are not finite": "Run `hf-detr-ft check` on the annotations.",
-            }.get(error.reason, "Lower training.learning_rate, or set training.bf16 and training.fp16 to false.")
-            raise TrainingError(
-                f"training stopped at step {self.state.global_step}: {error.reason} for {images}. {remedy}"
-            ) from error
+            raise self._explained(error, "training", self.train_dataset) from error
+
+    def _explained(self, error: UnusableBatchError, doing: str, dataset: Dataset) -> TrainingError:
+        """The error with file names and a remedy."""
+        columns = (read_column(dataset, name) for name in ("image_id", "file_name"))
+        names = dict(zip(*columns, strict=True))
+        images = ", ".join(f"{names.get(image_id, '?')} (image id {image_id})" for image_id in error.image_ids)
+        classes = self._unwrapped().class_labels_classifier.out_features - 1
+        remedy = {
+            "labels are out of range": f"Expected labels 0 to {classes - 1}; run `hf-detr-ft check`.",
+            "boxes are not finite": "Run `hf-detr-ft check` on the annotations.",
+        }.get(error.reason, "Lower training.learning_rate, or set training.bf16 and training.fp16 to false.")
+        return TrainingError(f"{doing} stopped at step {self.state.global_step}: {error.reason} for {images}. {remedy}")
 
     def compute_loss(
         self,
@@ -249,8 +251,11 @@ class DetrTrainer(Trainer):
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """Loss, detections `[B, Q, 6]` (score, label, xyxy in original pixels) and image ids `[B]`; no more is kept."""
         inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        try:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        except UnusableBatchError as error:
+            raise self._explained(error, "evaluation", self.eval_dataset) from error
         if prediction_loss_only:
             return loss, None, None
         sizes = torch.stack([target["orig_size"] for target in inputs["labels"]])
@@ -276,6 +281,19 @@ class DetrTrainer(Trainer):
         return dict(self.result.metrics)
 
     # Files
+
+    def _load_callback_state(self) -> None:
+        """Callbacks go on where the checkpoint left them; some that it does not know may have been added.
+
+        Transformers does this only with `restore_callback_states_from_checkpoint`, by building new ones, so that the
+        patience of early stopping would begin anew; and a callback that was added fails when the state is saved.
+        """
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState):
+                stateful: Any = self.state.stateful_callbacks
+                saved = stateful.setdefault(type(callback).__name__, callback.state())
+                for name, value in saved["attributes"].items():
+                    setattr(callback, name, value)
 
     def _load_best_model(self) -> None:
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
@@ -313,23 +331,3 @@ class DetrTrainer(Trainer):
         super()._save(output_dir, state_dict)
         # A pickle, which nothing of ours reads, with the user's token in it.
         (Path(str(output_dir or self.args.output_dir)) / "training_args.bin").unlink(missing_ok=True)
-
-
-def to_detections(detections: Any, image_ids: Any, label_map: LabelMap) -> Detections:
-    """Detections with the data's category ids; classes with a negative id, which the data do not have, are left out.
-
-    Args:
-        detections: `[N, Q, 6]` as `DetrTrainer.prediction_step` gives them.
-        image_ids: `[N]`.
-        label_map: of the model's labels.
-    """
-    detections, image_ids = torch.as_tensor(detections), torch.as_tensor(image_ids)
-    flat = detections.flatten(0, 1)
-    category_id = torch.tensor(label_map.category_ids)[flat[:, 1].long()]
-    known = category_id >= 0
-    return Detections(
-        image_id=image_ids.repeat_interleave(detections.shape[1])[known].numpy(),
-        category_id=category_id[known].numpy(),
-        score=flat[known, 0].double().numpy(),
-        boxes_xywh_px=xyxy_to_xywh(flat[known, 2:].double()).numpy(),
-    )

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import TrainerControl, TrainerState
+from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
 
 from hf_detr_ft.callbacks import ProgressLines, RunFolderCallback, write_json, write_results, write_text
 from hf_detr_ft.data.splits import load_splits
@@ -106,14 +106,22 @@ def test_the_best_is_by_the_chosen_metric(tmp_path: Path, name: str) -> None:
     assert run.read()["best"]["loss"] == 0.25
 
 
-def train(data: Path, run: Path, epochs: int, *, resume: Path | None = None) -> RunFolderCallback:
+def train(
+    data: Path,
+    run: Path,
+    epochs: int,
+    *,
+    resume: Path | None = None,
+    patience: int | None = None,
+    **settings: Any,
+) -> RunFolderCallback:
     """A real run of one step an epoch, with a checkpoint after each."""
     splits, processor = load_splits(DataConfig(root=str(data))), tiny_processor(48, 80)
     train_rows, val_rows = (
         rows.with_transform(DetrTransform(processor), columns=["image", "image_id", "objects"], output_all_columns=True)
         for rows in (splits.train, splits.val)
     )
-    settings = {"num_train_epochs": epochs, "save_total_limit": None, "logging_steps": 1, "disable_tqdm": True}
+    settings |= {"num_train_epochs": epochs, "save_total_limit": None, "logging_steps": 1, "disable_tqdm": True}
     trainer = DetrTrainer(
         as_trainable(tiny_detr()),
         arguments(run, **settings, greater_is_better=False, metric_for_best_model="loss_bbox"),
@@ -125,6 +133,8 @@ def train(data: Path, run: Path, epochs: int, *, resume: Path | None = None) -> 
     )
     callback = RunFolderCallback(lambda: trainer.result, ABOUT)
     trainer.add_callback(callback)
+    if patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(patience))
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     return callback
 
@@ -141,6 +151,36 @@ def test_a_resumed_run_ends_with_the_files_of_one_that_was_not(tmp_path: Path) -
     rows = read_csv(whole / "results.csv")
     assert [row["epoch"] for row in rows] == ["1.0", "2.0", "3.0"]
     assert without_timings(read_csv(resumed / "results.csv")) == without_timings(rows)
+    assert list(read_csv(resumed / "results.csv")[0]) == list(rows[0])
+    table = CocoResult.from_dict(written["best"]).table()
+    saved = json.loads((resumed / "checkpoint-2" / "trainer_state.json").read_text())["stateful_callbacks"]
+    best = saved["RunFolderCallback"]["attributes"]["best"]
+    assert list(best["metrics"])[3] == "map_large"  # the Trainer sorts names
+    assert CocoResult.from_dict(best).table().splitlines()[4:7] == table.splitlines()[4:7]
+
+
+def test_patience_counts_on_over_an_interruption(tmp_path: Path) -> None:
+    data, still = write_coco_folder(tmp_path / "data", val_sizes=[(48, 64)]), {"learning_rate": 0.0}
+    still["backbone_learning_rate"] = 0.0
+    assert train(data, tmp_path / "whole", 8, patience=3, **still).last["epoch"] == 4.0
+    run = tmp_path / "run"
+    train(data, run, 3, patience=3, **still)
+    assert train(data, run, 8, patience=3, resume=run / "checkpoint-3", **still).last["epoch"] == 4.0
+
+
+@pytest.mark.parametrize("given", [{"patience": 2}, {"restore_callback_states_from_checkpoint": True}])
+def test_a_callback_can_be_added_when_resuming(tmp_path: Path, given: dict) -> None:
+    data, run = write_coco_folder(tmp_path / "data", val_sizes=[(48, 64)]), tmp_path / "run"
+    train(data, run, 1)
+    assert train(data, run, 2, resume=run / "checkpoint-1", **given).last["epoch"] == 2.0
+
+
+def test_a_resumed_run_can_have_another_metric(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.evaluate(5)
+    run.args = arguments(tmp_path, metric_for_best_model="map_50")
+    run.evaluate(3)
+    assert run.epochs() == (2.0, 2.0)
 
 
 def without_timings(rows: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -205,6 +245,7 @@ def test_a_row_has_the_means_of_the_losses_since_the_row_before(tmp_path: Path) 
     ]
     assert float(first["train_loss"]) == 3.0
     assert float(first["train_learning_rate"]) == pytest.approx(2e-4)
+    assert float(first["train_loss_ce"]) == 1.0
     assert (second["train_loss"], second["train_learning_rate"]) == ("", "")
     assert float(third["train_loss"]) == 8.0
     assert (third["eval_loss"], third["eval_note"]) == ("", 'a "quoted", text\nof two lines')

@@ -10,7 +10,7 @@ from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.sampling import EpochSampler
 from hf_detr_ft.data.transform import Epoch
-from hf_detr_ft.trainer import to_detections
+from hf_detr_ft.evaluation.detections import to_detections
 from tests.distributed import job
 
 

@@ -15,6 +15,7 @@ from hf_detr_ft.callbacks import RunFolderCallback
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, Epoch
+from hf_detr_ft.errors import TrainingError
 from hf_detr_ft.evaluation.coco_eval import Backend
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.loss import CriterionWeights, set_criterion
@@ -237,6 +238,13 @@ def test_two_evaluations_in_a_row_count_each_image_once(splits: Splits, tmp_path
     first, second = trainer.evaluate(), trainer.evaluate()
     assert first["eval_map"] == second["eval_map"] == pytest.approx(1.0, abs=1e-9)
     assert trainer.result.detections == 7 * 30
+
+
+def test_predictions_that_are_not_finite_end_the_evaluation_and_name_the_photos(splits: Splits, tmp_path: Path) -> None:
+    trainer = build(splits, tmp_path)
+    trainer.model.crowds = {TURNED: (0, [float("nan")] * 4)}
+    with pytest.raises(TrainingError, match=r"evaluation stopped .* photo 17\.jpg \(image id 17\)\."):
+        trainer.evaluate()
 
 
 @pytest.mark.skipif("HF_DETR_FT_BALLOON" not in os.environ, reason="HF_DETR_FT_BALLOON names no folder with the photos")

@@ -14,7 +14,6 @@ import numpy as np
 from albumentations.augmentations.crops.transforms import BaseCrop
 from albumentations.core.type_definitions import Targets
 
-from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe import AugmentConfig
 
 cv2.setNumThreads(0)  # the loader's workers are the parallelism; OpenCV's threads would fight them for the cores
@@ -31,16 +30,8 @@ PRESETS: dict[str, dict[str, float]] = {
     "none": {},
 }
 
-LIMITS = {
-    "horizontal_flip": 1,
-    "vertical_flip": 1,
-    "rotate": 180,
-    "random_crop": 1,
-    "multi_scale": 1,
-    "color_jitter": 1,
-    "min_visibility": 1,
-}
-"""Most that each number of the recipe's `augment` section can be; the least is 0."""
+KNOBS = ("horizontal_flip", "vertical_flip", "rotate", "random_crop", "multi_scale", "color_jitter")
+"""Fields of the recipe's `augment` section that a preset decides where they are not set."""
 
 
 class ShrinkAndCrop(BaseCrop):
@@ -158,15 +149,10 @@ def build_augmentation(config: AugmentConfig, shortest_edge: int) -> Augmentatio
     Args:
         config: the recipe's `augment` section.
         shortest_edge: pixels of the short side in evaluation; the presets' sizes scale with it.
-
-    Raises:
-        RecipeError: lists every number that is out of range.
     """
-    check_ranges(config)
     chosen = {
         knob: PRESETS[config.preset].get(knob, 0) if getattr(config, knob) is None else getattr(config, knob)
-        for knob in LIMITS
-        if knob != "min_visibility"
+        for knob in KNOBS
     }
 
     def scaled(pixels: int) -> int:
@@ -197,14 +183,3 @@ def build_augmentation(config: AugmentConfig, shortest_edge: int) -> Augmentatio
     pipeline = A.Compose([A.NoOp(), *used], bbox_params=boxes)  # it warns where no step of it can move a box
     edges = [scaled(edge) for edge in ORIGINAL_SCALES] if chosen["multi_scale"] else [shortest_edge]
     return Augmentation(pipeline, edges)
-
-
-def check_ranges(config: AugmentConfig) -> None:
-    """Raises RecipeError for all numbers of the section that are out of range."""
-    problems = [
-        f"augment.{knob}: expected a number from 0 to {most}, found {value!r}"
-        for knob, most in LIMITS.items()
-        if (value := getattr(config, knob)) is not None and not 0 <= value <= most
-    ]
-    if problems:
-        raise RecipeError("\n".join(problems))

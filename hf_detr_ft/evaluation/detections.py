@@ -2,9 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
+from hf_detr_ft.boxes import xyxy_to_xywh
+from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.wording import listed
 
@@ -96,3 +100,23 @@ def read_column(entries: list[dict], key: str, what: str, *, ids: bool = False, 
             f"where the first has {found[:80]}"
         )
     return values.astype(np.int64 if ids else float)
+
+
+def to_detections(detections: Any, image_ids: Any, label_map: LabelMap) -> Detections:
+    """Detections with the data's category ids; classes with a negative id, which the data do not have, are left out.
+
+    Args:
+        detections: `[N, Q, 6]`: score, label and xyxy in original pixels.
+        image_ids: `[N]`.
+        label_map: of the model's labels.
+    """
+    detections, image_ids = torch.as_tensor(detections), torch.as_tensor(image_ids)
+    flat = detections.flatten(0, 1)
+    category_id = torch.tensor(label_map.category_ids)[flat[:, 1].long()]
+    known = category_id >= 0
+    return Detections(
+        image_id=image_ids.repeat_interleave(detections.shape[1])[known].numpy(),
+        category_id=category_id[known].numpy(),
+        score=flat[known, 0].double().numpy(),
+        boxes_xywh_px=xyxy_to_xywh(flat[known, 2:].double()).numpy(),
+    )

@@ -70,8 +70,9 @@ class CocoResult:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CocoResult":
-        """The inverse of `as_dict`; other keys are ignored."""
+        """The inverse of `as_dict`, whatever the order of its keys; other keys are ignored."""
         plain = {field.name: values[field.name] for field in fields(cls)}
+        plain["metrics"] = {name: plain["metrics"][name] for name in sorted(plain["metrics"], key=_place)}
         per_class = [ClassResult(**row) for row in values["per_class"]]
         return cls(**{**plain, "per_class": per_class, "best_f1": BestF1(**values["best_f1"])})
 
@@ -108,6 +109,13 @@ class CocoResult:
         threshold = math.floor(best.threshold * 1000) / 1000  # rounded up it would drop the last detection counted
         numbers = f"precision {best.precision:.3f}, recall {best.recall:.3f}"
         return f" Best F1 at IoU 0.50: {best.f1:.3f} with scores from {threshold:.3f} on ({numbers})"
+
+
+def _place(metric: str) -> tuple[str, int, int]:
+    """Sorts metrics as COCO lists them."""
+    kind, _, which = metric.partition("_")
+    sizes = ("small", "medium", "large")
+    return (kind, 1 + sizes.index(which), 0) if which in sizes else (kind, 0, int(which or 0))
 
 
 def _number(value: float) -> str:

@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers
 
-from hf_detr_ft.model.detector import DetrForObjectDetection
-from tests.synthetic import tiny_config
+from hf_detr_ft.model.detector import DetrForObjectDetection, as_trainable
+from tests.synthetic import tiny_config, tiny_detr
 
 
 def build(seed: int = 0, **overrides: object) -> DetrForObjectDetection:
@@ -89,3 +89,13 @@ def test_what_lies_in_the_padding_is_not_attended_to() -> None:
     torch.testing.assert_close(model(noisy, mask).logits, model(image, mask).logits, rtol=1e-5, atol=1e-6)
     everywhere = torch.ones_like(mask)
     assert (model(noisy, everywhere).logits - model(image, everywhere).logits).abs().max() > 1e-3
+
+
+def test_mixed_precision_does_not_round_boxes() -> None:
+    model = as_trainable(tiny_detr()).eval()
+    pixels, mask = torch.rand(1, 3, 64, 64), torch.ones(1, 64, 64, dtype=torch.int64)
+    labels = [{"class_labels": torch.tensor([1]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.2]])}]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        outputs = model(pixel_values=pixels, pixel_mask=mask, labels=labels)
+    assert outputs.pred_boxes.dtype == outputs.logits.dtype == torch.float32
+    assert not torch.equal(outputs.pred_boxes, outputs.pred_boxes.bfloat16().float())
