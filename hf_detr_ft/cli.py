@@ -22,6 +22,7 @@ DESCRIPTION = """Fine-tune DETR on your own images.
   hf-detr-ft push RUN USER/NAME                         publish on the Hugging Face Hub
   hf-detr-ft convert via SOURCE DESTINATION             VGG Image Annotator to COCO
   hf-detr-ft get balloon FOLDER                         download the balloon data set
+  hf-detr-ft get synthetic FOLDER                       draw a data set, without a network
 
 RUN is a run folder or a Hub id. `hf-detr-ft train --help` lists every field of a recipe.
 Exit status: 0 done, 1 the job failed or check found errors, 2 the recipe or the arguments are wrong."""
@@ -145,6 +146,18 @@ def run_convert(options: argparse.Namespace, _: list[str]) -> int:
 
 def run_get(options: argparse.Namespace, _: list[str]) -> int:
     """`get`."""
+    if options.name == "synthetic":
+        from hf_detr_ft.runs.get_synthetic import get_synthetic
+
+        return get_synthetic(
+            options.destination,
+            options.images,
+            options.val_images,
+            options.seed,
+            options.classes,
+            short_side=tuple(options.short_side),
+            workers=options.workers,
+        )
     from hf_detr_ft.runs.get import get
 
     return get(options.name, options.destination)
@@ -200,10 +213,28 @@ def build_parser() -> argparse.ArgumentParser:
     )
     convert.add_argument("--overwrite", action="store_true", help="replace DESTINATION")
 
-    get = verbs.add_parser("get", help="download a data set")
+    get = verbs.add_parser("get", help="download or draw a data set")
     get.set_defaults(act=run_get)
-    get.add_argument("name", choices=["balloon"])
-    get.add_argument("destination", type=Path, metavar="FOLDER")
+    names = get.add_subparsers(dest="name", required=True, metavar="NAME")
+    balloon = names.add_parser("balloon", help="61 + 13 photos of balloons, downloaded")
+    balloon.add_argument("destination", type=Path, metavar="FOLDER")
+    synthetic = names.add_parser("synthetic", help="drawn photos of 11 classes, without a network")
+    synthetic.add_argument("destination", type=Path, metavar="FOLDER")
+    synthetic.add_argument("--images", type=int, default=200, help="training photos (default: 200)")
+    synthetic.add_argument("--val-images", type=int, help="validation photos (default: a fifth as many)")
+    synthetic.add_argument("--seed", type=int, default=0, help="other photos for each (default: 0)")
+    synthetic.add_argument("--classes", type=lambda text: text.split(","), help="such as balloon,star (default: all)")
+    synthetic.add_argument(
+        "--short-side",
+        type=int,
+        nargs=2,
+        default=(240, 320),
+        metavar=("LEAST", "MOST"),
+        help="pixels (default: 240 320)",
+    )
+    synthetic.add_argument(
+        "--workers", type=int, help="processes; the photos are the same (default: one for each core)"
+    )
     return parser
 
 

@@ -80,6 +80,7 @@ def test_version(capsys: pytest.CaptureFixture[str]):
         (["convert", "yolo", "a", "b"], "invalid choice: 'yolo'"),
         (["convert", "via", "a"], "required: destination"),
         (["get", "coco", "x"], "invalid choice: 'coco'"),
+        (["get", "balloon", "x", "--images", "5"], "unrecognized arguments: --images 5"),
     ],
 )
 def test_wrong_arguments_end_with_2_and_say_what_is_wrong(
@@ -159,6 +160,21 @@ def test_wrong_arguments_end_with_2_and_say_what_is_wrong(
             },
         ),
         (["get", "balloon", "here"], "get", ("balloon", Path("here")), {}),
+        (
+            ["get", "synthetic", "here"],
+            "get_synthetic",
+            (Path("here"), 200, None, 0, None),
+            {"short_side": (240, 320), "workers": None},
+        ),
+        (
+            [
+                *("get", "synthetic", "here", "--images", "9", "--val-images", "2", "--seed", "3", "--workers", "1"),
+                *("--classes", "a,b", "--short-side", "96", "128"),
+            ],
+            "get_synthetic",
+            (Path("here"), 9, 2, 3, ["a", "b"]),
+            {"short_side": (96, 128), "workers": 1},
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
