@@ -3,7 +3,7 @@
 import re
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -13,7 +13,7 @@ from hf_detr_ft.errors import RecipeError
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's scalars, so that `1e-4` is a number, `no` a text and `2024-05-01` no date; a key stands once."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as in PyYAML, the class's own
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: list[Any] = []
@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Writes quotes where `_Loader` would take a text for something else."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as in PyYAML, the class's own
 
 
 for _tag, _pattern, _first in (
