@@ -1,9 +1,8 @@
 """What a run writes while it goes on, on the first process: progress lines, metrics.json and results.csv."""
 
 import csv
-import json
+import io
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState, ProgressCallback
 
+from hf_detr_ft.atomic import write_json, write_text
 from hf_detr_ft.evaluation.result import CocoResult
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes beside and renames, so that nobody ever reads half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Strict JSON, indented; see `write_text`."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 class RunFolderCallback(TrainerCallback, ExportableState):
@@ -84,12 +72,11 @@ def write_results(path: Path, log_history: list[dict[str, Any]]) -> None:
             since = []
     # A checkpoint's log comes back with its names sorted, and a resumed run is to end with the same file.
     columns = ["epoch", "step", *sorted({name for row in rows for name in row} - {"epoch", "step"})]
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    beside.replace(path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _mean(values: list[float]) -> float:

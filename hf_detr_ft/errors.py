@@ -31,3 +31,9 @@ class CheckpointError(InputError):
 
 class TrainingError(InputError):
     """Training cannot go on: a loss that is not finite, labels the model has no class for."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says first, to be put into a message of ours; its name where it says nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
+from hf_detr_ft.atomic import write_text
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe import (
     AugmentConfig,
@@ -248,9 +248,7 @@ def save_recipe(recipe: Recipe, path: Path, made_with: dict[str, Any]) -> None:
         value = resolved["model"][key]
         if value is not None and Path(value).expanduser().exists():
             resolved["model"][key] = _absolute(value)
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    beside.write_text(dump_yaml({**resolved, MADE_WITH: made_with}), encoding="utf-8")
-    beside.replace(path)
+    write_text(path, dump_yaml({**resolved, MADE_WITH: made_with}))
 
 
 def _absolute(path: str) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
 
-from hf_detr_ft.callbacks import ProgressLines, RunFolderCallback, write_json, write_results, write_text
+from hf_detr_ft.atomic import write_json, write_text
+from hf_detr_ft.callbacks import ProgressLines, RunFolderCallback, write_results
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.data.transform import DetrTransform
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
@@ -286,7 +287,7 @@ def test_a_write_that_fails_half_way_leaves_the_file_as_it_was(tmp_path: Path, m
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(OSError, match="no space left"):
         write_text(tmp_path / "metrics.json", '{"map": 2}')
-    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_json_is_strict(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 
 from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.collate import collate
-from hf_detr_ft.errors import CheckpointError, DataError
+from hf_detr_ft.errors import CheckpointError, DataError, first_line
 from hf_detr_ft.model.initial import why_unreadable
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -77,7 +77,7 @@ def prepare(image: Image.Image, processor: DetrImageProcessor, name: str = "imag
     except (ValueError, RuntimeError) as error:
         raise DataError(
             f"{name}: an image of {image.width} x {image.height} pixels cannot be resized to {dict(processor.size)}: "
-            f"{_line(error)}. Crop it to a usual shape."
+            f"{first_line(error)}. Crop it to a usual shape."
         ) from error
 
 
@@ -190,7 +190,7 @@ def load_detector(source: str) -> tuple[DetrForObjectDetection, DetrImageProcess
         return model.eval(), DetrImageProcessor.from_pretrained(source)
     except Exception as error:
         raise CheckpointError(
-            f"'{source}': expected a preprocessor_config.json, which says how images are resized: {_line(error)}. "
+            f"'{source}': expected a preprocessor_config.json, which says how images are resized: {first_line(error)}. "
             "Copy it from the run or the model that this one was made from."
         ) from error
 
@@ -219,14 +219,8 @@ def _check_folder(folder: Path) -> None:
 
 def _unreadable_config(source: str, is_folder: bool, error: Exception) -> str:
     if is_folder:
-        return f"'{source}': config.json cannot be read: {_line(error)}. Copy or download it again."
+        return f"'{source}': config.json cannot be read: {first_line(error)}. Copy or download it again."
     return (
-        f"'{source}': there is no such folder, and the Hub gave no config.json for it: {_line(error)}. Check the name, "
-        "the network and, for a private model, `hf auth login`."
+        f"'{source}': there is no such folder, and the Hub gave no config.json for it: {first_line(error)}. "
+        "Check the name, the network and, for a private model, `hf auth login`."
     )
-
-
-def _line(error: BaseException) -> str:
-    """The first line of a library's message."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".")

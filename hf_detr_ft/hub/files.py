@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from hf_detr_ft.atomic import write_text
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.hub import card
 from hf_detr_ft.hub.authorship import card_author, stamp
@@ -74,9 +75,8 @@ def write_model_card(run: Path, repo_id: str | None = None, license: str | None 
     if path.is_file() and card_author(path.read_text(encoding="utf-8")) != "generated":
         logger.info("%s was written or edited by hand: kept as it is (delete it to have a new one)", path)
         return path
-    beside = path.with_name(f".{CARD}.{os.getpid()}")
-    beside.write_text(build_model_card(run, repo_id, license), encoding="utf-8")
-    return beside.replace(path)
+    write_text(path, build_model_card(run, repo_id, license))
+    return path
 
 
 def _hub_id(name: Any, run: Path) -> str | None:

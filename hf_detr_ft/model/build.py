@@ -11,7 +11,7 @@ from torch import nn
 from transformers import DetrConfig, DetrImageProcessor
 from transformers.utils import logging as transformers_logging
 
-from hf_detr_ft.errors import CheckpointError, RecipeError
+from hf_detr_ft.errors import CheckpointError, RecipeError, first_line
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.initial import initialise_like_original, load_backbone_weights, why_unreadable
 from hf_detr_ft.recipe import ModelConfig, nearest
@@ -145,10 +145,11 @@ def _read_config(source: str, revision: str | None) -> DetrConfig:
     except Exception as error:
         if is_local:
             raise CheckpointError(
-                f"model.checkpoint: config.json of '{source}' cannot be read: {_line(error)} Copy or download it again."
+                f"model.checkpoint: config.json of '{source}' cannot be read: {first_line(error)}. "
+                "Copy or download it again."
             ) from error
         raise CheckpointError(
-            f"model.checkpoint: '{source}' is no folder here, and the Hub gave no config for it: {_line(error)} "
+            f"model.checkpoint: '{source}' is no folder here, and the Hub gave no config for it: {first_line(error)}. "
             "Check the name, the network and, for a private model, `hf auth login`."
         ) from error
     model_type = settings.get("model_type") if isinstance(settings, dict) else None
@@ -189,12 +190,6 @@ def _with_backbone_config(settings: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "backbone_config": backbone_config}
 
 
-def _line(error: BaseException) -> str:
-    """The first line of a library's message."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-
-
 def _require_complete(source: str, report: dict) -> None:
     """Refuses a checkpoint that leaves anything but the class head at random weights."""
     mismatched = [(name, found, wanted) for name, found, wanted in report["mismatched_keys"]]
@@ -226,7 +221,7 @@ def _from_backbone(config: ModelConfig, settings: dict[str, Any]) -> DetrForObje
     try:
         features: Any = timm.create_model(backbone, features_only=True, pretrained=False).feature_info
     except Exception as error:
-        raise RecipeError(f"model.backbone: timm's '{backbone}' gives no feature maps: {_line(error)}") from error
+        raise RecipeError(f"model.backbone: timm's '{backbone}' gives no feature maps: {first_line(error)}.") from error
     reductions = [int(entry["reduction"]) for entry in features.info]
     if config.backbone_stride not in reductions:
         raise RecipeError(
@@ -248,7 +243,7 @@ def _from_backbone(config: ModelConfig, settings: dict[str, Any]) -> DetrForObje
     try:
         model = DetrForObjectDetection(detr_config)
     except Exception as error:
-        raise RecipeError(f"model.config: no DETR can be built from these settings: {_line(error)}") from error
+        raise RecipeError(f"model.config: no DETR can be built from these settings: {first_line(error)}.") from error
     initialise_like_original(model)
     if config.backbone_weights is None:
         logger.warning("model.backbone_weights is not set: the backbone '%s' starts from random weights.", backbone)

@@ -1,26 +1,20 @@
 """`hf-detr-ft convert FORMAT SRC DST`: annotations of another format to a COCO JSON."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
-from PIL import Image
-
+from hf_detr_ft.atomic import write_json
+from hf_detr_ft.data.coco import leaves_folder
 from hf_detr_ft.data.formats.via import convert_via
+from hf_detr_ft.data.images import upright_size
 from hf_detr_ft.errors import DataError, RecipeError
+from hf_detr_ft.evaluation.coco_eval import LARGE_AREA, MEDIUM_AREA
 
 FORMATS = ("via",)
 VIA_FILE_NAME = "via_region_data.json"
 """What VIA 1 calls its export; looked for where the source is a folder."""
-
-EXIF_ORIENTATION = 0x0112
-EXIF_QUARTER_TURNS = (5, 6, 7, 8)
-"""Orientations whose upright photo has width and height swapped."""
-
-SMALL, MEDIUM = 32**2, 96**2
-"""COCO's limits between small, medium and large, in square pixels."""
 
 
 def convert(
@@ -70,7 +64,7 @@ def convert(
         class_name="object" if class_name is None else class_name,
         categories=categories,
     )
-    write_json(destination, coco)
+    write_coco(destination, coco)
     print(f"{destination}: {describe(coco)}")
     ignored = region_attributes(via) if class_attribute is None else []
     if ignored:
@@ -131,42 +125,18 @@ def image_size_reader(folder: Path) -> Callable[[str], tuple[int, int]]:
     """A function from a file name in `folder` to (height, width) of the upright photo; it raises DataError."""
 
     def image_size(file_name: str) -> tuple[int, int]:
-        if not stays_inside(file_name):
+        if leaves_folder(file_name):
             raise DataError(f"photo {file_name!r} must lie in {folder}; give the name it has there")
         return upright_size(folder / file_name)
 
     return image_size
 
 
-def stays_inside(name: str) -> bool:
-    """Whether a relative name cannot lead out of a folder, on any system."""
-    path = PureWindowsPath(name)  # which takes both kinds of slash, and drives
-    return not path.anchor and ".." not in path.parts
-
-
-def upright_size(path: Path) -> tuple[int, int]:
-    """(height, width) after the EXIF rotation, read from the header. Raises DataError naming the file."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(EXIF_ORIENTATION) in EXIF_QUARTER_TURNS
-    except FileNotFoundError:
-        raise DataError(f"photo {path} does not exist; name the folder that holds it, or remove its entry") from None
-    except Exception as error:  # Pillow's plug-ins raise many types on damaged files
-        raise DataError(f"photo {path} cannot be read: {error}; replace it, or remove its entry") from error
-    return (width, height) if turned else (height, width)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Writes beside `path`, then renames. Raises DataError where the disk refuses."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_coco(path: Path, coco: dict) -> None:
+    """Makes the folder and writes the file. Raises DataError where the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_text(json.dumps(content), encoding="utf-8")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_json(path, coco, indent=None)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from error
 
@@ -176,7 +146,7 @@ def describe(coco: dict) -> str:
     names = {category["id"]: category["name"] for category in coco["categories"]}
     per_class = Counter(names[annotation["category_id"]] for annotation in coco["annotations"])
     areas = [annotation["area"] for annotation in coco["annotations"]]
-    small, up_to_medium = sum(area < SMALL for area in areas), sum(area < MEDIUM for area in areas)
+    small, up_to_medium = sum(area < MEDIUM_AREA for area in areas), sum(area < LARGE_AREA for area in areas)
     classes = ", ".join(f"{name} {per_class[name]}" for name in names.values())
     sizes = f"{small} small, {up_to_medium - small} medium, {len(areas) - up_to_medium} large"
     return f"{len(coco['images'])} images, {len(areas)} objects ({classes}); {sizes}"

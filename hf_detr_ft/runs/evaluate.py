@@ -9,7 +9,8 @@ from accelerate import PartialState
 from transformers import DetrConfig
 from transformers.trainer_callback import ProgressCallback
 
-from hf_detr_ft.callbacks import ProgressLines, write_json
+from hf_detr_ft.atomic import write_json
+from hf_detr_ft.callbacks import ProgressLines
 from hf_detr_ft.data.check import check_coco
 from hf_detr_ft.data.coco import LabelMap, read_coco, with_polygon_areas
 from hf_detr_ft.data.dataset import limit_coco, load_split

@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from hf_detr_ft.data.coco import leaves_folder
 from hf_detr_ft.data.formats.via import convert_via
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.runs.convert import (
@@ -31,8 +32,7 @@ from hf_detr_ft.runs.convert import (
     image_size_reader,
     load_json,
     parse_json,
-    stays_inside,
-    write_json,
+    write_coco,
 )
 
 URLS = {"balloon": "https://github.com/matterport/Mask_RCNN/releases/download/v2.1/balloon_dataset.zip"}
@@ -220,7 +220,7 @@ def _check_members(opened: zipfile.ZipFile, url: str) -> None:
     problems = []
     for member in opened.infolist():
         kind = stat.S_IFMT(member.external_attr >> 16)
-        if not stays_inside(member.filename):
+        if leaves_folder(member.filename):
             problems.append(f"{member.filename!r} leaves the folder")
         elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             problems.append(f"{member.filename!r} is a link or a device")
@@ -246,7 +246,7 @@ def _unpack_split(opened: zipfile.ZipFile, prefix: str, data: Path, split: str, 
     problems = []
     for entry in via.values() if isinstance(via, dict) else ():
         photo, size = (entry.get("filename"), entry.get("size")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(photo, str) or PurePosixPath(photo).name != photo or not stays_inside(photo):
+        if not isinstance(photo, str) or PurePosixPath(photo).name != photo or leaves_folder(photo):
             problems.append(f"expected an entry with a photo's file name, found {photo!r}")
         elif type(size) is not int:
             problems.append(f"{photo!r}: expected the photo's byte count as 'size', found {size!r}")
@@ -261,5 +261,5 @@ def _unpack_split(opened: zipfile.ZipFile, prefix: str, data: Path, split: str, 
     if problems:
         raise DataError("\n  ".join([f"{source}: the photos are not those of the data set:", *problems]))
     coco = convert_via(via, image_size_reader(folder), source=source, class_name=name)
-    write_json(data / "annotations" / f"custom_{split}.json", coco)
+    write_coco(data / "annotations" / f"custom_{split}.json", coco)
     return describe(coco)

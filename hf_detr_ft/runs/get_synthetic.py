@@ -28,7 +28,7 @@ from hf_detr_ft.data.synthetic import (
     select_classes,
 )
 from hf_detr_ft.errors import DataError, RecipeError
-from hf_detr_ft.runs.convert import describe, write_json
+from hf_detr_ft.runs.convert import describe, write_coco
 
 JPEG_QUALITY = (70, 96)
 """Least, and one more than the largest."""
@@ -75,7 +75,7 @@ def get_synthetic(
         try:
             for split, start, count in (("train", 0, images), ("val", VALIDATION_START, val_images)):
                 coco = _write_split(work / f"{split}2017", range(start, start + count), series, workers)
-                write_json(work / "annotations" / f"custom_{split}.json", coco)
+                write_coco(work / "annotations" / f"custom_{split}.json", coco)
                 descriptions[split] = describe(coco)
             if destination.exists():
                 destination.rmdir()  # empty, as was seen; Windows renames to no folder that exists

@@ -13,8 +13,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 from transformers import DetrForObjectDetection, DetrImageProcessor
 
+from hf_detr_ft.atomic import write_text
 from hf_detr_ft.boxes import xyxy_to_xywh
-from hf_detr_ft.callbacks import write_text
 from hf_detr_ft.data.images import decode_rgb, upright_size
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.evaluation.inference import ImageDetections, detect_prepared, load_detector, prepare

@@ -120,8 +120,8 @@ def test_failed_conversion_leaves_the_destination(folder: Path, tmp_path: Path) 
     (folder / "turned.jpg").write_bytes(b"no photo")
     message = refused(DataError, "via", folder, destination, overwrite=True)
     assert message.startswith(f"{folder / 'via_region_data.json'}: 2 problems")
-    assert f"entry 'plain.jpg': photo {folder / 'plain.jpg'} does not exist" in message
-    assert f"entry 'turned.jpg': photo {folder / 'turned.jpg'} cannot be read: cannot identify image" in message
+    assert f"entry 'plain.jpg': {folder / 'plain.jpg'}: expected an image, found no such file" in message
+    assert f"entry 'turned.jpg': {folder / 'turned.jpg'}: expected an image, found a file in no format" in message
     assert destination.read_text() == "mine"
     assert files(tmp_path) == {"photos", "a.json"}
 

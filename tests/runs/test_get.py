@@ -291,7 +291,7 @@ def test_unreadable_state_starts_over(server: Release, root: Path) -> None:
     assert_whole(root)
 
 
-@pytest.mark.parametrize("step", ["convert_via", "write_json"])
+@pytest.mark.parametrize("step", ["convert_via", "write_coco"])
 def test_interrupted_while_unpacking(server: Release, root: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def interrupt(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
