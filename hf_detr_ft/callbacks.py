@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState, ProgressCallback
 
 from hf_detr_ft.atomic import write_json, write_text
@@ -107,3 +107,10 @@ class ProgressLines(ProgressCallback):
             names = ("eval_map", "eval_map_50", "eval_map_75", "eval_mar_100", "eval_loss")
             parts = [f"{name.removeprefix('eval_')} {logs[name]:.3f}" for name in names if name in logs]
             self.training_bar.write(f"{where}  evaluation: {'  '.join(parts)}")
+
+
+def print_progress_lines(trainer: Trainer) -> None:
+    """Puts `ProgressLines` in the place of Transformers' own bars, unless `disable_tqdm` wants neither."""
+    if not trainer.args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(ProgressLines())

@@ -67,6 +67,19 @@ def write_coco_folder(
     return root
 
 
+SMALL_TRANSFORMER = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "num_queries": 12,
+}
+"""Fields of a `DetrConfig`."""
+
+
 def tiny_config(labels: Sequence[str] = ("disc", "box"), **overrides: object) -> DetrConfig:
     """A DETR of about 0.5 million parameters on timm's `test_resnet` (stages layer1 … layer4, plain batch norms)."""
     settings: dict = {
@@ -77,14 +90,7 @@ def tiny_config(labels: Sequence[str] = ("disc", "box"), **overrides: object) ->
             "use_pretrained_backbone": False,
             "out_indices": [1, 2, 3, 4],
         },
-        "d_model": 32,
-        "encoder_layers": 1,
-        "decoder_layers": 2,
-        "encoder_ffn_dim": 64,
-        "decoder_ffn_dim": 64,
-        "encoder_attention_heads": 4,
-        "decoder_attention_heads": 4,
-        "num_queries": 12,
+        **SMALL_TRANSFORMER,
         "id2label": dict(enumerate(labels)),
         "label2id": {name: label for label, name in enumerate(labels)},
     }

@@ -9,7 +9,7 @@ from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
 from hf_detr_ft.atomic import write_json, write_text
 from hf_detr_ft.callbacks import ProgressLines, RunFolderCallback, write_results
 from hf_detr_ft.data.splits import load_splits
-from hf_detr_ft.data.transform import DetrTransform
+from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.result import CocoResult
@@ -118,10 +118,7 @@ def train(
 ) -> RunFolderCallback:
     """A real run of one step an epoch, with a checkpoint after each."""
     splits, processor = load_splits(DataConfig(root=str(data))), tiny_processor(48, 80)
-    train_rows, val_rows = (
-        rows.with_transform(DetrTransform(processor), columns=["image", "image_id", "objects"], output_all_columns=True)
-        for rows in (splits.train, splits.val)
-    )
+    train_rows, val_rows = (transformed(rows, DetrTransform(processor)) for rows in (splits.train, splits.val))
     settings |= {"num_train_epochs": epochs, "save_total_limit": None, "logging_steps": 1, "disable_tqdm": True}
     trainer = DetrTrainer(
         as_trainable(tiny_detr()),

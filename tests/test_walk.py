@@ -14,7 +14,7 @@ from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 from hf_detr_ft.callbacks import RunFolderCallback
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.splits import Splits, load_splits
-from hf_detr_ft.data.transform import DetrTransform, Epoch
+from hf_detr_ft.data.transform import DetrTransform, Epoch, transformed
 from hf_detr_ft.errors import TrainingError
 from hf_detr_ft.evaluation.coco_eval import Backend
 from hf_detr_ft.model.detector import DetrForObjectDetection
@@ -23,7 +23,6 @@ from hf_detr_ft.recipe import AugmentConfig, DataConfig, DetrTrainingArguments
 from hf_detr_ft.trainer import DetrTrainer
 from tests.synthetic import draw_split, tiny_config, tiny_processor
 
-COLUMNS = ["image", "image_id", "objects"]
 CATEGORIES = [{"id": 90, "name": "person"}, {"id": 3, "name": "disc"}, {"id": 7, "name": "box"}]
 
 VAL_IMAGES = {
@@ -143,8 +142,8 @@ def build(splits: Splits, run: Path, *, shortest_edge: int = 96, backend: Backen
     trainer = DetrTrainer(
         model,
         args,
-        train_dataset=splits.train.with_transform(augment, columns=COLUMNS, output_all_columns=True),
-        eval_dataset=splits.val.with_transform(DetrTransform(processor), columns=COLUMNS, output_all_columns=True),
+        train_dataset=transformed(splits.train, augment),
+        eval_dataset=transformed(splits.val, DetrTransform(processor)),
         truth=splits.truth,
         label_map=splits.label_map,
         processor=processor,

@@ -87,16 +87,25 @@ def list_problems(problems: list[Problem], shown: int = SHOWN) -> str:
     return "\n".join(lines)
 
 
+def require_no_errors(problems: list[Problem]) -> None:
+    """Raises DataError with every error among the problems; warnings pass."""
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        raise DataError(f"{len(errors)} errors in the data:\n{list_problems(errors)}")
+
+
 def load_splits(config: DataConfig, progress: Progress = iter) -> Splits:
-    """Both splits, checked.
+    """Both splits, checked by their images' headers; see `build_splits`."""
+    return build_splits(config, *check_data(config, decode=False, progress=progress))
+
+
+def build_splits(config: DataConfig, cocos: dict[str, dict[str, Any]], problems: list[Problem]) -> Splits:
+    """Both splits, from what `check_data` returned.
 
     Raises:
         DataError: lists every error that the checks found.
     """
-    cocos, problems = check_data(config, decode=False, progress=progress)
-    errors = [problem for problem in problems if problem.severity == "error"]
-    if errors:
-        raise DataError(f"{len(errors)} errors in the data:\n{list_problems(errors)}")
+    require_no_errors(problems)
     label_map = LabelMap.from_coco(cocos["train"])
     train, _ = with_polygon_areas(limit_coco(cocos["train"], config.train_limit))
     truth, _ = with_polygon_areas(limit_coco(cocos["val"], config.val_limit))

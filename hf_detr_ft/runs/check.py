@@ -17,7 +17,7 @@ from transformers import set_seed
 from transformers.image_transforms import get_size_with_aspect_ratio
 
 from hf_detr_ft.data.dataset import most_objects, read_column
-from hf_detr_ft.data.splits import check_data, list_problems, load_splits
+from hf_detr_ft.data.splits import build_splits, check_data, list_problems
 from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.train import build_trainer, describe_job
 from hf_detr_ft.trainer import DetrTrainer
@@ -33,7 +33,7 @@ def check(path: Path | None, flags: Sequence[str] = ()) -> int:
         0, or 1 where the data have errors.
     """
     recipe = load_recipe(path, flags)
-    _, problems = check_data(recipe.data, decode=True, progress=lambda images: tqdm(images, "decoding images"))
+    cocos, problems = check_data(recipe.data, decode=True, progress=lambda images: tqdm(images, "decoding images"))
     if problems:
         print(list_problems(problems, SHOWN))
     counts = Counter(problem.severity for problem in problems)
@@ -41,7 +41,7 @@ def check(path: Path | None, flags: Sequence[str] = ()) -> int:
     if counts["error"]:
         return 1
 
-    splits = load_splits(recipe.data)
+    splits = build_splits(recipe.data, cocos, problems)
     for name, dataset in (("training", splits.train), ("validation", splits.val)):
         objects = read_column(dataset, "objects")
         total, empty = sum(len(row["label"]) for row in objects), sum(not row["label"] for row in objects)

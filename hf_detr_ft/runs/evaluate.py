@@ -7,20 +7,19 @@ from tempfile import TemporaryDirectory
 
 from accelerate import PartialState
 from transformers import DetrConfig
-from transformers.trainer_callback import ProgressCallback
 
 from hf_detr_ft.atomic import write_json
-from hf_detr_ft.callbacks import ProgressLines
+from hf_detr_ft.callbacks import print_progress_lines
 from hf_detr_ft.data.check import check_coco
 from hf_detr_ft.data.coco import LabelMap, read_coco, with_polygon_areas
 from hf_detr_ft.data.dataset import limit_coco, load_split
-from hf_detr_ft.data.splits import list_problems
-from hf_detr_ft.data.transform import DetrTransform
+from hf_detr_ft.data.splits import require_no_errors
+from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.evaluation.inference import load_detector
 from hf_detr_ft.model.detector import as_trainable
 from hf_detr_ft.recipe_file import load_recipe
-from hf_detr_ft.runs.train import TRANSFORMED, show_progress
+from hf_detr_ft.runs.train import show_progress
 from hf_detr_ft.trainer import DetrTrainer
 
 
@@ -47,31 +46,23 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
     model, processor = load_detector(source)
     annotations, images = data.path("val_annotations"), data.path("val_images")
     coco = read_coco(annotations)
-    problems = check_coco(coco, annotations, images, decode=False, progress=show_progress)
-    errors = [problem for problem in problems if problem.severity == "error"]
-    if errors:
-        raise DataError(f"{len(errors)} errors in the data:\n{list_problems(errors)}")
+    require_no_errors(check_coco(coco, annotations, images, decode=False, progress=show_progress))
     truth, _ = with_polygon_areas(limit_coco(coco, data.val_limit))
     label_map = match_classes(model.config, truth, source)
     args.push_to_hub, args.report_to = False, []
     with TemporaryDirectory() as folder:
         args.output_dir = folder
-        dataset = load_split(truth, images, label_map)
         trainer = DetrTrainer(
             as_trainable(model),
             args,
             train_dataset=None,
-            eval_dataset=dataset.with_transform(
-                DetrTransform(processor), columns=list(TRANSFORMED), output_all_columns=True
-            ),
+            eval_dataset=transformed(load_split(truth, images, label_map), DetrTransform(processor)),
             truth=truth,
             label_map=label_map,
             processor=processor,
             backend=loaded.evaluation.backend,
         )
-        if not args.disable_tqdm:
-            trainer.remove_callback(ProgressCallback)
-            trainer.add_callback(ProgressLines())
+        print_progress_lines(trainer)
         trainer.evaluate()
     result = trainer.result
     assert result is not None

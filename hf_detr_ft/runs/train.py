@@ -9,14 +9,13 @@ from typing import Any, cast
 from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, set_seed
-from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging as transformers_logging
 
-from hf_detr_ft.callbacks import ProgressLines, RunFolderCallback
+from hf_detr_ft.callbacks import RunFolderCallback, print_progress_lines
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.splits import Splits, load_splits
-from hf_detr_ft.data.transform import DetrTransform, Epoch
+from hf_detr_ft.data.transform import DetrTransform, Epoch, transformed
 from hf_detr_ft.errors import CheckpointError, RecipeError
 from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.hub import check_access, push_run, write_model_card
@@ -34,8 +33,6 @@ METRICS = (
     *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large", "loss"),
 )
 """What the best weights can be chosen by."""
-TRANSFORMED = ("image", "image_id", "objects")
-"""Columns that the transform reads; the others stay as they are."""
 
 
 def train(path: Path | None, flags: Sequence[str] = ()) -> int:
@@ -137,10 +134,8 @@ def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
         trainer = DetrTrainer(
             model,
             args,
-            train_dataset=splits.train.with_transform(augment, columns=list(TRANSFORMED), output_all_columns=True),
-            eval_dataset=splits.val.with_transform(
-                DetrTransform(processor), columns=list(TRANSFORMED), output_all_columns=True
-            ),
+            train_dataset=transformed(splits.train, augment),
+            eval_dataset=transformed(splits.val, DetrTransform(processor)),
             truth=splits.truth,
             label_map=label_map,
             processor=processor,
@@ -156,9 +151,7 @@ def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
     trainer.add_callback(RunFolderCallback(lambda: trainer.result, about))
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-    if not args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(ProgressLines())
+    print_progress_lines(trainer)
     return trainer
 
 

