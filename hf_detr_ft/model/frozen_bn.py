@@ -1,0 +1,128 @@
+"""A backbone that computes less for the same result: frozen batch norms inside convolutions, nothing that nobody reads.
+
+A frozen batch norm is a multiplication and an addition per channel, each of which goes through the whole feature map
+once more, forward and backward. Put into the weights of the convolution before it, at each forward, they cost next to
+nothing, and the gradient of the convolution's own weights stays what it was. Parameters, buffers and their names are
+untouched, so what is saved is the stock model.
+"""
+
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Conv2dSame, FrozenBatchNormAct2d, pad_same
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
+
+from hf_detr_ft.model.stages import backbone_stages, unused_stages
+
+FROZEN_NORMS: tuple[type[nn.Module], ...] = (DetrFrozenBatchNorm2d, FrozenBatchNorm2d, FrozenBatchNormAct2d)
+PROBE_SIDE = 64
+"""Pixels of the image that shows which norm follows which convolution."""
+
+
+@torch.no_grad()
+def fold_frozen_norms(backbone: nn.Module) -> int:
+    """Lets convolutions do the work of the frozen batch norms behind them, from now on and in place.
+
+    Args:
+        backbone: takes images `[B, 3, H, W]`; in evaluation mode or not.
+
+    Returns:
+        The number of norms that are folded. It is 0 where the result would not be the same: a network that reads the
+        output of a convolution both before and behind its norm.
+    """
+    training = backbone.training
+    backbone.eval()
+    parameter = next(backbone.parameters())
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, PROBE_SIDE, PROBE_SIDE, generator=generator).to(parameter)
+    pairs = _pairs(backbone, image)
+    norms = [norm for _, norm in pairs]
+    kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+    for norm in norms:  # whatever the norms are now: fresh ones do nothing, and any folding would seem right
+        for name, buffer in norm.named_buffers():
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + (0.5 if name == "running_var" else 0))
+    before = _tensors(backbone(image))
+    for convolution, norm in pairs:
+        vars(convolution)["folded_norm"] = norm  # not as an attribute, which would make it a submodule
+        convolution.forward = MethodType(_convolve_and_normalise, convolution)  # type: ignore[method-assign]
+        norm.forward = MethodType(_activate, norm)
+    same = all(
+        torch.allclose(*both, rtol=1e-3, atol=1e-4) for both in zip(before, _tensors(backbone(image)), strict=True)
+    )
+    for norm, buffers in zip(norms, kept, strict=True):
+        for name, buffer in norm.named_buffers():
+            buffer.copy_(buffers[name])
+    if not same:
+        for convolution, norm in pairs:
+            del vars(convolution)["folded_norm"], convolution.forward, norm.forward
+    backbone.train(training)
+    return len(pairs) if same else 0
+
+
+def skip_unused_stages(backbone: nn.Module) -> list[str]:
+    """Lets stages behind the feature map that DETR reads pass on what they get; timm computes them for nothing.
+
+    Returns:
+        Their names. Their weights stay, and are saved.
+    """
+    names = unused_stages(backbone, backbone_stages(backbone))
+    for name in names:
+        stage = backbone.get_submodule(name)
+        stage.forward = MethodType(_pass_on, stage)
+    return names
+
+
+def _pass_on(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def _tensors(output: Any) -> list[torch.Tensor]:
+    maps = getattr(output, "feature_maps", output)
+    return [maps] if isinstance(maps, torch.Tensor) else list(maps)
+
+
+def _pairs(backbone: nn.Module, image: torch.Tensor) -> list[tuple[nn.Conv2d, nn.Module]]:
+    """Each frozen norm with the convolution whose output goes into it, as one forward shows."""
+    produced: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}
+    pairs: list[tuple[nn.Conv2d, nn.Module]] = []
+
+    def note_output(module: Any, _: Any, output: torch.Tensor) -> None:
+        produced[id(output)] = (module, output)  # kept, so that no later tensor gets its id
+
+    def note_input(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if id(inputs[0]) in produced:
+            pairs.append((produced[id(inputs[0])][0], module))
+
+    convolutions = [module for module in backbone.modules() if type(module) in (nn.Conv2d, Conv2dSame)]
+    hooks = [convolution.register_forward_hook(note_output) for convolution in convolutions]
+    hooks += [m.register_forward_pre_hook(note_input) for m in backbone.modules() if isinstance(m, FROZEN_NORMS)]
+    try:
+        backbone(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    firsts, seconds = ([id(module) for module in column] for column in zip(*pairs, strict=True)) if pairs else ((), ())
+    return [pair for pair in pairs if firsts.count(id(pair[0])) == 1 == seconds.count(id(pair[1]))]
+
+
+def _convolve_and_normalise(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """Of a convolution with a `folded_norm`."""
+    norm = self.folded_norm
+    epsilon = getattr(norm, "eps", 1e-5)  # Transformers' is written into its forward
+    scale = norm.weight * (norm.running_var + epsilon).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    weight = self.weight * scale[:, None, None, None]
+    bias = shift if self.bias is None else shift + self.bias * scale
+    padding = self.padding
+    if isinstance(self, Conv2dSame):
+        x, padding = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation)), (0, 0)
+    return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+def _activate(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """Of a folded norm: what timm's norms with an activation do besides."""
+    return self.act(self.drop(x)) if isinstance(self, FrozenBatchNormAct2d) else x
