@@ -17,7 +17,7 @@ __all__ = ["Problem", "check_coco", "check_splits"]
 def check_coco(
     coco: dict[str, Any],
     annotations_file: Path,
-    images_dir: Path,
+    images_dir: Path | None,
     *,
     decode: bool = True,
     progress: Progress = iter,
@@ -27,7 +27,7 @@ def check_coco(
     Args:
         coco: as `read_coco` returns it.
         annotations_file: where it came from, for the messages.
-        images_dir: the folder that `file_name` is relative to.
+        images_dir: the folder that `file_name` is relative to; None where the images are no files.
         decode: read every image to its end, which finds truncated ones; else no more than its header.
         progress: wraps the list of images, one item each, such as `tqdm`.
 
@@ -50,7 +50,7 @@ def check_coco(
         *_check_empty(entries, file),
         *_check_duplicates(entries, file),
         *_check_references(entries, file),
-        *check_images(entries.images, file, images_dir, progress, decode),
+        *(check_images(entries.images, file, images_dir, progress, decode) if images_dir is not None else ()),
         *check_boxes(entries.annotations, sizes, file),
         *check_areas(entries.annotations, file),
     ]
@@ -131,9 +131,9 @@ def _check_references(entries: Entries, file: str) -> list[Problem]:
 
 def check_splits(
     train: dict[str, Any],
-    train_dir: Path,
+    train_dir: Path | None,
     val: dict[str, Any],
-    val_dir: Path,
+    val_dir: Path | None,
     *,
     val_file: Path | str = "validation annotations",
 ) -> list[Problem]:
@@ -141,9 +141,9 @@ def check_splits(
 
     Args:
         train: the training split as `read_coco` returns it, its images under `train_dir`.
-        train_dir: the training images.
+        train_dir: the training images; None where they are no files.
         val: the validation split, its images under `val_dir`.
-        val_dir: the validation images.
+        val_dir: the validation images; None where they are no files.
         val_file: where `val` came from, for the messages.
 
     Returns:
@@ -153,10 +153,9 @@ def check_splits(
         return []  # check_coco's to report
     file = str(val_file)
     train_entries, val_entries = read_entries(train, "training annotations"), read_entries(val, file)
-    problems = [
-        *_check_same_photos(train_entries.images, train_dir, val_entries.images, val_dir, file),
-        *_check_categories(train_entries.categories, val_entries.categories, file),
-    ]
+    problems = _check_categories(train_entries.categories, val_entries.categories, file)
+    if train_dir is not None and val_dir is not None:
+        problems = _check_same_photos(train_entries.images, train_dir, val_entries.images, val_dir, file) + problems
     return sorted(problems, key=lambda problem: problem.severity)
 
 

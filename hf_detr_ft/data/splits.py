@@ -1,17 +1,15 @@
 """Both splits of a recipe: read, checked, and as data sets."""
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
 from hf_detr_ft.data.check import check_coco, check_splits
-from hf_detr_ft.data.coco import LabelMap, read_coco, with_polygon_areas
-from hf_detr_ft.data.dataset import limit_coco, load_split
+from hf_detr_ft.data.coco import LabelMap, with_polygon_areas
+from hf_detr_ft.data.dataset import limit_coco
 from hf_detr_ft.data.entries import Problem
+from hf_detr_ft.data.source import Source, load_source
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.recipe import DataConfig
 
@@ -30,7 +28,7 @@ class Splits:
         truth: the validation split's COCO dict, with areas that agree with its polygons.
         label_map: of the training split's categories.
         problems: what the checks found; no errors among them.
-        fingerprints: SHA-256 of each annotation file, for the record.
+        fingerprints: SHA-256 of each split's annotations, for the record.
     """
 
     train: Dataset
@@ -41,37 +39,36 @@ class Splits:
     fingerprints: dict[str, str]
 
 
+def check_split(
+    config: DataConfig, split: str, *, decode: bool, progress: Progress = iter
+) -> tuple[Source, list[Problem]]:
+    """Reads or draws the split "train" or "val" and finds all that is wrong with it; see `check_data`."""
+    source = load_source(config, split)
+    return source, check_coco(source.coco, source.annotations, source.images_dir, progress=progress, decode=decode)
+
+
 def check_data(
     config: DataConfig, *, decode: bool, progress: Progress = iter
-) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
-    """Reads both splits and finds all that is wrong with them.
+) -> tuple[dict[str, Source], list[Problem]]:
+    """Reads or draws both splits and finds all that is wrong with them.
 
     Args:
         config: the recipe's `data` section.
         decode: read every image to its last pixel; else its header alone, which finds all but truncated files.
-        progress: wraps the images of a split.
+        progress: wraps the images of a split, where they are files.
 
     Returns:
-        The COCO dicts, as read, under "train" and "val"; and the problems, errors first.
+        The splits under "train" and "val"; and the problems, errors first.
 
     Raises:
-        DataError: a file is not there or is no COCO JSON.
+        RecipeError: synthetic photos are described wrongly.
+        DataError: a file is not there or is no COCO JSON, or photos cannot be drawn.
     """
-    cocos: dict[str, dict[str, Any]] = {}
-    problems: list[Problem] = []
-    for split in ("train", "val"):
-        annotations = config.path(f"{split}_annotations")
-        cocos[split] = read_coco(annotations)
-        images = config.path(f"{split}_images")
-        problems += check_coco(cocos[split], annotations, images, progress=progress, decode=decode)
-    problems += check_splits(
-        cocos["train"],
-        config.path("train_images"),
-        cocos["val"],
-        config.path("val_images"),
-        val_file=config.path("val_annotations"),
-    )
-    return cocos, sorted(dict.fromkeys(problems), key=lambda problem: problem.severity)
+    train, problems = check_split(config, "train", decode=decode, progress=progress)
+    val, more = check_split(config, "val", decode=decode, progress=progress)
+    both = check_splits(train.coco, train.images_dir, val.coco, val.images_dir, val_file=val.annotations)
+    problems = sorted(dict.fromkeys([*problems, *more, *both]), key=lambda problem: problem.severity)
+    return {"train": train, "val": val}, problems
 
 
 def list_problems(problems: list[Problem], shown: int = SHOWN) -> str:
@@ -99,30 +96,22 @@ def load_splits(config: DataConfig, progress: Progress = iter) -> Splits:
     return build_splits(config, *check_data(config, decode=False, progress=progress))
 
 
-def build_splits(config: DataConfig, cocos: dict[str, dict[str, Any]], problems: list[Problem]) -> Splits:
+def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[Problem]) -> Splits:
     """Both splits, from what `check_data` returned.
 
     Raises:
         DataError: lists every error that the checks found.
     """
     require_no_errors(problems)
-    label_map = LabelMap.from_coco(cocos["train"])
-    train, _ = with_polygon_areas(limit_coco(cocos["train"], config.train_limit))
-    truth, _ = with_polygon_areas(limit_coco(cocos["val"], config.val_limit))
+    train, val = sources["train"], sources["val"]
+    label_map = LabelMap.from_coco(train.coco)
+    used, _ = with_polygon_areas(limit_coco(train.coco, config.train_limit))
+    truth, _ = with_polygon_areas(limit_coco(val.coco, config.val_limit))
     return Splits(
-        train=load_split(train, config.path("train_images"), label_map),
-        val=load_split(truth, config.path("val_images"), label_map),
+        train=train.load(used, label_map),
+        val=val.load(truth, label_map),
         truth=truth,
         label_map=label_map,
         problems=problems,
-        fingerprints={
-            getattr(config, name): file_fingerprint(config.path(name))
-            for name in ("train_annotations", "val_annotations")
-        },
+        fingerprints=train.fingerprint | val.fingerprint,
     )
-
-
-def file_fingerprint(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,7 +20,7 @@ from hf_detr_ft.errors import RecipeError
 CLASSES = tuple(SHAPES)
 SHORT_SIDE = (240, 320)
 """Of the photos, in pixels: least and largest."""
-EXTENTS = (0.04, 0.6)
+EXTENTS = (0.08, 0.75)
 """Geometric mean of an object's width and height, relative to the short side: least and largest, log-uniform."""
 ASPECTS = ((1, 1), (3, 4), (2, 3), (9, 16), (4, 3), (4, 3), (3, 2), (3, 2), (16, 9))
 """Width and height of portraits, landscapes and squares."""
@@ -57,15 +57,20 @@ class SyntheticImage:
     """From back to front."""
 
 
+def classes_fault(names: Sequence[str] | None) -> str | None:
+    """What was expected and what was found where the names, all classes where None, are no classes."""
+    unknown = [name for name in names or () if name not in SHAPES]
+    if names is None or (names and not unknown):
+        return None
+    return f"expected some of {', '.join(CLASSES)}; found {', '.join(map(repr, unknown)) or 'none'}"
+
+
 def select_classes(names: Sequence[str] | None) -> tuple[str, ...]:
     """The named classes in the order of `CLASSES`, all where none are given. Raises RecipeError for unknown names."""
-    if names is None:
-        return CLASSES
-    unknown = [name for name in names if name not in SHAPES]
-    if unknown or not names:
-        found = ", ".join(map(repr, unknown)) or "none"
-        raise RecipeError(f"synthetic classes: expected some of {', '.join(CLASSES)}; found {found}")
-    return tuple(name for name in CLASSES if name in names)
+    fault = classes_fault(names)
+    if fault is not None:
+        raise RecipeError(f"synthetic classes: {fault}")
+    return tuple(name for name in CLASSES if names is None or name in names)
 
 
 def render(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hf_detr_ft.data.synthetic_canvas import Array, Canvas, Draw
 
-MIN_VISIBLE_SHARE = 0.2
+MIN_VISIBLE_SHARE = 0.25
 MIN_VISIBLE_PIXELS = 20
 """A thing that would leave less of any object to be seen is not placed: nothing is shown without its annotation."""
 TRIES = 10

@@ -84,9 +84,10 @@ class DetrTransform:
             old = boxes[augmented.kept]
             pixels, boxes, labels = augmented.image, augmented.boxes_xywh_px, labels[augmented.kept]
             areas = areas[augmented.kept] * boxes[:, 2:].prod(axis=1) / old[:, 2:].prod(axis=1)
-            size["shortest_edge"] = augmented.shortest_edge
+            if "shortest_edge" in size:
+                size["shortest_edge"] = augmented.shortest_edge
         height, width = pixels.shape[:2]
-        if round(size["longest_edge"] * min(height, width) / max(height, width)) < 1:
+        if "longest_edge" in size and round(size["longest_edge"] * min(height, width) / max(height, width)) < 1:
             raise DataError(
                 f"{image['path']}: {width} x {height} pixels, resized to a long side of {size['longest_edge']}, would "
                 "have nothing left of the short side; expected an image of a usual shape. Cut it up, or leave it out."

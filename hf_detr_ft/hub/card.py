@@ -205,12 +205,13 @@ def _training(
         text += f"Training took {metrics['seconds'] / 60:.1f} minutes{device}. "
     text += f"Versions: {listed}."
     if recipe:
+        drawn = (recipe.get("data") or {}).get("synthetic_images") is not None
         local = (recipe.get("model") or {}).get("checkpoint") and not base_model
+        flags = ("" if drawn else " --data.root FOLDER") + (" --model.checkpoint FOLDER" if local else "")
+        where = "; local folders are\nreduced to their names, so say where things lie" if flags else ""
         text += (
-            "\n\n## Reproduce\n\n`recipe.yaml` in this repository is the resolved recipe of the run; local folders are"
-            "\nreduced to their names, so say where things lie:\n\n"
-            "```bash\nhf-detr-ft train recipe.yaml --data.root FOLDER"
-            f"{' --model.checkpoint FOLDER' if local else ''}\n```"
+            f"\n\n## Reproduce\n\n`recipe.yaml` in this repository is the resolved recipe of the run{where}:\n\n"
+            f"```bash\nhf-detr-ft train recipe.yaml{flags}\n```"
         )
     return text
 

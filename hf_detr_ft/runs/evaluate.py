@@ -10,10 +10,9 @@ from transformers import DetrConfig
 
 from hf_detr_ft.atomic import write_json
 from hf_detr_ft.callbacks import print_progress_lines
-from hf_detr_ft.data.check import check_coco
-from hf_detr_ft.data.coco import LabelMap, read_coco, with_polygon_areas
-from hf_detr_ft.data.dataset import limit_coco, load_split
-from hf_detr_ft.data.splits import require_no_errors
+from hf_detr_ft.data.coco import LabelMap, with_polygon_areas
+from hf_detr_ft.data.dataset import limit_coco
+from hf_detr_ft.data.splits import check_split, require_no_errors
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.evaluation.inference import load_detector
@@ -44,10 +43,9 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
     loaded = load_recipe(recipe or (own if own.is_file() else None), flags)
     args, data = loaded.training, loaded.data
     model, processor = load_detector(source)
-    annotations, images = data.path("val_annotations"), data.path("val_images")
-    coco = read_coco(annotations)
-    require_no_errors(check_coco(coco, annotations, images, decode=False, progress=show_progress))
-    truth, _ = with_polygon_areas(limit_coco(coco, data.val_limit))
+    split, problems = check_split(data, "val", decode=False, progress=show_progress)
+    require_no_errors(problems)
+    truth, _ = with_polygon_areas(limit_coco(split.coco, data.val_limit))
     label_map = match_classes(model.config, truth, source)
     args.push_to_hub, args.report_to = False, []
     with TemporaryDirectory() as folder:
@@ -56,7 +54,7 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
             as_trainable(model),
             args,
             train_dataset=None,
-            eval_dataset=transformed(load_split(truth, images, label_map), DetrTransform(processor)),
+            eval_dataset=transformed(split.load(truth, label_map), DetrTransform(processor)),
             truth=truth,
             label_map=label_map,
             processor=processor,

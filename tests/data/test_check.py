@@ -13,7 +13,7 @@ from PIL import Image
 from hf_detr_ft.data.check import Problem, check_coco, check_splits
 from hf_detr_ft.data.coco import LabelMap, read_coco, with_polygon_areas
 from hf_detr_ft.errors import DataError
-from tests.synthetic import CATEGORIES, draw_split
+from tests.synthetic import CATEGORIES, CLASSES, draw_split
 
 SIZES = ((96, 128), (128, 96), (64, 64), (96, 128))
 """(height, width) of 00.jpg … 03.jpg; the last one without objects."""
@@ -21,12 +21,17 @@ SIZES = ((96, 128), (128, 96), (64, 64), (96, 128))
 
 @pytest.fixture
 def split(tmp_path: Path) -> tuple[dict, Path]:
-    """A split without a problem, every class in it: 2 + 2 + 2 boxes that touch no border, and an empty image."""
+    """A split without a problem, every class in it: 2 + 2 + 2 objects, and an empty image.
+
+    Whatever they show, the boxes are given ones that touch no border, without outlines, so that messages can be
+    compared number by number.
+    """
     images = tmp_path / "train2017"
     coco = draw_split(images, SIZES, seed=0, objects=(2, 2, 2, 0))
     for number, annotation in enumerate(coco["annotations"]):
         annotation["category_id"] = CATEGORIES[number % 2]["id"]
         annotation.update(bbox=[10 + number, 12, 30, 40], area=1200)
+        del annotation["segmentation"]
     for number, image in enumerate(coco["images"]):
         (images / image["file_name"]).rename(images / f"{number:02d}.jpg")
         image["file_name"] = f"{number:02d}.jpg"
@@ -218,13 +223,13 @@ CORPUS: dict[str, tuple[Callable[[dict, Path], None], str, str, list[str]]] = {
     "duplicate-category-id": (
         add("categories", {"id": 7, "name": "ring"}),
         "error duplicate-category-id",
-        "category id 7 ('box')",
+        f"category id 7 ({CLASSES[1]!r})",
         ["found 2", "'ring'", "number them anew"],
     ),
     "duplicate-category-name": (
-        set_("categories", 1, name="disc"),
+        set_("categories", 1, name=CLASSES[0]),
         "warning duplicate-category-name",
-        "category id 3 ('disc')",
+        f"category id 3 ({CLASSES[0]!r})",
         ["found 2", "category id 7", "merge or rename"],
     ),
     "duplicate-file-name": (
@@ -588,18 +593,18 @@ def test_photos_that_are_not_there_are_left_to_check_coco(split: tuple[dict, Pat
 def test_categories_that_differ(split: tuple[dict, Path], tmp_path: Path) -> None:
     coco, images = split
     val = draw_split(tmp_path / "val2017", SIZES[:1], seed=4)
-    val["categories"] = [{"id": 3, "name": "ring"}, {"id": 8, "name": "box"}, {"id": 9, "name": "star"}]
+    val["categories"] = [{"id": 3, "name": "ring"}, {"id": 8, "name": CLASSES[1]}, {"id": 9, "name": "star"}]
     problems = check_splits(coco, images, val, tmp_path / "val2017")
     found = [(problem.severity, problem.kind, problem.entry) for problem in problems]
     assert found == [
         ("error", "category-renamed", "category id 3 ('ring')"),
-        ("error", "category-not-in-training", "category id 8 ('box')"),
+        ("error", "category-not-in-training", f"category id 8 ({CLASSES[1]!r})"),
         ("error", "category-not-in-training", "category id 9 ('star')"),
-        ("warning", "category-not-in-validation", "category id 7 ('box')"),
+        ("warning", "category-not-in-validation", f"category id 7 ({CLASSES[1]!r})"),
     ]
-    assert "expected the name 'disc' as in training, found 'ring'" in problems[0].message
-    assert "(3, 7), found id 8; training's 'box' has id 7" in problems[1].message
-    val["categories"] = [{"id": 3}, {"id": 7, "name": "box"}]
+    assert f"expected the name {CLASSES[0]!r} as in training, found 'ring'" in problems[0].message
+    assert f"(3, 7), found id 8; training's {CLASSES[1]!r} has id 7" in problems[1].message
+    val["categories"] = [{"id": 3}, {"id": 7, "name": CLASSES[1]}]
     assert check_splits(coco, images, val, tmp_path / "val2017") == []
 
 

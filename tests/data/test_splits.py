@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from hf_detr_ft.data.entries import Problem
-from hf_detr_ft.data.splits import check_data, file_fingerprint, list_problems, load_splits
+from hf_detr_ft.data.splits import check_data, list_problems, load_splits
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.recipe import DataConfig
-from tests.synthetic import write_coco_folder
+from tests.synthetic import CLASSES, write_coco_folder
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_both_splits_of_a_recipe(root: Path) -> None:
     splits = load_splits(DataConfig(root=str(root)))
     assert [len(splits.train), len(splits.val)] == [4, 2]
     assert splits.label_map.category_ids == (3, 7)
-    assert splits.label_map.names == ("disc", "box")
+    assert splits.label_map.names == CLASSES
     assert splits.train[0]["image"]["path"] == str(root / "train2017" / "01_000.jpg")
     assert splits.val[1]["image"]["path"] == str(root / "val2017" / "02_001.jpg")
     assert splits.truth == json.loads((root / "annotations" / "custom_val.json").read_text())
@@ -68,7 +68,7 @@ def test_labels_are_those_of_training_in_both_splits(root: Path) -> None:
 
     change(root, "train", edit)
     splits = load_splits(DataConfig(root=str(root)))
-    assert splits.label_map.names == ("new", "disc", "box")
+    assert splits.label_map.names == ("new", *CLASSES)
     labels = [label for row in splits.val["objects"] for label in row["label"]]
     assert labels == [{3: 1, 7: 2}[annotation["category_id"]] for annotation in splits.truth["annotations"]]
     assert "category-not-in-validation" in [problem.kind for problem in splits.problems]
@@ -124,10 +124,10 @@ def test_truncated_images_are_found_where_they_are_decoded(root: Path) -> None:
     config = DataConfig(root=str(root))
     _, quick = check_data(config, decode=False)
     assert [problem for problem in quick if problem.severity == "error"] == []
-    cocos, problems = check_data(config, decode=True)
+    sources, problems = check_data(config, decode=True)
     assert [problem.kind for problem in problems if problem.severity == "error"] == ["unreadable-image"]
     assert problems[0].file == str(path)
-    assert {split: len(coco["images"]) for split, coco in cocos.items()} == {"train": 4, "val": 2}
+    assert {split: len(source.coco["images"]) for split, source in sources.items()} == {"train": 4, "val": 2}
 
 
 def test_errors_come_first_and_none_twice(root: Path) -> None:
@@ -169,8 +169,3 @@ def test_a_long_list_is_cut_short_by_kind() -> None:
     assert lines[21:] == [f"warning [b] f: entry {n}: m; r" for n in range(3)]
     assert list_problems(problems, shown=1).splitlines()[1] == "error [a] … and 22 more of this kind"
     assert list_problems([]) == ""
-
-
-def test_a_fingerprint_is_sha256(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    assert file_fingerprint(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()

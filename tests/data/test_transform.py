@@ -14,7 +14,8 @@ from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import load_split
 from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.errors import DataError
-from hf_detr_ft.recipe import AugmentConfig
+from hf_detr_ft.model.build import build_processor
+from hf_detr_ft.recipe import AugmentConfig, ModelConfig
 from tests.synthetic import draw_split, tiny_processor
 
 COLUMNS = ["image", "image_id", "objects"]
@@ -173,6 +174,19 @@ def equal(one: dict, other: dict) -> bool:
 def first_sample(transform: DetrTransform, rows: dict) -> dict:
     samples = transform(rows)
     return {key: samples[key][0] for key in samples}
+
+
+def test_a_square_takes_images_of_any_shape_with_their_boxes(tmp_path: Path) -> None:
+    processor = build_processor(ModelConfig(square_edge=64))
+    rows = together(
+        row(photo(tmp_path / "a.png", 100, 200), [BRIGHT]), row(photo(tmp_path / "b.png", 90, 60), [BRIGHT])
+    )
+    for transform in (DetrTransform(processor), DetrTransform(processor, augmentation())):
+        samples = transform(rows)
+        assert [tuple(pixels.shape) for pixels in samples["pixel_values"]] == [(3, 64, 64)] * 2
+        expected = torch.tensor([[[0.1, 0.4, 0.1, 0.4]], [[20 / 60, 40 / 90, 20 / 60, 40 / 90]]])
+        torch.testing.assert_close(torch.stack([target["boxes"] for target in samples["labels"]]), expected)
+        assert [target["orig_size"].tolist() for target in samples["labels"]] == [[100, 200], [90, 60]]
 
 
 def test_draws_depend_on_seed_epoch_and_image_alone(tmp_path: Path) -> None:

@@ -13,13 +13,12 @@ from accelerate import PartialState
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from hf_detr_ft.data.coco import LabelMap
-from hf_detr_ft.data.dataset import load_split
+from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.model.detector import as_trainable
-from hf_detr_ft.recipe import DetrTrainingArguments
+from hf_detr_ft.recipe import DataConfig, DetrTrainingArguments
 from hf_detr_ft.trainer import DetrTrainer
-from tests.synthetic import draw_split, tiny_detr, tiny_processor
+from tests.synthetic import tiny_detr, tiny_processor, write_coco_folder
 
 
 class KeepGradients(TrainerCallback):
@@ -38,17 +37,15 @@ class KeepGradients(TrainerCallback):
         }
 
 
-def build(folder: Path, batch: int, accumulation: int, images: int = 4, eval_images: int = 7) -> DetrTrainer:
+def build(folder: Path, batch: int, accumulation: int) -> DetrTrainer:
     """A trainer on images of one size with 1, 4, 0 and 2 objects, so that every process has another number of them."""
-    with PartialState().main_process_first():
-        train = draw_split(folder / "train", [(96, 128)] * images, seed=1, objects=[1, 4, 0, 2][:images])
-        sizes = [(96, 128), (128, 96), (96, 96), (64, 160), (96, 128), (128, 96), (96, 112)][:eval_images]
-        val = draw_split(folder / "val", sizes, seed=2)
-    label_map, processor = LabelMap.from_coco(train), tiny_processor()
-    datasets = [
-        transformed(load_split(coco, folder / name, label_map), DetrTransform(processor))
-        for coco, name in ((train, "train"), (val, "val"))
-    ]
+    state = PartialState()
+    if state.is_main_process:
+        sizes = [(96, 128), (128, 96), (96, 96), (64, 160), (96, 128), (128, 96), (96, 112)]
+        write_coco_folder(folder, [(96, 128)] * 4, sizes, train_objects=[1, 4, 0, 2])
+    state.wait_for_everyone()
+    splits, processor = load_splits(DataConfig(root=str(folder))), tiny_processor()
+    train, val = (transformed(rows, DetrTransform(processor)) for rows in (splits.train, splits.val))
     arguments = DetrTrainingArguments(
         output_dir=str(folder / "out"),
         per_device_train_batch_size=batch,
@@ -66,10 +63,10 @@ def build(folder: Path, batch: int, accumulation: int, images: int = 4, eval_ima
     trainer = DetrTrainer(
         as_trainable(tiny_detr(dropout=0.0)),
         arguments,
-        train_dataset=datasets[0],
-        eval_dataset=datasets[1],
-        truth=val,
-        label_map=label_map,
+        train_dataset=train,
+        eval_dataset=val,
+        truth=splits.truth,
+        label_map=splits.label_map,
         processor=processor,
     )
     return trainer

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from hf_detr_ft.data import synthetic_photos
 from hf_detr_ft.data.check import check_coco, check_splits
 from hf_detr_ft.data.coco import read_coco
 from hf_detr_ft.data.synthetic import VALIDATION_START, render
 from hf_detr_ft.errors import DataError, RecipeError
-from hf_detr_ft.runs import get_synthetic as module
 from hf_detr_ft.runs.get_synthetic import get_synthetic
 
 CLASSES = ["star", "balloon", "cone"]
@@ -90,7 +90,7 @@ def test_nothing_is_left_when_it_is_interrupted(tmp_path: Path, monkeypatch: pyt
             raise KeyboardInterrupt
         return render(index, **options)
 
-    monkeypatch.setattr(module, "render", interrupted)
+    monkeypatch.setattr(synthetic_photos, "render", interrupted)
     with pytest.raises(KeyboardInterrupt):
         get_synthetic(tmp_path / "data", 4, 1, short_side=SIDE, workers=1)
     assert not list(tmp_path.iterdir())
@@ -101,6 +101,7 @@ def test_all_wrong_arguments_are_named_at_once(tmp_path: Path):
         get_synthetic(tmp_path / "data", 0, -1, seed=-3, short_side=(300, 200), workers=0)
     text = str(caught.value)
     assert all(name in text for name in ("images: ", "val_images: ", "seed: ", "short_side: ", "workers: "))
+    assert "short_side: expected least and largest, 32 pixels or more, found 300 200" in text
     with pytest.raises(RecipeError, match="expected some of balloon, .*found 'dog'"):
         get_synthetic(tmp_path / "data", classes=["dog"])
     with pytest.raises(RecipeError, match="at most 1000000000"):

@@ -1,0 +1,95 @@
+"""Synthetic photos as a `datasets.Dataset`, drawn once and kept in the cache of `datasets`.
+
+`datasets` locks the cache, so that one of several processes draws and the others wait for it; it gives photos their
+name only when all of them are there; and it maps them into memory, which all processes share.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Features, Image, NamedSplit, Value, concatenate_datasets
+from datasets.exceptions import DatasetGenerationError
+
+from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.dataset import load_split
+from hf_detr_ft.data.synthetic_photos import Series, build_coco, count_cores, draw_photos
+from hf_detr_ft.errors import DataError, InputError
+
+DRAWN = Features({"image": Image(decode=False), "entries": Value("string")})
+"""JPEG under "bytes" and file name under "path"; COCO's entries of image and objects as JSON."""
+ALONE = 64
+"""Fewer photos than these are drawn sooner than other processes start."""
+SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("synthetic*.py"))))
+"""Of the modules that draw, as they were when they were imported: no version number that a change could forget."""
+
+
+def draw_split(name: str, indices: range, series: Series) -> tuple[dict[str, Any], Dataset]:
+    """The COCO dict of a split, and its photos with the columns of `DRAWN`, from the cache where they are in it.
+
+    Args:
+        name: of the split, for the progress bar.
+        indices: of the photos.
+        series: what they have in common.
+
+    Raises:
+        DataError: the cache cannot be written or read, or a process that draws was killed.
+    """
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hf_detr_ft"
+    try:
+        photos = Dataset.from_generator(
+            _rows,
+            DRAWN,
+            cache_dir=str(folder),
+            gen_kwargs={"indices": indices, "series": series},
+            split=NamedSplit(name),
+            fingerprint=cache_key(indices, series),
+        )
+    except (OSError, DatasetGenerationError, pa.ArrowInvalid) as error:
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
+        if isinstance(cause, InputError):
+            raise cause from None
+        if not isinstance(cause, OSError | pa.ArrowInvalid):
+            raise
+        reason = getattr(cause, "strerror", None) or cause
+        raise DataError(
+            f"{folder}: expected a folder to keep the drawn photos in, cannot write or read them there: {reason}. "
+            "Remove it if it is damaged, or name another place in the environment variable HF_DATASETS_CACHE."
+        ) from error
+    return build_coco(map(json.loads, photos["entries"][:]), series.classes), photos
+
+
+def _rows(indices: range, series: Series) -> Iterator[dict[str, Any]]:
+    """Rows of `DRAWN`."""
+    with draw_photos(indices, series, 1 if len(indices) < ALONE else count_cores()) as photos:
+        for jpeg, image, annotations in photos:
+            yield {"image": {"path": image["file_name"], "bytes": jpeg}, "entries": json.dumps([image, annotations])}
+
+
+def cache_key(indices: range, series: Series) -> str:
+    """Another one wherever another byte may be drawn."""
+    made_by = [SOURCES.hexdigest(), np.__version__, cv2.__version__]
+    made_of = [indices.start, len(indices), series.seed, series.classes, series.short_side]
+    return hashlib.sha256(json.dumps(made_by + made_of).encode()).hexdigest()[:32]
+
+
+def load_drawn(coco: dict[str, Any], label_map: LabelMap, *, images: list[dict[str, Any]], photos: Dataset) -> Dataset:
+    """Rows as those of `load_split`, with the photos' bytes.
+
+    Args:
+        coco: of the split, or of a part of its images.
+        label_map: from category ids to labels.
+        images: COCO's entries of all images of the split.
+        photos: of the split, one for each of `images`.
+    """
+    # With all images, and selected from afterwards: `datasets` joins columns of selected rows by copying the photos.
+    rows = load_split({**coco, "images": images}, Path(), label_map).remove_columns("image")
+    joined = concatenate_datasets([photos.select_columns("image"), rows], axis=1)
+    places = {image["id"]: place for place, image in enumerate(images)}
+    return joined.select([places[image["id"]] for image in coco["images"]])
