@@ -37,6 +37,18 @@ class DataConfig:
     """Use only the first so many training images that have objects; all where not set (the original: all)."""
     val_limit: int | None = None
     """Use only the first so many validation images that have objects; all where not set (the original: all)."""
+    synthetic_images: int | None = None
+    """Draw so many training photos instead of reading any: those of `hf-detr-ft get synthetic`, without files of your
+    own. They are drawn once and kept in the cache of `datasets` (HF_DATASETS_CACHE)."""
+    synthetic_val_images: int = 200
+    """Draw so many validation photos, none of them in training. As all fields below, without meaning where
+    synthetic_images is not set."""
+    synthetic_classes: list[str] | None = None
+    """Classes to draw and annotate, such as [balloon, star]; all of the generator's where not set."""
+    synthetic_seed: int = 0
+    """Of the drawn photos: another set of them for each seed."""
+    synthetic_short_side: tuple[int, int] = (240, 320)
+    """Least and largest short side of the drawn photos in pixels, such as [64, 96]."""
 
     def path(self, name: str) -> Path:
         """Where `train_annotations`, `train_images`, `val_annotations` or `val_images` lies."""
@@ -70,15 +82,25 @@ class ModelConfig:
     """The network: a DETR checkpoint to fine-tune, or a new DETR on a timm backbone."""
 
     checkpoint: str | None = "facebook/detr-resnet-50"
-    """Hub id or folder of a `DetrForObjectDetection`; null to start from `backbone`."""
+    """Hub id, folder or `package:NAME/PATH` of a `DetrForObjectDetection`; null to start from `backbone`. The tiny DETR
+    that comes with this package is `package:hf_detr_ft/tiny_detr`."""
     revision: str | None = None
     """Branch, tag or commit of the checkpoint on the Hub; its default branch where not set."""
     shortest_edge: int = 800
     """Pixels of an image's short side after resizing (the original: 800)."""
     longest_edge: int = 1333
     """Most pixels of an image's long side after resizing (the original: 1333)."""
+    square_edge: int | None = None
+    """Resize every image to a square of so many pixels a side instead, whatever its shape. A small model learns places
+    sooner on a map of one shape, and nothing is padded (the original keeps the shape)."""
     auxiliary_losses: bool = True
     """Compute the loss behind every decoder layer, not only the last (the original: yes)."""
+    encoder_loss: float = 0.0
+    """Weight of a loss that also asks the encoder's places for objects. A new DETR learns many times as fast with it; a
+    trained one does not need it (the original has none)."""
+    new_decoder: bool = False
+    """Start the decoder anew, each query reading out the encoder around a point of its own; for a checkpoint whose
+    encoder has been taught by encoder_loss (the original starts at random)."""
     trainable_stages: list[str] | None = None
     """Backbone stages to train, such as [layer3, layer4]; [all]; [] for none; the original's layer2 to layer4
     (everything behind a stride of 4) where not set."""

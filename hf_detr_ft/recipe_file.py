@@ -35,10 +35,13 @@ SECTIONS: dict[str, type] = {
 }
 LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("data.train_limit", "data.val_limit", "evaluation.batch_size"), (1, math.inf)),
+    **dict.fromkeys(("data.synthetic_images", "data.synthetic_val_images"), (1, 10**9)),
+    "data.synthetic_seed": (0, math.inf),
     **dict.fromkeys(("augment.horizontal_flip", "augment.vertical_flip", "augment.random_crop"), (0, 1)),
     **dict.fromkeys(("augment.color_jitter", "augment.min_visibility"), (0, 1)),
     "augment.rotate": (0, 180),
-    **dict.fromkeys(("model.shortest_edge", "model.longest_edge"), (1, math.inf)),
+    **dict.fromkeys(("model.shortest_edge", "model.longest_edge", "model.square_edge"), (1, math.inf)),
+    "model.encoder_loss": (0, math.inf),
     **dict.fromkeys(("training.per_device_train_batch_size", "training.per_device_eval_batch_size"), (1, math.inf)),
     **dict.fromkeys(("training.gradient_accumulation_steps", "training.early_stopping_patience"), (1, math.inf)),
     **dict.fromkeys(("training.learning_rate", "training.backbone_learning_rate"), (0, math.inf)),
@@ -47,6 +50,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("training.seed", "training.data_seed"), (0, 2**32 - 1)),
 }
 """Least and greatest value of fields whose type alone lets too much in."""
+PATHS = ("root", "train_annotations", "train_images", "val_annotations", "val_images")
+"""Fields of `data` that name files, for which drawn photos have no use."""
 MADE_WITH = "made_with"
 """A section that a run writes into its recipe (versions, fingerprints) and that is not read."""
 NOT_SAVED = ("hub_token", "push_to_hub_token", "overwrite", "resume_from_checkpoint")
@@ -92,7 +97,7 @@ def load_recipe(path: Path | None, flags: Sequence[str] = ()) -> Recipe:
     entries = [*(_read_yaml(path, problems) if path is not None else ()), *_read_flags(flags, problems)]
     values, sources = _place(entries, problems)
     typed = _typed(values, sources, problems)
-    problems += _check_limits(typed, sources)
+    problems += _check_limits(typed, sources) + _check_paths(typed["data"], sources)
     if problems:
         raise RecipeError("\n".join(problems))
     training = typed["training"]
@@ -217,6 +222,19 @@ def _check_limits(typed: dict[str, dict], sources: dict) -> list[str]:
     return problems
 
 
+def _check_paths(data: dict, sources: dict) -> list[str]:
+    """A path that is not the default one, beside drawn photos."""
+    if data.get("synthetic_images") is None:
+        return []
+    defaults = DataConfig()
+    return [
+        f"{sources['data', key]}: expected no path beside data.synthetic_images, which draws the photos, found "
+        f"{data[key]!r}; leave it out, or give --data.synthetic_images null to read files"
+        for key in PATHS
+        if ("data", key) in sources and data.get(key, getattr(defaults, key)) != getattr(defaults, key)
+    ]
+
+
 def describe_type(annotation: Any) -> str:
     """A type for people: `a number`, `one of 'detr', 'light', 'none'`, `text or null`."""
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
@@ -228,6 +246,8 @@ def describe_type(annotation: Any) -> str:
         return " or ".join(describe_type(member) for member in sorted(plain, key=lambda m: m is type(None)))
     if origin is list:
         return f"a list of {describe_type(members[0])}"
+    if origin is tuple:
+        return f"a list [{', '.join(map(describe_type, members))}]"
     names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
     return names.get(annotation, "keys and values" if dict in (annotation, origin) else str(annotation))
 
@@ -243,7 +263,8 @@ def save_recipe(recipe: Recipe, path: Path, made_with: dict[str, Any]) -> None:
     resolved = {section: dict(keys) for section, keys in recipe.resolved.items()}
     for key in NOT_SAVED:
         resolved["training"].pop(key, None)
-    resolved["data"]["root"] = _absolute(resolved["data"]["root"] or ".")
+    if resolved["data"]["synthetic_images"] is None:
+        resolved["data"]["root"] = _absolute(resolved["data"]["root"] or ".")
     for key in LOCAL_PATHS:
         value = resolved["model"][key]
         if value is not None and Path(value).expanduser().exists():

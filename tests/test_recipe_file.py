@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hf_detr_ft.data.synthetic import SHORT_SIDE, VALIDATION_START
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.recipe import DetrTrainingArguments, Recipe
+from hf_detr_ft.recipe import DataConfig, DetrTrainingArguments, Recipe
 from hf_detr_ft.recipe_file import LIMITS, NOT_SAVED, SECTIONS, describe_type, load_recipe, print_help, save_recipe
 from hf_detr_ft.recipe_yaml import dump_yaml, parse_yaml
 
@@ -198,6 +199,9 @@ def test_what_says_nothing_changes_nothing(read, text: str):
         ("data: {root: {a: 1}}", [], ["data.root: expected text or null, found {'a': 1}"]),
         ("data: {name: null}", [], ["data.name: expected text, found None"]),
         ("training:\n  learning_rate:\n", [], ["training.learning_rate: expected a number, found None"]),
+        ("data: {synthetic_short_side: 64}", [], ["expected a list [a whole number, a whole number], found 64"]),
+        ("data: {synthetic_short_side: [64]}", [], ["expected a list [a whole number, a whole number], found [64]"]),
+        ("data: {synthetic_classes: star}", [], ["data.synthetic_classes: expected a list of text or null, found"]),
         ("data: {train_limit: 4.5}", [], ["data.train_limit: expected a whole number or null, found 4.5"]),
         ("model: {revision: 12e4567}", [], ["model.revision: expected text or null, found inf; write it in quotes"]),
         ("model: {trainable_stages: layer3}", [], ["expected a list of text or null, found 'layer3'"]),
@@ -227,6 +231,10 @@ def test_refused(refusal, text: str, flags: list[str], words: list[str]):
         ("augment.min_visibility", "-0.1", "a number from 0 to 1"),
         ("augment.rotate", ".nan", "a number from 0 to 180"),
         ("data.train_limit", "0", "1 or more"),
+        ("data.synthetic_images", "0", "a number from 1 to 1000000000"),
+        ("data.synthetic_images", "1000000001", "a number from 1 to 1000000000"),
+        ("data.synthetic_val_images", "0", "a number from 1 to 1000000000"),
+        ("data.synthetic_seed", "-1", "0 or more"),
         ("model.shortest_edge", "-3", "1 or more"),
         ("evaluation.batch_size", "0", "1 or more"),
         ("training.per_device_train_batch_size", "0", "1 or more"),
@@ -236,6 +244,38 @@ def test_refused(refusal, text: str, flags: list[str], words: list[str]):
 )
 def test_numbers_out_of_range_are_refused(refusal, flag: str, given: str, expected: str):
     assert [f"flag --{flag}: expected {expected}, found" in line for line in refusal("", f"--{flag}", given)] == [True]
+
+
+def test_drawn_photos_have_the_generators_size_and_limit():
+    assert DataConfig().synthetic_short_side == SHORT_SIDE
+    assert LIMITS["data.synthetic_images"] == (1, VALIDATION_START)
+
+
+def test_paths_beside_drawn_photos_are_refused(refusal):
+    lines = refusal("data: {synthetic_images: 5, root: photos, val_images: x}", "--data.train_images", "y")
+    places = [line.partition(": expected no path beside data.synthetic_images")[0] for line in lines]
+    assert [re.sub(r".*my\.yaml", "my.yaml", place) for place in places] == [
+        *("my.yaml: data.root", "flag --data.train_images", "my.yaml: data.val_images"),
+    ]
+    assert "found 'photos'; leave it out, or give --data.synthetic_images null" in lines[0]
+
+
+def test_paths_beside_drawn_photos_that_are_switched_off_or_that_say_nothing_are_taken(read):
+    data = read("data: {synthetic_images: 5}", "--data.synthetic_images", "null", "--data.root", "photos").data
+    assert (data.synthetic_images, data.root) == (None, "photos")
+    data = read("data: {synthetic_images: 5, root: null, train_images: train2017}").data
+    assert (data.synthetic_images, data.root) == (5, None)
+
+
+def test_a_saved_recipe_of_drawn_photos_draws_them_again(read, tmp_path: Path):
+    recipe = read("data: {synthetic_images: 5, synthetic_classes: [star], synthetic_short_side: [64, 96]}")
+    assert recipe.data.synthetic_short_side == (64, 96)
+    save_recipe(recipe, tmp_path / "saved.yaml", {})
+    again = load_recipe(tmp_path / "saved.yaml", ANYWHERE)
+    assert again.data == recipe.data
+    assert yaml.safe_load((tmp_path / "saved.yaml").read_text())["data"]["synthetic_short_side"] == [64, 96]
+    flagged = load_recipe(tmp_path / "saved.yaml", [*ANYWHERE, "--data.synthetic_short_side", "[32, 48]"])
+    assert flagged.data.synthetic_short_side == (32, 48)
 
 
 def test_every_limit_belongs_to_a_field_and_lets_its_default_through(read):

@@ -1,6 +1,5 @@
 """From a model on disk and images in memory to boxes in pixels."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.errors import CheckpointError, DataError, first_line
-from hf_detr_ft.model.initial import why_unreadable
+from hf_detr_ft.model.initial import resolve_source, why_unreadable
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Files that Transformers takes weights from; a pickled one is opened with `weights_only`."""
@@ -145,17 +144,18 @@ def load_detector(source: str) -> tuple[DetrForObjectDetection, DetrImageProcess
     """Model (fp32, in evaluation mode, on the CPU) and processor as `pipeline("object-detection", source)` uses them.
 
     Args:
-        source: a run folder, one of its checkpoints, any folder that `save_pretrained` wrote, or a Hub id.
+        source: a run folder, one of its checkpoints, any folder that `save_pretrained` wrote, `package:NAME/PATH` in a
+            Python package, or a Hub id.
 
     Raises:
         CheckpointError: there is no such folder or Hub id, it is not a DETR, or it is not complete.
     """
-    folder = Path(os.path.expanduser(source))
+    given, source = source, resolve_source(source, "model")
+    folder = Path(source)
     if folder.exists():
         _check_folder(folder)
-        source = str(folder)
-    elif source.startswith((".", "/", "~")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
-        raise CheckpointError(f"'{source}': expected a run folder or a Hub id, found no such folder. Check the path.")
+    elif source.startswith((".", "/")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
+        raise CheckpointError(f"'{given}': expected a run folder or a Hub id, found no such folder. Check the path.")
     try:
         settings, _ = DetrConfig.get_config_dict(source)
     except Exception as error:  # OS, JSON and Hub errors alike

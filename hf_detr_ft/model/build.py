@@ -13,7 +13,15 @@ from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.errors import CheckpointError, RecipeError, first_line
 from hf_detr_ft.model.detector import DetrForObjectDetection
-from hf_detr_ft.model.initial import initialise_like_original, load_backbone_weights, why_unreadable
+from hf_detr_ft.model.frozen_bn import fold_frozen_norms, skip_unused_stages
+from hf_detr_ft.model.initial import (
+    initialise_like_original,
+    load_backbone_weights,
+    read_out_encoder,
+    resolve_source,
+    scale_projection,
+    why_unreadable,
+)
 from hf_detr_ft.recipe import ModelConfig, nearest
 
 logger = logging.getLogger(__name__)
@@ -22,14 +30,11 @@ CLASS_HEAD = "class_labels_classifier."
 """The tensors that are made new for the data's labels; every other one has to be loaded."""
 
 
-def build_processor(shortest_edge: int, longest_edge: int) -> DetrImageProcessor:
-    """The processor of training, evaluation and the published model.
-
-    Args:
-        shortest_edge: pixels of the short side after resizing; the original's 800.
-        longest_edge: most pixels of the long side; the original's 1333.
-    """
-    return DetrImageProcessor(size={"shortest_edge": shortest_edge, "longest_edge": longest_edge})
+def build_processor(config: ModelConfig) -> DetrImageProcessor:
+    """The processor of training, evaluation and the published model, with the sizes of a recipe's `model` section."""
+    if config.square_edge is not None:
+        return DetrImageProcessor(size={"height": config.square_edge, "width": config.square_edge})
+    return DetrImageProcessor(size={"shortest_edge": config.shortest_edge, "longest_edge": config.longest_edge})
 
 
 def build_model(config: ModelConfig, names: Sequence[str], category_ids: Sequence[int]) -> DetrForObjectDetection:
@@ -60,7 +65,12 @@ def build_model(config: ModelConfig, names: Sequence[str], category_ids: Sequenc
         model = load_checkpoint(config.checkpoint, config.revision, {**overrides, **label_settings})
     else:
         model = _from_backbone(config, {**overrides, **label_settings})
+    if config.new_decoder:
+        read_out_encoder(model)
     model.auxiliary_losses = config.auxiliary_losses
+    model.encoder_loss = config.encoder_loss
+    fold_frozen_norms(model.model.backbone.model)
+    skip_unused_stages(model.model.backbone.model)
     return model
 
 
@@ -84,7 +94,7 @@ def load_checkpoint(source: str, revision: str | None, settings: dict[str, Any])
     """A `DetrForObjectDetection` checkpoint with a class head for other labels.
 
     Args:
-        source: a folder or a Hub id, in the Hub's legacy or its current layout.
+        source: a folder, `package:NAME/PATH` in a Python package, or a Hub id, in the Hub's legacy or current layout.
         revision: branch, tag or commit on the Hub.
         settings: fields of the config to change, `id2label` among them.
 
@@ -94,8 +104,7 @@ def load_checkpoint(source: str, revision: str | None, settings: dict[str, Any])
     Raises:
         CheckpointError: see `build_model`.
     """
-    if Path(source).expanduser().exists():
-        source = str(Path(source).expanduser())
+    source = resolve_source(source, "model.checkpoint")
     config = _read_config(source, revision)
     same_classes = list((config.id2label or {}).values()) == list(settings["id2label"].values())
     if config.auxiliary_loss:
@@ -249,6 +258,7 @@ def _from_backbone(config: ModelConfig, settings: dict[str, Any]) -> DetrForObje
         logger.warning("model.backbone_weights is not set: the backbone '%s' starts from random weights.", backbone)
     else:
         load_backbone_weights(model, config.backbone_weights)
+        scale_projection(model)
     return model
 
 

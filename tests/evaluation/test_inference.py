@@ -22,8 +22,8 @@ from hf_detr_ft.evaluation.inference import (
     prepare,
 )
 from tests.hub_server import HubServer, point_client_at
-from tests.lively import lively_detr, patches, write_lively_run
-from tests.synthetic import tiny_processor
+from tests.lively import lively_detr, write_lively_run
+from tests.synthetic import CLASSES, draw_photo, tiny_processor
 
 SHAPES = ((90, 150), (150, 90), (90, 150), (64, 64), (40, 200), (1, 1), (200, 333))
 
@@ -91,7 +91,7 @@ def test_post_process_computes_in_fp32():
 
 def test_detections_do_not_depend_on_the_rest_of_the_batch(model: DetrForObjectDetection):
     processor = tiny_processor()
-    images = [patches(height, width, seed) for seed, (height, width) in enumerate(SHAPES)]
+    images = [draw_photo(height, width, seed) for seed, (height, width) in enumerate(SHAPES)]
     together = detect(model, processor, images)
     for image, found in zip(images, together, strict=True):
         (alone,) = detect(model, processor, [image])
@@ -105,7 +105,7 @@ def test_detections_do_not_depend_on_the_rest_of_the_batch(model: DetrForObjectD
 def test_padding_would_have_changed_them(model: DetrForObjectDetection):
     """Why `detect_prepared` groups by shape; fails if DETR ever becomes exact, and the grouping superfluous."""
     processor = tiny_processor()
-    images = [patches(90, 150, 0), patches(150, 90, 1)]
+    images = [draw_photo(90, 150, 0), draw_photo(150, 90, 1)]
     batch = collate([{"pixel_values": prepare(image, processor)} for image in images])
     with torch.inference_mode():
         padded = model(**batch)
@@ -117,13 +117,13 @@ def test_padding_would_have_changed_them(model: DetrForObjectDetection):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_same_as_the_pipeline_up_to_its_integers(run: Path, shape: tuple[int, int]):
     model, processor = load_detector(str(run))
-    image = patches(*shape, seed=5)
+    image = draw_photo(*shape, seed=5)
     detector = pipeline("object-detection", model=str(run))
     for threshold in (0.0, 0.3, 0.7):
         expected = detector(image, threshold=threshold)
         found = detect(model, processor, [image])[0]
         kept = found.scores > threshold
-        assert [entry["label"] for entry in expected] == [("disc", "box")[label] for label in found.labels[kept]]
+        assert [entry["label"] for entry in expected] == [CLASSES[label] for label in found.labels[kept]]
         np.testing.assert_allclose([entry["score"] for entry in expected], found.scores[kept], atol=1e-6)
         corners = np.array([list(entry["box"].values()) for entry in expected]).reshape(-1, 4)
         np.testing.assert_array_equal(corners, found.boxes_xyxy_px[kept].astype(int))
@@ -143,14 +143,14 @@ def test_above_sorts_and_leaves_the_threshold_itself_out():
 
 def test_a_model_in_training_mode_detects_without_dropout():
     model = lively_detr().train()
-    first, second = (detect(model, tiny_processor(), [patches(90, 150, 0)])[0] for _ in range(2))
+    first, second = (detect(model, tiny_processor(), [draw_photo(90, 150, 0)])[0] for _ in range(2))
     np.testing.assert_array_equal(first.boxes_xyxy_px, second.boxes_xyxy_px)
     assert not model.training
 
 
 def test_a_model_in_half_precision_gives_fp32():
     model = lively_detr().bfloat16()
-    (found,) = detect(model, tiny_processor(), [patches(90, 150, 0)], device="cpu")
+    (found,) = detect(model, tiny_processor(), [draw_photo(90, 150, 0)], device="cpu")
     assert found.scores.dtype == found.boxes_xyxy_px.dtype == np.float32
 
 
@@ -163,7 +163,7 @@ def test_an_image_of_which_nothing_would_be_left(model: DetrForObjectDetection):
     with pytest.raises(DataError, match=r"line\.png: an image of 5000 x 1 pixels cannot be resized"):
         prepare(Image.new("RGB", (5000, 1)), tiny_processor(), "line.png")
     with pytest.raises(DataError, match="image 1 of the batch: an image of 1 x 5000 pixels"):
-        detect(model, tiny_processor(), [patches(90, 150, 0), Image.new("RGB", (1, 5000))])
+        detect(model, tiny_processor(), [draw_photo(90, 150, 0), Image.new("RGB", (1, 5000))])
 
 
 # load_detector

@@ -12,9 +12,9 @@ from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 from hf_detr_ft.model.loss import (
     CriterionWeights,
     UnusableBatchError,
-    _pad_targets,
     count_items,
     match,
+    pad_targets,
     paired_giou,
     set_criterion,
 )
@@ -197,7 +197,7 @@ def test_counts_add_up_and_know_the_queries() -> None:
 
 def test_matching_gives_each_target_to_one_query() -> None:
     logits, boxes, labels = random_case(2, [4, 0, 6])
-    matched = match(logits, boxes, _pad_targets(labels, torch.float64), WEIGHTS)
+    matched = match(logits, boxes, pad_targets(labels, torch.float64), WEIGHTS)
     for layer, (image, target) in itertools.product(range(3), enumerate(labels)):
         assigned = matched[layer, image]
         assert sorted(assigned[assigned >= 0].tolist()) == list(range(len(target["boxes"])))
