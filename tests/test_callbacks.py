@@ -18,7 +18,7 @@ from hf_detr_ft.recipe import DataConfig, DetrTrainingArguments
 from hf_detr_ft.trainer import DetrTrainer
 from tests.synthetic import tiny_detr, tiny_processor, write_coco_folder
 
-ABOUT = {"data": {"name": "discs", "split": "validation"}, "base_model": None}
+ABOUT = {"data": {"name": "drawn", "split": "validation"}, "base_model": None}
 
 
 def result(hits: int) -> CocoResult:
@@ -275,13 +275,13 @@ def test_a_write_that_fails_half_way_leaves_the_file_as_it_was(tmp_path: Path, m
     bad = [{"eval_map": 0.1, "epoch": 1.0, "step": 1}] * 3 + [{"eval_map": Unprintable(), "epoch": 2.0, "step": 2}]
     with pytest.raises(OSError, match="no space left"):
         write_results(tmp_path / "results.csv", bad)
-    real = Path.write_text
+    real = Path.write_bytes
 
-    def half(path: Path, text: str, **settings: Any) -> int:
-        real(path, text[: len(text) // 2], **settings)
+    def half(path: Path, content: bytes) -> int:
+        real(path, content[: len(content) // 2])
         raise OSError("no space left")
 
-    monkeypatch.setattr(Path, "write_text", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="no space left"):
         write_text(tmp_path / "metrics.json", '{"map": 2}')
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

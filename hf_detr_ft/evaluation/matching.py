@@ -8,24 +8,36 @@ from hf_detr_ft.evaluation.truth import Found, Truth
 _PAIRS_AT_ONCE = 1_000_000
 """Pairs of a detection and an object that the matching holds at once (about 150 bytes each)."""
 
+NOTHING, NOT_COUNTED = -1, -2
+"""Instead of an object's position: the detection took none; it lies in a crowd region or is one too many."""
+
 
 def match(truth: Truth, found: Found, most: int) -> np.ndarray:
+    """What becomes of the detections in `match_objects`.
+
+    Returns:
+        [N], per detection: 1 took an object, 0 nothing, -1 does not count (it lies in a crowd region or is not among
+        the best `most` of its image and class).
+    """
+    return np.minimum(match_objects(truth, found, most), 0) + 1
+
+
+def match_objects(truth: Truth, found: Found, most: int) -> np.ndarray:
     """COCO's greedy matching at IoU 0.5, which faster-coco-eval keeps to itself.
 
     Within an image and class the detections choose in the order of their scores: each takes the free object that it
     overlaps most, else a crowd region, which is never used up.
 
     Returns:
-        [N], per detection: 1 took an object, 0 nothing, -1 does not count (it lies in a crowd region or is not among
-        the best `most` of its image and class).
+        [N], per detection: the position in `truth` of the object that it took, `NOTHING` or `NOT_COUNTED`.
     """
     classes = len(truth.category_ids)
     found_group, truth_group = (boxes.image * classes + boxes.category for boxes in (found, truth))
     order = np.lexsort((-found.score, found_group))
     rank = np.arange(len(order)) - np.searchsorted(found_group[order], found_group[order])
     order = order[rank < most]
-    outcome = np.full(len(found.score), -1)
-    outcome[order] = 0
+    taken = np.full(len(found.score), NOT_COUNTED)
+    taken[order] = NOTHING
     by_group = np.argsort(truth_group, kind="stable")
     start, end = (np.searchsorted(truth_group[by_group], found_group[order], side) for side in ("left", "right"))
     blocks = np.array_split(np.arange(len(order)), 1 + int((end - start).sum()) // _PAIRS_AT_ONCE)
@@ -42,10 +54,10 @@ def match(truth: Truth, found: Found, most: int) -> np.ndarray:
         chooser, chosen = order[chooser[best_first]], chosen[best_first]
         pairs = zip(chooser.tolist(), chosen.tolist(), truth.crowd[chosen].tolist(), strict=True)
         for detection, target, crowd in pairs:
-            if outcome[detection] == 0 and (crowd or free[target]):
-                outcome[detection] = -1 if crowd else 1
+            if taken[detection] == NOTHING and (crowd or free[target]):
+                taken[detection] = NOT_COUNTED if crowd else target
                 free[target] = 0
-    return outcome
+    return taken
 
 
 def _iou(found: Found, detection: np.ndarray, truth: Truth, target: np.ndarray) -> np.ndarray:

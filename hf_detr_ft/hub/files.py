@@ -27,6 +27,8 @@ CARD = "README.md"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIGS = ("config.json", "preprocessor_config.json", "metrics.json")
+PHOTOS = ("predictions.png",)
+"""Of the plots, those that show the user's photos, which are not the model's to publish."""
 PLACEHOLDER = "your-name"
 """The user in a card that was written before it is known where the run goes."""
 
@@ -107,7 +109,8 @@ def collect_files(run: Path, repo_id: str, license: str | None = None, token: st
     """All that goes up.
 
     An allow list: weights, config.json, preprocessor_config.json, recipe.yaml, README.md, metrics.json, results.csv,
-    plots/*.png and report.html. Never checkpoints, optimizer states, logs or training_args.bin (which holds the token).
+    report.html and plots/*.png but for those of `PHOTOS`. Never checkpoints, optimizer states, logs or
+    training_args.bin (which holds the token).
 
     Raises:
         DataError: the folder is incomplete, or a file still holds what looks like an access token.
@@ -127,7 +130,8 @@ def collect_files(run: Path, repo_id: str, license: str | None = None, token: st
     for name in ("results.csv", "report.html"):
         if (run / name).is_file():
             files[name] = clean_text((run / name).read_text(encoding="utf-8"), secrets, paths).encode()
-    files |= {f"plots/{plot.name}": plot for plot in sorted((run / "plots").glob("*.png")) if plot.is_file()}
+    plots = (plot for plot in sorted((run / "plots").glob("*.png")) if plot.name not in PHOTOS and plot.is_file())
+    files |= {f"plots/{plot.name}": plot for plot in plots}
     files[CARD] = _card_to_push(run, repo_id, license).encode()
     _check_no_secret(run, files, secrets)
     return {**{name: run / name for name in _weights(run)}, **files}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from accelerate import PartialState
+from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
@@ -25,6 +26,7 @@ from hf_detr_ft.model.stages import summarise_trainable, train_stages
 from hf_detr_ft.recipe import DetrTrainingArguments, Recipe
 from hf_detr_ft.recipe_file import load_recipe, save_recipe
 from hf_detr_ft.runs.environment import describe_environment
+from hf_detr_ft.runs.picture import draw_predictions
 from hf_detr_ft.runs.run_folder import check_free, find_checkpoint, make_run_folder
 from hf_detr_ft.trainer import DetrTrainer
 
@@ -121,10 +123,11 @@ def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
     args, model_config, label_map = recipe.training, recipe.model, splits.label_map
     model = build_model(model_config, label_map.names, label_map.category_ids)
     train_stages(model, model_config.trainable_stages)
-    processor = build_processor(model_config.shortest_edge, model_config.longest_edge)
+    processor = build_processor(model_config)
     epoch = Epoch()
     seed = args.seed if args.data_seed is None else args.data_seed
-    augment = DetrTransform(processor, build_augmentation(recipe.augment, model_config.shortest_edge), seed, epoch)
+    edge = model_config.square_edge or model_config.shortest_edge
+    augment = DetrTransform(processor, build_augmentation(recipe.augment, edge), seed, epoch)
     if recipe.evaluation.batch_size is not None:
         args.per_device_eval_batch_size = recipe.evaluation.batch_size
     metric = args.metric_for_best_model
@@ -194,11 +197,15 @@ def finish(trainer: DetrTrainer, recipe: Recipe, run: Path, seconds: float) -> N
     write_model_card(run)
     best = callback.best
     print(f"\nthe best weights, of epoch {best['epoch']:.4g}:\n{CocoResult.from_dict(best).table()}")
+    kept = best if trainer.args.load_best_model_at_end else callback.last or best
+    rows, threshold = cast(Dataset, trainer.eval_dataset), kept["best_f1"]["threshold"]
+    picture = draw_predictions(run, rows, trainer.truth, trainer.label_map, threshold, trainer.args.device)
     print(
         f"\nbest AP {best['metrics']['map']:.3f}, AP50 {best['metrics']['map_50']:.3f} in epoch {best['epoch']:.4g} "
         f"({seconds:.0f} s in all)\n"
         f"run folder  {run}  (weights of the {'best' if trainer.args.load_best_model_at_end else 'last'} evaluation, "
         f"metrics.json, results.csv, README.md)\n"
+        f"first look  {picture}  (validation images: what is found, missed and wrong)\n"
         f"look at it  hf-detr-ft predict {run} PHOTO_OR_FOLDER --threshold {best['best_f1']['threshold']:.2f}\n"
         f"publish it  hf-detr-ft push {run} USER/NAME"
     )

@@ -8,22 +8,29 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForObjectDetection, pipeline
 
 from hf_detr_ft.cli import main
+from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError
+from hf_detr_ft.evaluation.coco_eval import evaluate_detections
+from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.runs.picture import draw_predictions
 from hf_detr_ft.runs.run_folder import check_free
 from hf_detr_ft.runs.train import train
 from tests.hub_server import ANNA, HubServer, point_client_at
-from tests.synthetic import tiny_detr, write_coco_folder
+from tests.synthetic import CLASSES, tiny_detr, write_coco_folder
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -67,8 +74,10 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
     names = {path.name for path in finished.iterdir() if not path.name.startswith("checkpoint-")}
     assert names == {
         *("config.json", "model.safetensors", "preprocessor_config.json", "metrics.json", "results.csv"),
-        *("recipe.yaml", "README.md"),
+        *("recipe.yaml", "README.md", "plots"),
     }
+    assert [path.name for path in (finished / "plots").iterdir()] == ["predictions.png"]
+    assert Image.open(finished / "plots" / "predictions.png").format == "PNG"
     assert len(list(finished.glob("checkpoint-*"))) == 9
     assert not list(finished.rglob("training_args.bin"))
     rows = list(csv.DictReader((finished / "results.csv").open()))
@@ -81,11 +90,38 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
 
 def test_the_run_folder_opens_in_a_pipeline_with_the_datas_class_names(finished: Path) -> None:
     detector = pipeline("object-detection", str(finished))
-    assert set(detector.model.config.id2label.values()) == {"disc", "box"}
+    assert set(detector.model.config.id2label.values()) == set(CLASSES)
     found = detector(Image.new("RGB", (80, 60)), threshold=0.0)
     assert found
-    assert {detection["label"] for detection in found} <= {"disc", "box"}
+    assert {detection["label"] for detection in found} <= set(CLASSES)
     assert detector.model.config.category_ids == [3, 7]
+
+
+@pytest.mark.parametrize("best", ["true", "false"])
+def test_the_picture_has_the_threshold_of_the_weights_that_are_kept(
+    job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], best: str
+) -> None:
+    """The first of two evaluations is made to be the best one."""
+    used: list[float] = []
+    results = iter(((0.9, 0.1), (0.8, 0.2)))  # AP, threshold
+
+    def worse_and_worse(*args: Any, **kwargs: Any) -> CocoResult:
+        result = evaluate_detections(*args, **kwargs)
+        ap, threshold = next(results)
+        best_f1 = replace(result.best_f1, threshold=threshold)
+        return replace(result, metrics={**result.metrics, "map": ap}, best_f1=best_f1)
+
+    def noted(folder: Path, rows: Dataset, truth: dict, label_map: LabelMap, threshold: float, *more: object) -> Path:
+        used.append(threshold)
+        return draw_predictions(folder, rows, truth, label_map, threshold)
+
+    monkeypatch.setattr("hf_detr_ft.trainer.evaluate_detections", worse_and_worse)
+    monkeypatch.setattr("hf_detr_ft.runs.train.draw_predictions", noted)
+    flags = ("--training.max_steps", "2", "--training.eval_strategy", "steps", "--training.eval_steps", "1")
+    flags += ("--training.save_strategy", "steps", "--training.save_steps", "1")
+    assert run_job(job, tmp_path / "run", *flags, "--training.load_best_model_at_end", best) == 0
+    assert used == [0.1 if best == "true" else 0.2]
+    assert f"first look  {tmp_path / 'run' / 'plots' / 'predictions.png'}" in capsys.readouterr().out
 
 
 def test_the_root_holds_the_best_weights_and_metrics_say_so(finished: Path) -> None:
@@ -184,6 +220,7 @@ def test_a_run_folder_is_not_overwritten_unless_asked(
     flags = ("--training.max_steps", "1", "--training.eval_strategy", "no", "--training.save_strategy", "no")
     assert run_job(job, run, *flags, "--training.overwrite") == 0
     assert not list(run.glob("checkpoint-*"))
+    assert not (run / "plots").exists(), "no evaluation took place"
 
 
 def test_overwriting_spares_folders_that_are_no_runs(tmp_path: Path) -> None:

@@ -1,0 +1,184 @@
+"""A sheet of photos with their true boxes and a model's predictions: what is found, missed and wrong."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image, ImageOps
+
+from hf_detr_ft.plots.compared_boxes import (
+    CROWD,
+    FOUND,
+    IGNORED,
+    MISSED,
+    TRUTH,
+    WRONG,
+    ComparedPhoto,
+    Style,
+    draw_box,
+    draw_boxes,
+    found_colour,
+)
+from hf_detr_ft.plots.lettering import font, is_readable, readable, shorten, text_width, wrap
+
+TILE = 480
+"""The longer side of a photo on the sheet, in pixels."""
+DPI = 72
+"""A point is a pixel, so that lines and letters are given in pixels throughout."""
+COLUMNS = 4
+LEAST_CELL, LEAST_WIDTH = 300, 480
+"""Widths that captions and the heading have where photos are narrow."""
+MARGIN, GAP = 28, 24
+TITLE, HEADING, CAPTION, NAME = 24, 18, 17, 13
+"""Heights of letters."""
+LINE = 1.5
+"""Height of a line of text, in heights of its letters."""
+SAMPLE = (44, 22)
+"""Width and height of a sample in the legend."""
+INK, MUTED = "#1c1f24", "#868c95"
+COUNTS = (("found", "#0b7a5e"), ("missed", "#a86400"), ("wrong", "#d01228"))
+"""Words of a caption, and colours that are dark enough for letters on white."""
+
+Pieces = list[tuple[str, str]]
+"""Texts and their colours, to be written side by side."""
+Legend = list[tuple[Style, str, str]]
+"""Samples with their colours, and what they mean."""
+
+
+def plot_comparison(photos: Sequence[ComparedPhoto], names: Sequence[str], title: str, tile: int = TILE) -> Figure:
+    """The sheet, of one photo or more.
+
+    Args:
+        photos: shown from tall to wide ones, so that rows have photos of like heights.
+        names: of the classes, by label.
+        title: over the sheet.
+        tile: the longer side of a photo on the sheet, in pixels.
+    """
+    names = [readable(name) if is_readable(name) else f"class {label}" for label, name in enumerate(names)]
+    photos = sorted(photos, key=lambda photo: photo.image.width / photo.image.height)
+    # Without the two lowest bits, which nobody sees, the PNG has a third less bytes.
+    pictures = [ImageOps.posterize(shrink(photo.image, tile), 6) for photo in photos]
+    rows, inner = _rows([picture.width for picture in pictures], tile)
+    legend = _legend(photos)
+    legend_lines = wrap([_sample_width(text) for _, _, text in legend], inner, GAP)
+    title_lines = _title_lines(title, inner)
+    top = MARGIN + LINE * (TITLE * len(title_lines) + HEADING) + (SAMPLE[1] + 8) * len(legend_lines) + GAP
+    places, height = _places([picture.size for picture in pictures], rows, math.ceil(top))
+
+    width = inner + 2 * MARGIN
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    page = _axes(figure, 0, 0, width, height)
+    y = float(MARGIN)
+    for line in title_lines:
+        y = _write(page, MARGIN, y, [(line, INK)], TITLE, bold=True)
+    y = _write(page, MARGIN, y, count_pieces(np.sum([photo.counts for photo in photos], axis=0)), HEADING, bold=True)
+    for indices in legend_lines:
+        y = _write_legend(page, y + 8, [legend[index] for index in indices])
+    for photo, picture, (x, y) in zip(photos, pictures, places, strict=True):
+        y = _write(page, x, y, count_pieces(photo.counts), CAPTION, bold=True)
+        name = shorten(readable(photo.name), NAME, max(LEAST_CELL, picture.width))
+        y = _write(page, x, y, [(name, MUTED)], NAME)
+        axes = _axes(figure, x, y, *picture.size)
+        axes.imshow(picture, extent=(0, picture.width, picture.height, 0), interpolation="none", aspect="auto")
+        draw_boxes(axes, photo, (picture.height, picture.width), names)
+    return figure
+
+
+def shrink(image: Image.Image, tile: int = TILE) -> Image.Image:
+    """The image as it is on the sheet: its longer side is as long as a tile."""
+    scale = tile / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def count_pieces(counts: np.ndarray) -> Pieces:
+    """A caption, such as "3 found, 1 missed, 0 wrong" or "no objects, 2 wrong", with what is 0 in grey."""
+    pieces = [
+        (f"{count} {word}", colour if count else MUTED) for count, (word, colour) in zip(counts, COUNTS, strict=True)
+    ]
+    if not counts[0] and not counts[1]:
+        pieces[:2] = [("no objects", MUTED)]
+    return [part for piece in pieces for part in ((", ", MUTED), piece)][1:]
+
+
+def _rows(widths: Sequence[int], tile: int) -> tuple[list[list[int]], int]:
+    """Which photos stand side by side, and how wide the rows are together."""
+    across = min(COLUMNS, math.ceil(math.sqrt(len(widths))))
+    cells = [max(LEAST_CELL, width) for width in widths]
+    rows = wrap(cells, across * max(LEAST_CELL, tile) + (across - 1) * GAP, GAP)
+    return rows, max(LEAST_WIDTH, *(sum(cells[index] for index in row) + GAP * (len(row) - 1) for row in rows))
+
+
+def _places(
+    sizes: Sequence[tuple[int, int]], rows: Sequence[Sequence[int]], top: int
+) -> tuple[list[tuple[float, float]], int]:
+    """Left and top of each photo's caption, and the height of the page; a row is as high as its highest photo."""
+    places: list[tuple[float, float]] = []
+    y = float(top)
+    for row in rows:
+        x = float(MARGIN)
+        for index in row:
+            places.append((x, y))
+            x += max(LEAST_CELL, sizes[index][0]) + GAP
+        y += LINE * (CAPTION + NAME) + max(sizes[index][1] for index in row) + GAP
+    return places, math.ceil(y - GAP + MARGIN)
+
+
+def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
+    """A part of the page whose data coordinates are pixels, from its top left corner."""
+    page_width, page_height = (round(DPI * side) for side in figure.get_size_inches())
+    left, bottom = x / page_width, 1 - (y + height) / page_height
+    axes = figure.add_axes((left, bottom, width / page_width, height / page_height))
+    axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    axes.set_axis_off()
+    return axes
+
+
+def _write(page: Axes, x: float, y: float, pieces: Pieces, size: float, bold: bool = False) -> float:
+    """A line of text from its top left corner; returns where the next line begins."""
+    for text, colour in pieces:
+        page.text(x, y + 0.95 * size, text, color=colour, fontproperties=font(size, bold), parse_math=False)
+        x += text_width(text, size, bold)
+    return y + LINE * size
+
+
+def _title_lines(title: str, width: float) -> list[str]:
+    words = [shorten(word, TITLE, width, bold=True) for word in readable(title).split()]
+    space = text_width(" ", TITLE, bold=True)
+    lines = wrap([text_width(word, TITLE, bold=True) for word in words], width, space)
+    return [" ".join(words[index] for index in line) for line in lines]
+
+
+def _legend(photos: Sequence[ComparedPhoto]) -> Legend:
+    """What is explained; crowd regions only where there are some."""
+    labels = {int(label) for photo in photos for label in photo.labels[photo.outcomes == 1]}
+    items = [
+        (TRUTH, TRUTH.colour, "true box"),
+        (FOUND, found_colour(min(labels, default=0)), "right prediction" + (", by class" if len(labels) > 1 else "")),
+        (MISSED, MISSED.colour, "missed object"),
+        (WRONG, WRONG.colour, "wrong prediction"),
+    ]
+    if any(photo.crowd.any() for photo in photos):
+        items.append((CROWD, CROWD.colour, "region that does not count"))
+    if any((photo.outcomes == -1).any() for photo in photos):
+        items.append((IGNORED, IGNORED.colour, "prediction in such a region"))
+    return items
+
+
+def _sample_width(text: str) -> float:
+    return SAMPLE[0] + 8 + text_width(text, HEADING - 2)
+
+
+def _write_legend(page: Axes, y: float, items: Legend) -> float:
+    """A line of samples and what they mean; returns where the next line begins."""
+    x = float(MARGIN)
+    for style, colour, text in items:
+        page.add_patch(Rectangle((x, y), *SAMPLE, linewidth=0, facecolor="#6f757d"))
+        area = (x + 6, y + 5, x + SAMPLE[0] - 6, y + SAMPLE[1] - 5)
+        draw_box(page, area, style, colour, 0.75)
+        _write(page, x + SAMPLE[0] + 8, y + 2, [(text, INK)], HEADING - 2)
+        x += _sample_width(text) + GAP
+    return y + SAMPLE[1]
