@@ -1,4 +1,4 @@
-# make quickstart  a first training, on drawn photos: no network beyond the package index
+# make quickstart  a first fine-tuning, on drawn photos: no network beyond the package index
 # make test    the test suite           make lint     ruff: rules and formatting
 # make check   lint, types and tests, the same as CI  make types    mypy
 # make format  rewrite the code as `make lint` wants it
@@ -34,10 +34,8 @@ endif
 .PHONY: quickstart test lint types check format clean
 
 quickstart: $(STAMP)
-	test -d runs/quickstart-data || $(BIN)/hf-detr-ft get synthetic runs/quickstart-data --images 20
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no train.py \
-		recipes/overfit.yaml --data.root runs/quickstart-data --data.name "four drawn photos" \
-		--training.output_dir runs/quickstart --training.overwrite
+		recipes/quickstart.yaml --training.overwrite
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 10 $(PYTEST_ARGS)

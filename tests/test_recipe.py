@@ -16,7 +16,10 @@ SOURCE = Path(recipe_module.__file__)
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 NOT_IN_THE_ORIGINAL = {
-    "DataConfig": {"name", "root"},
+    "DataConfig": {
+        *("name", "root"),
+        *(f"synthetic_{field}" for field in ("images", "val_images", "classes", "seed", "short_side")),
+    },
     "AugmentConfig": set(),
     "ModelConfig": {"checkpoint", "revision", "backbone_weights"},
     "EvaluationConfig": {"backend", "batch_size"},
@@ -179,7 +182,7 @@ def test_paths_of_the_data_are_relative_to_its_root(tmp_path: Path):
 def test_a_shipped_recipe_loads_and_says_how_to_run_it(path: Path):
     recipe = load_recipe(path)
     assert (recipe.model.checkpoint is None) != (recipe.model.backbone is None)
-    assert recipe.data.root, "the command line sets it, but its place has to be visible"
+    assert recipe.data.root or recipe.data.synthetic_images, "the command line sets it, but its place has to be visible"
     assert recipe.training.output_dir == f"runs/{path.stem}"
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# ")
@@ -189,4 +192,6 @@ def test_a_shipped_recipe_loads_and_says_how_to_run_it(path: Path):
 
 
 def test_the_recipes_that_the_readme_names_are_there():
-    assert {"balloon", "coco", "custom", "overfit"} <= {path.stem for path in RECIPES}
+    assert {"balloon", "balloon_tiny", "coco", "custom", "overfit", "pretrain_tiny", "quickstart"} <= {
+        path.stem for path in RECIPES
+    }
