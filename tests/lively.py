@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from transformers import DetrForObjectDetection
 
-from tests.synthetic import tiny_detr, tiny_processor
+from tests.synthetic import tiny_detr, write_run_folder
 
 
 def lively_detr(seed: int = 0, **overrides: object) -> DetrForObjectDetection:
@@ -25,14 +23,4 @@ def lively_detr(seed: int = 0, **overrides: object) -> DetrForObjectDetection:
 
 def write_lively_run(run: Path, **overrides: object) -> Path:
     """A run folder with the lively model, category ids 3 and 7 for labels 0 and 1."""
-    model = lively_detr(**overrides)
-    model.config.category_ids = [3, 7]
-    model.save_pretrained(run)
-    tiny_processor().save_pretrained(run)
-    return run
-
-
-def patches(height: int, width: int, seed: int) -> Image.Image:
-    """Coloured rectangles; another seed, another picture."""
-    colours = np.random.default_rng(seed).integers(0, 255, (5, 5, 3), dtype=np.uint8)
-    return Image.fromarray(colours).resize((width, height), Image.Resampling.NEAREST)
+    return write_run_folder(run, lively_detr(**overrides))

@@ -1,17 +1,23 @@
 """Small COCO folders and tiny DETRs, made on the fly; tests need no network and no files of their own."""
 
+import io
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 
-PALETTE = ((220, 40, 40), (40, 180, 60), (50, 80, 220), (230, 200, 40), (180, 60, 200))
-CATEGORIES = ({"id": 3, "name": "disc"}, {"id": 7, "name": "box"})
+from hf_detr_ft.data.synthetic import SyntheticImage, coco_annotations, render
+from hf_detr_ft.data.synthetic_photos import LEAST_SIDE
+
+CLASSES = ("mug", "cone")
+"""By label; neither in alphabetical order nor in the generator's, so that names and ids can be told to go together."""
+CATEGORIES = tuple({"id": id_, "name": name} for id_, name in zip((3, 7), CLASSES, strict=True))
 """Sparse category ids on purpose: a label is never equal to its category id."""
+PHOTOS_TRIED = 500
 
 
 def draw_split(
@@ -22,35 +28,22 @@ def draw_split(
     categories: Sequence[dict] = CATEGORIES,
     objects: Sequence[int] | None = None,
 ) -> dict:
-    """Draws one split and returns its COCO dict. `sizes` are (height, width); `objects` the count per image."""
-    rng = np.random.default_rng(seed)
+    """Draws one split and returns its COCO dict.
+
+    Args:
+        images_dir: where the photos go; made if it is not there.
+        sizes: (height, width) of each photo.
+        seed: another one, other photos.
+        categories: their names are classes of the generator.
+        objects: how many each photo shows; at least one each where not given.
+    """
+    names = tuple((category["id"], category["name"]) for category in categories)
+    counts = (None,) * len(sizes) if objects is None else tuple(objects)
+    photos, coco = _draw(tuple((height, width) for height, width in sizes), counts, seed, names)
     images_dir.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
-    for index, (height, width) in enumerate(sizes):
-        pixels = rng.integers(90, 150, (height, width, 3), dtype=np.uint8)
-        image = Image.fromarray(pixels)
-        draw = ImageDraw.Draw(image)
-        name = f"{seed:02d}_{index:03d}.jpg"
-        images.append({"id": 100 + index, "file_name": name, "height": height, "width": width})
-        count = objects[index] if objects is not None else int(rng.integers(1, 4))
-        for _ in range(count):
-            which = int(rng.integers(len(categories)))
-            w, h = (int(rng.integers(max(4, side // 8), side // 2)) for side in (width, height))
-            x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
-            shape = draw.ellipse if categories[which]["name"] == "disc" else draw.rectangle
-            shape((x, y, x + w - 1, y + h - 1), fill=PALETTE[which % len(PALETTE)])
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": 100 + index,
-                    "category_id": categories[which]["id"],
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                    "iscrowd": 0,
-                }
-            )
-        image.save(images_dir / name, quality=95)
-    return {"images": images, "annotations": annotations, "categories": [dict(c) for c in categories]}
+    for file_name, jpeg in photos.items():
+        (images_dir / file_name).write_bytes(jpeg)
+    return json.loads(coco)
 
 
 def write_coco_folder(
@@ -58,13 +51,64 @@ def write_coco_folder(
     train_sizes: Sequence[tuple[int, int]] = ((96, 128), (128, 96), (96, 128), (96, 96)),
     val_sizes: Sequence[tuple[int, int]] = ((96, 128), (128, 96)),
     categories: Sequence[dict] = CATEGORIES,
+    train_objects: Sequence[int] | None = None,
 ) -> Path:
     """Writes `annotations/custom_{train,val}.json`, `train2017/` and `val2017/` under `root`; returns `root`."""
     (root / "annotations").mkdir(parents=True, exist_ok=True)
-    for split, sizes, seed in (("train", train_sizes, 1), ("val", val_sizes, 2)):
-        coco = draw_split(root / f"{split}2017", sizes, seed=seed, categories=categories)
+    for split, sizes, seed, objects in (("train", train_sizes, 1, train_objects), ("val", val_sizes, 2, None)):
+        coco = draw_split(root / f"{split}2017", sizes, seed=seed, categories=categories, objects=objects)
         (root / "annotations" / f"custom_{split}.json").write_text(json.dumps(coco))
     return root
+
+
+def draw_photo(height: int, width: int, seed: int) -> Image.Image:
+    """A photo of any size without its annotations; another seed, another photo."""
+    size = max(height, LEAST_SIDE), max(width, LEAST_SIDE)
+    return Image.fromarray(_render(0, seed, size, CLASSES).image).resize((width, height))
+
+
+@cache
+def _draw(
+    sizes: tuple[tuple[int, int], ...],
+    objects: tuple[int | None, ...],
+    seed: int,
+    names: tuple[tuple[int, str], ...],
+) -> tuple[dict[str, bytes], str]:
+    """JPEG by file name, and the COCO dict as JSON, since those who get it change it."""
+    category_ids = {name: id_ for id_, name in names}
+    jpegs: dict[str, bytes] = {}
+    images: list[dict] = []
+    annotations: list[dict] = []
+    taken: set[int] = set()
+    for size, count in zip(sizes, objects, strict=True):
+        index, photo = _find_photo(seed, size, tuple(category_ids), count, taken)
+        taken.add(index)
+        id_, file_name, stream = 100 + len(images), f"{seed:02d}_{len(images):03d}.jpg", io.BytesIO()
+        Image.fromarray(photo.image).save(stream, "JPEG", quality=95)
+        jpegs[file_name] = stream.getvalue()
+        images.append({"id": id_, "file_name": file_name, "height": size[0], "width": size[1]})
+        entries = coco_annotations(photo, id_, tuple(category_ids), len(annotations) + 1)
+        for thing, entry in zip(photo.objects, entries, strict=True):
+            annotations.append({**entry, "category_id": category_ids[thing.name]})
+    categories = [{"id": id_, "name": name} for id_, name in names]
+    return jpegs, json.dumps({"images": images, "annotations": annotations, "categories": categories})
+
+
+def _find_photo(
+    seed: int, size: tuple[int, int], classes: tuple[str, ...], objects: int | None, taken: set[int]
+) -> tuple[int, SyntheticImage]:
+    """The first photo that is not taken and shows so many objects, or any where None is given, and its index."""
+    for index in range(PHOTOS_TRIED):
+        if index not in taken:
+            photo = _render(index, seed, size, classes)
+            if len(photo.objects) == objects or (objects is None and photo.objects):
+                return index, photo
+    raise ValueError(f"none of {PHOTOS_TRIED} photos of {size} shows {objects} objects")
+
+
+@cache
+def _render(index: int, seed: int, size: tuple[int, int], classes: tuple[str, ...]) -> SyntheticImage:
+    return render(index, seed=seed, classes=classes, size=size)
 
 
 SMALL_TRANSFORMER = {
@@ -80,7 +124,7 @@ SMALL_TRANSFORMER = {
 """Fields of a `DetrConfig`."""
 
 
-def tiny_config(labels: Sequence[str] = ("disc", "box"), **overrides: object) -> DetrConfig:
+def tiny_config(labels: Sequence[str] = CLASSES, **overrides: object) -> DetrConfig:
     """A DETR of about 0.5 million parameters on timm's `test_resnet` (stages layer1 … layer4, plain batch norms)."""
     settings: dict = {
         "backbone_config": {
@@ -97,7 +141,7 @@ def tiny_config(labels: Sequence[str] = ("disc", "box"), **overrides: object) ->
     return DetrConfig(**{**settings, **overrides})
 
 
-def tiny_detr(labels: Sequence[str] = ("disc", "box"), seed: int = 0, **overrides: object) -> DetrForObjectDetection:
+def tiny_detr(labels: Sequence[str] = CLASSES, seed: int = 0, **overrides: object) -> DetrForObjectDetection:
     """Random weights, the same for the same seed; in evaluation mode."""
     torch.manual_seed(seed)
     return DetrForObjectDetection(tiny_config(labels, **overrides)).eval()
@@ -108,9 +152,11 @@ def tiny_processor(shortest_edge: int = 96, longest_edge: int = 160) -> DetrImag
     return DetrImageProcessor(size={"shortest_edge": shortest_edge, "longest_edge": longest_edge})
 
 
-def write_run_folder(run: Path, labels: Sequence[str] = ("disc", "box"), category_ids: Sequence[int] = (3, 7)) -> Path:
+def write_run_folder(
+    run: Path, model: DetrForObjectDetection | None = None, category_ids: Sequence[int] = (3, 7)
+) -> Path:
     """A run folder's weights, `config.json` (with `category_ids`) and `preprocessor_config.json`; random weights."""
-    model = tiny_detr(labels)
+    model = model or tiny_detr()
     model.config.category_ids = list(category_ids)
     model.save_pretrained(run)
     tiny_processor().save_pretrained(run)

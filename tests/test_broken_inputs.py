@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_detr_ft import cli
-from tests.synthetic import write_coco_folder, write_run_folder
+from tests.synthetic import CATEGORIES, CLASSES, tiny_detr, write_coco_folder, write_run_folder
 
 RECIPE = """
 data:
@@ -434,7 +434,7 @@ RESUMED = [
         "resume-other-classes",
         RESUME,
         ("the weights of 'run/checkpoint-1'", "class_labels_classifier"),
-        damage=lambda: write_coco_folder(Path("data"), categories=({"id": 3, "name": "disc"},)),
+        damage=lambda: write_coco_folder(Path("data"), categories=CATEGORIES[:1]),
     ),
 ]
 
@@ -585,8 +585,8 @@ VERBS = [
     Case(
         "evaluate-other-classes",
         "evaluate model --recipe r.yaml",
-        ('["cat", "dog"]', '"disc"', "fine-tune"),
-        damage=lambda: write_run_folder(Path("model"), labels=("cat", "dog")),
+        ('["cat", "dog"]', f'"{CLASSES[0]}"', "fine-tune"),
+        damage=lambda: write_run_folder(Path("model"), tiny_detr(("cat", "dog"))),
     ),
     Case("evaluate-output", "evaluate model --recipe r.yaml --output no/x.json", ("no/x.json",), 2),
     Case("push-incomplete", "push model me/model", ("model: not a complete run folder", "missing metrics.json")),

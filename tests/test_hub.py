@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from hf_detr_ft.errors import DataError, InputError, RecipeError
 from hf_detr_ft.hub import build_model_card, check_access, collect_files, push_run, sanitise_recipe, write_model_card
 from tests.hub_server import ANNA, BERT, HubServer, Refusal, check_card, point_client_at
-from tests.synthetic import tiny_detr, write_run_folder
+from tests.synthetic import CLASSES, tiny_detr, write_run_folder
 
 METRICS = {
     "map": 0.5834567891234567,
@@ -57,8 +57,8 @@ NAMES = {"README.md", "config.json", "metrics.json", "model.safetensors", "prepr
 
 def evaluation(**overrides: Any) -> dict[str, Any]:
     per_class = [
-        {"category_id": 3, "name": "disc", "ap": 0.6, "ap_50": 0.8, "ar_100": 0.7, "objects": 4},
-        {"category_id": 7, "name": "box", "ap": -1, "ap_50": -1, "ar_100": -1, "objects": 0},
+        {"category_id": 3, "name": CLASSES[0], "ap": 0.6, "ap_50": 0.8, "ar_100": 0.7, "objects": 4},
+        {"category_id": 7, "name": CLASSES[1], "ap": -1, "ap_50": -1, "ar_100": -1, "objects": 0},
     ]
     best = {"epoch": 2.0, "step": 30, "metrics": METRICS, "per_class": per_class, "images": 2, "objects": 4}
     best_f1 = {"threshold": 0.6257, "f1": 0.8, "precision": 0.8, "recall": 0.8}
@@ -131,7 +131,7 @@ def test_the_page_shows_all_numbers_and_dashes_where_coco_has_none(run: Path) ->
     assert "**AP 0.583, AP50 0.817, AP75 0.100** on the validation split (2 images, 4 objects)." in text
     assert "| AP large | area above 96² pixels | 0.333 |" in text
     assert "| AP small | area below 32² pixels | - |" in text
-    assert "| disc | 4 | 0.600 | 0.800 |\n| box | 0 | - | - |" in text
+    assert f"| {CLASSES[0]} | 4 | 0.600 | 0.800 |\n| {CLASSES[1]} | 0 | - | - |" in text
     assert "| `training.learning_rate` | `1e-4` |" in text
     assert "| `model.trainable_stages` | `layer2, layer3, layer4` |" in text
     assert "threshold=0.625)" in text
@@ -156,6 +156,13 @@ def test_an_undefined_metric_is_left_out_of_the_metadata(run: Path) -> None:
 def with_model(run: Path, **model: Any) -> tuple[str, dict[str, Any]]:
     (run / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, "model": model}))
     return card_of(run)
+
+
+def test_drawn_photos_need_no_folder_to_train_again(run: Path) -> None:
+    recipe = {**RECIPE, "data": {"synthetic_images": 20, "root": None}, "model": {"backbone": "resnet50"}}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    text, _ = card_of(run)
+    assert "is the resolved recipe of the run:\n\n```bash\nhf-detr-ft train recipe.yaml\n```" in text
 
 
 def test_a_base_model_of_the_hub_becomes_a_link_and_a_local_one_does_not(run: Path, tmp_path: Path) -> None:
@@ -322,6 +329,7 @@ def add_private_files(run: Path) -> None:
     ):
         (run / name).write_text(f"HF_TOKEN={ANNA} {HOME}")
     (run / "plots" / "pr.png").write_bytes(b"\x89PNG curve")
+    (run / "plots" / "predictions.png").write_bytes(b"\x89PNG photos of the validation split")
     (run / "results.csv").write_text("epoch,map\n1,0.5\n")
     image = f"data:image/png;base64,AA{HOME}/runs/balloon/BB=="
     text = f"<p>{HOME}/my photos/balloon/a.jpg in file://{run}/plots, {ANNA} {BERT}</p><p>={Path.home()}/x</p>"
@@ -421,7 +429,7 @@ def test_a_run_comes_back_from_a_clean_cache_as_it_was(run: Path, tmp_path: Path
     from_hub, from_folder = back["found"]
     assert from_hub == from_folder
     assert len(from_hub) == 12
-    assert {detection["label"] for detection in from_hub} <= {"disc", "box"}
+    assert {detection["label"] for detection in from_hub} <= set(CLASSES)
     assert back["results"] == {"AP": METRICS["map"], "AP50": METRICS["map_50"], "AP75": METRICS["map_75"]}
     assert back["snippet"] == "anna/detr-balloon"
     assert back["private"] is True

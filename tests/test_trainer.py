@@ -41,7 +41,7 @@ def test_batches_hold_images_of_like_aspect_ratio() -> None:
 
 def test_reading_a_column_decodes_no_image(tmp_path: Path) -> None:
     trainer = job.build(tmp_path, batch=2, accumulation=1)
-    for path in (tmp_path / "train").iterdir():
+    for path in (tmp_path / "train2017").iterdir():
         path.unlink()
     assert read_column(trainer.train_dataset, "aspect_ratio") == pytest.approx([128 / 96] * 4)
     assert len(list(trainer._get_train_sampler())) == 4

@@ -21,9 +21,9 @@ from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.loss import CriterionWeights, set_criterion
 from hf_detr_ft.recipe import AugmentConfig, DataConfig, DetrTrainingArguments
 from hf_detr_ft.trainer import DetrTrainer
-from tests.synthetic import draw_split, tiny_config, tiny_processor
+from tests.synthetic import CATEGORIES, CLASSES, draw_split, tiny_config, tiny_processor
 
-CATEGORIES = [{"id": 90, "name": "person"}, {"id": 3, "name": "disc"}, {"id": 7, "name": "box"}]
+THREE_CATEGORIES = [{"id": 90, "name": "fish"}, *CATEGORIES]
 
 VAL_IMAGES = {
     900_000_000_001: (96, 160),
@@ -105,7 +105,7 @@ def write_val(root: Path) -> dict:
     height, width = VAL_IMAGES[CROWDED]
     crowd = {"id": 70, "image_id": CROWDED, "category_id": 3, "bbox": CROWD, "area": 5000, "iscrowd": 1}
     crowd["segmentation"] = {"size": [height, width], "counts": [0, height * width]}
-    return {"images": images, "annotations": [*annotations, crowd], "categories": CATEGORIES}
+    return {"images": images, "annotations": [*annotations, crowd], "categories": THREE_CATEGORIES}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
     root = tmp_path_factory.mktemp("walk")
     (root / "annotations").mkdir()
     train = draw_split(
-        root / "train2017", [(32, 48), (48, 32)] * 12, seed=1, categories=CATEGORIES, objects=[1, 3, 2, 0] * 6
+        root / "train2017", [(32, 48), (48, 32)] * 12, seed=1, categories=THREE_CATEGORIES, objects=[1, 3, 2, 0] * 6
     )
     for split, coco in (("train", train), ("val", write_val(root))):
         (root / "annotations" / f"custom_{split}.json").write_text(json.dumps(coco))
@@ -172,9 +172,9 @@ def test_truth_fed_back_is_ap_1(splits: Splits, tmp_path: Path, backend: Backend
     assert defined == pytest.approx(dict.fromkeys(defined, 1.0), abs=1e-9)
     assert result.metrics["mar_100"] == pytest.approx(1.0, abs=1e-9)
     assert [(row.category_id, row.name, row.objects) for row in result.per_class] == [
-        (3, "disc", 2),
-        (7, "box", 3),
-        (90, "person", 4),
+        (3, CLASSES[0], 2),
+        (7, CLASSES[1], 3),
+        (90, "fish", 4),
     ]
     assert (result.images, result.objects) == (7, 9)
     assert result.sizes == {"small": 3, "medium": 4, "large": 2}

@@ -13,7 +13,8 @@ from transformers import pipeline
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.runs.find_images import find_images
 from hf_detr_ft.runs.predict import name_drawn_images, predict
-from tests.lively import patches, write_lively_run
+from tests.lively import write_lively_run
+from tests.synthetic import CLASSES, draw_photo
 
 BALLOON = os.environ.get("HF_DETR_FT_BALLOON")
 
@@ -29,14 +30,14 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "photos"
     folder.mkdir()
-    patches(90, 150, 0).save(folder / "plain.jpg")
-    patches(150, 90, 1).convert("L").save(folder / "grey.png")
-    patches(90, 150, 2).convert("CMYK").save(folder / "cmyk.jpg")
+    draw_photo(90, 150, 0).save(folder / "plain.jpg")
+    draw_photo(150, 90, 1).convert("L").save(folder / "grey.png")
+    draw_photo(90, 150, 2).convert("CMYK").save(folder / "cmyk.jpg")
     exif = Image.Exif()
     exif[0x0112] = 6
-    patches(90, 150, 3).save(folder / "turned.jpg", exif=exif)
+    draw_photo(90, 150, 3).save(folder / "turned.jpg", exif=exif)
     Image.new("RGB", (1, 1), "red").save(folder / "one pixel.png")
-    patches(2400, 1800, 5).save(folder / "huge größe ж.JPG", format="JPEG")
+    draw_photo(320, 240, 5).resize((1800, 2400)).save(folder / "huge größe ж.JPG", format="JPEG")
     (folder / "notes.txt").write_text("no image")
     (folder / "._plain.jpg").write_bytes(b"what macOS leaves on foreign disks")
     return folder
@@ -92,7 +93,7 @@ def test_boxes_are_those_of_the_pipeline(run: str, photos: Path):
         for entry, other in zip(entries, expected, strict=True):
             x, y, w, h = entry["bbox"]
             assert entry["score"] == pytest.approx(other["score"], abs=2e-6)
-            assert entry["category_id"] == {"disc": 3, "box": 7}[other["label"]]
+            assert entry["category_id"] == dict(zip(CLASSES, (3, 7), strict=True))[other["label"]]
             assert [x, y, x + w, y + h] == pytest.approx(list(other["box"].values()), abs=1.02)
             assert entry["bbox"] == [round(value, 2) for value in entry["bbox"]]
 
@@ -151,12 +152,12 @@ def test_only_broken_images(run: str, photos: Path, capsys: pytest.CaptureFixtur
 
 
 def test_nothing_above_the_threshold(run: str, photos: Path, capsys: pytest.CaptureFixture):
-    assert predict(run, ["photos/plain.jpg"], threshold=1) == 0
+    assert predict(run, ["photos/grey.png"], threshold=1) == 0
     assert results(Path("predictions")) == []
     assert "1 images without any" in (text := capsys.readouterr().out)
     assert "The highest score was 0." in text
-    drawn = np.asarray(Image.open("predictions/plain.jpg")).astype(int)
-    assert np.abs(drawn - np.asarray(Image.open(photos / "plain.jpg"))).mean() < 3
+    drawn, photo = Image.open("predictions/grey.png"), Image.open(photos / "grey.png")
+    np.testing.assert_array_equal(np.asarray(drawn), np.asarray(photo.convert("RGB")))
 
 
 def test_detections_are_drawn_with_the_most_certain_on_top(run: str, photos: Path, monkeypatch: pytest.MonkeyPatch):
@@ -167,7 +168,7 @@ def test_detections_are_drawn_with_the_most_certain_on_top(run: str, photos: Pat
     predict(run, ["photos/plain.jpg"], threshold=0)
     ((boxes_xyxy_px, texts, labels),) = calls
     entries = results(Path("predictions"))[::-1]
-    assert texts == [f"{'disc' if e['category_id'] == 3 else 'box'} {e['score']:.2f}" for e in entries]
+    assert texts == [f"{CLASSES[e['category_id'] == 7]} {e['score']:.2f}" for e in entries]
     assert [float(text.split()[1]) for text in texts] == sorted(float(text.split()[1]) for text in texts)
     np.testing.assert_allclose(boxes_xyxy_px[:, :2], [e["bbox"][:2] for e in entries], atol=0.01)
     assert len(labels) == 12
@@ -195,9 +196,9 @@ def test_a_model_without_category_ids_gives_labels(photos: Path, run: str):
 def test_same_names_in_two_folders(run: str, photos: Path):
     for folder in ("a", "b/deep", "B"):
         (photos / folder).mkdir(parents=True)
-        patches(60, 60, 1).save(photos / folder / "IMG_1.jpg")
-    patches(60, 60, 1).save(photos / "a" / "img_1.bmp")
-    patches(60, 60, 1).save(photos / "a" / "IMG_1_2.jpg")
+        draw_photo(60, 60, 1).save(photos / folder / "IMG_1.jpg")
+    draw_photo(60, 60, 1).save(photos / "a" / "img_1.bmp")
+    draw_photo(60, 60, 1).save(photos / "a" / "IMG_1_2.jpg")
     assert predict(run, ["photos/a", "photos/b", "photos/B"], threshold=0) == 0
     drawn = [name for name in names(Path("predictions")) if name != "detections.json"]
     assert len({name.lower() for name in drawn}) == 5
@@ -212,8 +213,8 @@ def test_drawn_names_are_unique_and_follow_the_inputs():
 
 def test_inputs_are_found_once_and_sorted(photos: Path):
     (photos / "deep" / ".hidden").mkdir(parents=True)
-    patches(9, 9, 0).save(photos / "deep" / "b.webp")
-    patches(9, 9, 0).save(photos / "deep" / ".hidden" / "c.png")
+    draw_photo(9, 9, 0).save(photos / "deep" / "b.webp")
+    draw_photo(9, 9, 0).save(photos / "deep" / ".hidden" / "c.png")
     (photos / "link.jpg").symlink_to(photos / "plain.jpg")
     everything = find_images(["photos", str(photos), "photos/plain.jpg", "photos/*.jpg"], Path("predictions"))
     assert [path.name for path in everything] == sorted(path.name for path in everything) or everything == sorted(
@@ -239,12 +240,12 @@ def test_inputs_are_found_once_and_sorted(photos: Path):
 )
 def test_patterns(photos: Path, pattern: str, expected: list[str]):
     (photos / "deep").mkdir()
-    patches(9, 9, 0).save(photos / "deep" / "b.webp")
+    draw_photo(9, 9, 0).save(photos / "deep" / "b.webp")
     assert {path.name for path in find_images([pattern], Path("predictions"))} == set(expected)
 
 
 def test_a_file_whose_name_looks_like_a_pattern(photos: Path):
-    patches(9, 9, 0).save(photos / "plain[1].jpg")
+    draw_photo(9, 9, 0).save(photos / "plain[1].jpg")
     assert [path.name for path in find_images(["photos/plain[1].jpg"], Path("x"))] == ["plain[1].jpg"]
 
 
