@@ -1,10 +1,11 @@
-"""Makes hf_detr_ft/tiny_detr from a run: `python docs/pack_tiny_detr.py runs/pretrain_tiny`.
+"""Makes hf_detr_ft/tiny_detr from a run: `python docs/pack_tiny_detr.py runs/pretrain_2`.
 
 Weights in fp16, config, processor and the model card, whose figures come from an evaluation of just these weights on
 photos that neither training nor the choice of the best epoch has seen.
 """
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,15 +86,12 @@ def pack(run: Path) -> None:
     model.half().save_pretrained(DESTINATION)
     processor = DetrImageProcessor.from_pretrained(run)
     processor.save_pretrained(DESTINATION)
-    names = list(CLASSES[1:])
-    flags = (
-        f"--data.synthetic_images 1 --data.synthetic_val_images {PHOTOS} --data.synthetic_seed {SEED} "
-        f"--data.synthetic_classes {','.join(names)}"
-    )
-    flags = flags.replace(",".join(names), json.dumps(names).replace(" ", ""))
+    classes = json.dumps(CLASSES[1:], separators=(",", ":"))
+    flags = ["--data.synthetic_images", "1", "--data.synthetic_val_images", str(PHOTOS)]
+    flags += ["--data.synthetic_seed", str(SEED), "--data.synthetic_classes", classes]
     with TemporaryDirectory() as folder:
         output = Path(folder) / "result.json"
-        evaluate(str(DESTINATION), flags.split(), None, output)
+        evaluate(str(DESTINATION), flags, None, output)
         result = json.loads(output.read_text())
     rows = "\n".join(
         f"| {row['name']} | {row['ap']:.3f} | {row['ap_50']:.3f} | {row['objects']} |" for row in result["per_class"]
@@ -105,7 +103,7 @@ def pack(run: Path) -> None:
         height=processor.size["height"],
         width=processor.size["width"],
         rows=rows,
-        flags=flags.replace("[", "'[").replace("]", "]'"),
+        flags=shlex.join(flags),
         **result["metrics"],
     )
     (DESTINATION / "README.md").write_text(card)

@@ -1,10 +1,10 @@
 """Image files of any kind to upright RGB; the only place that decodes pixels for the model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -61,6 +61,11 @@ def decode_rgb(source: Path | bytes | BinaryIO, name: str | None = None) -> Imag
         rgb = rgb.transpose(UPRIGHT[orientation])
     rgb.info.clear()
     return rgb
+
+
+def decode_cell(image: Mapping[str, Any]) -> Image.Image:
+    """`decode_rgb` of a cell of a data set's `image` column: its "bytes" where it has them, else the file at "path"."""
+    return decode_rgb(image["bytes"] or Path(image["path"]), image["path"])
 
 
 def upright_size(source: Path | bytes | BinaryIO, name: str | None = None) -> tuple[int, int]:

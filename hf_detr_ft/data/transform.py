@@ -1,7 +1,6 @@
 """A row of `data/dataset.py` becomes what the model takes."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from datasets import Dataset
 from transformers import DetrImageProcessor
 
 from hf_detr_ft.data.augment import Augmentation
-from hf_detr_ft.data.images import decode_rgb
+from hf_detr_ft.data.images import decode_cell
 from hf_detr_ft.errors import DataError
 
 
@@ -72,7 +71,7 @@ class DetrTransform:
 
     def sample(self, image: Mapping[str, Any], image_id: int, objects: Mapping[str, list]) -> dict[str, Any]:
         """One row."""
-        pixels = np.asarray(decode_rgb(image["bytes"] or Path(image["path"]), image["path"]))
+        pixels = np.asarray(decode_cell(image))
         boxes = np.asarray(objects["bbox"], dtype=np.float32).reshape(-1, 4)
         labels = np.asarray(objects["label"], dtype=np.int64)
         areas = np.asarray(objects["area"], dtype=np.float32)

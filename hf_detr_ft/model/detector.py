@@ -1,10 +1,13 @@
 """The network that is trained: Transformers' DETR with the original's losses."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import transformers
+from torch import nn
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
 from hf_detr_ft.model.encoder_loss import encoder_criterion
@@ -55,10 +58,8 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
             return super().forward(pixel_values, pixel_mask=pixel_mask, **kwargs)
         # The same numbers in an order in which convolutions are several times as fast on a CPU.
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        maps: list[torch.Tensor] = []
-        hook = self.model.input_projection.register_forward_hook(lambda *call: maps.append(call[-1]))
-        outputs: Any = self.model(pixel_values, pixel_mask=pixel_mask, output_hidden_states=self.auxiliary_losses)
-        hook.remove()
+        with _outputs_of(self.model.input_projection) as maps:
+            outputs: Any = self.model(pixel_values, pixel_mask=pixel_mask, output_hidden_states=self.auxiliary_losses)
         states = outputs.last_hidden_state[None]
         if self.auxiliary_losses:
             # The first hidden state is the decoder's input, the last one is `last_hidden_state`, normalised already.
@@ -85,6 +86,17 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
         with torch.autocast(states.device.type, enabled=False):
             states = states.to(self.class_labels_classifier.weight.dtype)
             return self.class_labels_classifier(states), self.bbox_predictor(states).sigmoid()
+
+
+@contextmanager
+def _outputs_of(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """What the module returns meanwhile; nothing of it stays behind, whatever goes wrong."""
+    outputs: list[torch.Tensor] = []
+    hook = module.register_forward_hook(lambda *call: outputs.append(call[-1]))
+    try:
+        yield outputs
+    finally:
+        hook.remove()
 
 
 def as_trainable(model: transformers.DetrForObjectDetection) -> DetrForObjectDetection:

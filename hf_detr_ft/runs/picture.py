@@ -17,7 +17,7 @@ from PIL import Image
 from hf_detr_ft.atomic import write_bytes
 from hf_detr_ft.boxes import xywh_to_xyxy, xyxy_to_xywh
 from hf_detr_ft.data.coco import LabelMap
-from hf_detr_ft.data.images import decode_rgb
+from hf_detr_ft.data.images import decode_cell
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.inference import ImageDetections, detect_prepared, load_detector, prepare
 from hf_detr_ft.evaluation.matching import match_objects
@@ -63,8 +63,7 @@ def draw_predictions(
     model, processor = load_detector(str(run))
     images, sizes, found = [], [], []
     for row in picked:
-        source = row["image"]
-        image = decode_rgb(source["bytes"] or Path(source["path"]), source["path"])
+        image = decode_cell(row["image"])
         sizes.append((image.height, image.width))
         values = prepare(image, processor, row["file_name"])
         (detections,) = detect_prepared(model, [values], sizes[-1:], device=device)

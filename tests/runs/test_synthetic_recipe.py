@@ -5,12 +5,12 @@ from pathlib import Path
 
 import datasets
 import pytest
-import torch
 import yaml
 from safetensors.torch import load_file
 
 from hf_detr_ft.cli import main
 from hf_detr_ft.runs.get_synthetic import get_synthetic
+from tests.runs.test_train import assert_same
 from tests.synthetic import SMALL_TRANSFORMER
 
 CLASSES = ["balloon", "star"]
@@ -62,10 +62,7 @@ def finished(recipe: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def assert_same_weights(run: Path, other: Path) -> None:
-    found, expected = (load_file(folder / "model.safetensors") for folder in (run, other))
-    assert found.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor), name
+    assert_same(*(load_file(folder / "model.safetensors") for folder in (run, other)))
 
 
 def test_the_run_says_what_it_was_drawn_from(finished: Path) -> None:
