@@ -100,7 +100,8 @@ class ModelConfig:
     trained one does not need it (the original has none)."""
     new_decoder: bool = False
     """Start the decoder anew, each query reading out the encoder around a point of its own; for a checkpoint whose
-    encoder has been taught by encoder_loss (the original starts at random)."""
+    encoder has been taught by encoder_loss; its `num_queries`, `decoder_layers` and `decoder_ffn_dim` in `config` may
+    then be other ones (the original starts at random)."""
     trainable_stages: list[str] | None = None
     """Backbone stages to train, such as [layer3, layer4]; [all]; [] for none; the original's layer2 to layer4
     (everything behind a stride of 4) where not set."""

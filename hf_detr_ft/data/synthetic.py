@@ -20,13 +20,14 @@ from hf_detr_ft.errors import RecipeError
 CLASSES = tuple(SHAPES)
 SHORT_SIDE = (240, 320)
 """Of the photos, in pixels: least and largest."""
-EXTENTS = (0.08, 0.75)
+EXTENTS = (0.1, 0.8)
 """Geometric mean of an object's width and height, relative to the short side: least and largest, log-uniform."""
 ASPECTS = ((1, 1), (3, 4), (2, 3), (9, 16), (4, 3), (4, 3), (3, 2), (3, 2), (16, 9))
 """Width and height of portraits, landscapes and squares."""
 EMPTY_SHARE = 0.06
 """Of the photos, those without any object."""
 MAX_OBJECTS = 8
+MAX_DISTRACTORS = 3
 VALIDATION_START = 10**9
 """Index of the first validation photo; training's begin at 0."""
 
@@ -123,7 +124,7 @@ def _things(rng: np.random.Generator, classes: Sequence[str], side: int) -> list
     things: list[tuple[str | None, float]] = [
         (pool[int(rng.integers(len(pool)))], side * float(np.exp(rng.uniform(low, high)))) for _ in range(count)
     ]
-    others = int(rng.integers(0, 6))
+    others = int(rng.integers(0, MAX_DISTRACTORS + 1))
     things += [(None, side * float(np.exp(rng.uniform(low, high)))) for _ in range(others)]
     # Large things tend to be behind small ones, else they would hide them.
     nearness = [-np.log(extent) + rng.normal(0, 0.7) - (name is None) for name, extent in things]

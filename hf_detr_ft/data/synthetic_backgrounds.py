@@ -142,7 +142,7 @@ def _room(rng: np.random.Generator, size: Size) -> Array:
 def _heap(rng: np.random.Generator, size: Size) -> Array:
     """Foliage, gravel, a crowded shelf: very many flat shapes on one another."""
     paint, colour = _gradient(rng, size) * rng.uniform(0.3, 0.8), _muted(rng)
-    spread, largest = float(rng.choice([0.06, 0.12, 0.3])), rng.uniform(0.04, 0.2) * min(size)
+    spread, largest = float(rng.choice([0.04, 0.08, 0.16])), rng.uniform(0.04, 0.2) * min(size)
     corners, count = int(rng.integers(3, 9)), int(rng.integers(80, 300))
     angles = np.sort(rng.uniform(0, 2 * np.pi, (count, corners)), axis=1)
     radii = largest * rng.uniform(0.3, 1, (count, 1)) * rng.uniform(0.7, 1.2, (count, corners))
@@ -168,8 +168,8 @@ BACKGROUNDS: tuple[Callable[[np.random.Generator, Size], Array], ...] = (
 def draw_background(rng: np.random.Generator, size: Size) -> Array:
     """One of the kinds, with or without clutter of lines over it, in or out of focus; float [height, width, 3]."""
     paint: Array = np.ascontiguousarray(BACKGROUNDS[rng.integers(len(BACKGROUNDS))](rng, size), dtype=np.float32)
-    if rng.random() < 0.35:
-        colour, spread = _muted(rng), float(rng.choice([0.04, 0.1, 0.35]))
+    if rng.random() < 0.25:
+        colour, spread = _muted(rng), float(rng.choice([0.04, 0.1, 0.2]))
         for _ in range(int(rng.integers(3, 40))):
             start, direction = rng.uniform(0, 1, 2) * size[::-1], rng.normal(0, 0.12 * min(size), 2)
             steps = direction + rng.normal(0, 0.3 * np.hypot(*direction), (int(rng.integers(2, 7)), 2))

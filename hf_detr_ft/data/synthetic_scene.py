@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hf_detr_ft.data.synthetic_canvas import Array, Canvas, Draw
 
-MIN_VISIBLE_SHARE = 0.25
+MIN_VISIBLE_SHARE = 0.3
 MIN_VISIBLE_PIXELS = 20
 """A thing that would leave less of any object to be seen is not placed: nothing is shown without its annotation."""
 TRIES = 10
@@ -66,7 +66,7 @@ def draw_layer(
     matrix = turn @ shape
     local = np.linalg.solve(matrix, light[:2])
     local *= np.hypot(*light[:2]) / np.hypot(*local)
-    side = int(np.clip(extent * 2.6, 56, 416))
+    side = int(np.clip(extent * 2.3, 56, 400))
     canvas = Canvas(side, (float(local[0]), float(local[1]), float(light[2])), rng)
     draw(canvas)
     _, _, width, height = cv2.boundingRect(canvas.labelled if name else canvas.solid)

