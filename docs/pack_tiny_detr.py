@@ -1,4 +1,4 @@
-"""Makes hf_detr_ft/tiny_detr from a run: `python docs/pack_tiny_detr.py runs/pretrain_2`.
+"""Makes hf_detr_ft/tiny_detr from a run: `python docs/pack_tiny_detr.py runs/pretrain_5`.
 
 Weights in fp16, config, processor and the model card, whose figures come from an evaluation of just these weights on
 photos that neither training nor the choice of the best epoch has seen.
