@@ -10,6 +10,7 @@ SECTIONS = {
     "augment": "AugmentConfig",
     "model": "ModelConfig",
     "evaluation": "EvaluationConfig",
+    "speed": "SpeedConfig",
     "training": "DetrTrainingArguments",
 }
 TRANSFORMERS = "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments"

@@ -125,6 +125,22 @@ class EvaluationConfig:
     """Images a batch on each device; training.per_device_eval_batch_size where not set."""
 
 
+@dataclass
+class SpeedConfig:
+    """What is done to be fast. None of it changes what is learned, each can be switched off alone."""
+
+    fold_frozen_norms: bool = True
+    """Let convolutions do the work of the frozen batch norms behind them (the original: no)."""
+    channels_last: bool = True
+    """Keep images and maps in the order in which convolutions are fastest (the original: no)."""
+    store_gigabytes: float = 4.0
+    """Decode and resize the photos once and keep them in the cache of `datasets` (HF_DATASETS_CACHE), each split that
+    takes no more than this; 0 to decode them anew in every epoch (the original does)."""
+    reduced_decoding: bool = True
+    """Decode training JPEGs that are not kept at a half, a quarter or an eighth of their size, where that is no smaller
+    than the model takes them (the original: no)."""
+
+
 def machine_has_bf16(use_cpu: bool) -> bool:
     """Whether matrix units for bf16 are there: an Ampere GPU or later, a CPU with AVX-512 BF16 or AMX."""
     if torch.cuda.is_available() and not use_cpu:
@@ -227,6 +243,7 @@ class Recipe:
     augment: AugmentConfig
     model: ModelConfig
     evaluation: EvaluationConfig
+    speed: SpeedConfig
     training: DetrTrainingArguments
     resolved: dict[str, Any]
     """Sections and values as given and defaulted, plain enough for YAML; `recipe_file.save_recipe` writes them."""

@@ -22,6 +22,7 @@ from hf_detr_ft.recipe import (
     EvaluationConfig,
     ModelConfig,
     Recipe,
+    SpeedConfig,
     nearest,
 )
 from hf_detr_ft.recipe_yaml import dump_yaml, parse_value, read_sections
@@ -31,6 +32,7 @@ SECTIONS: dict[str, type] = {
     "augment": AugmentConfig,
     "model": ModelConfig,
     "evaluation": EvaluationConfig,
+    "speed": SpeedConfig,
     "training": DetrTrainingArguments,
 }
 LIMITS: dict[str, tuple[float, float]] = {
@@ -41,7 +43,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("augment.color_jitter", "augment.min_visibility"), (0, 1)),
     "augment.rotate": (0, 180),
     **dict.fromkeys(("model.shortest_edge", "model.longest_edge", "model.square_edge"), (1, math.inf)),
-    "model.encoder_loss": (0, math.inf),
+    **dict.fromkeys(("model.encoder_loss", "speed.store_gigabytes"), (0, math.inf)),
     **dict.fromkeys(("training.per_device_train_batch_size", "training.per_device_eval_batch_size"), (1, math.inf)),
     **dict.fromkeys(("training.gradient_accumulation_steps", "training.early_stopping_patience"), (1, math.inf)),
     **dict.fromkeys(("training.learning_rate", "training.backbone_learning_rate"), (0, math.inf)),
@@ -148,7 +150,7 @@ def _read_flags(flags: Sequence[str], problems: list[str]) -> Iterator[_Entry]:
 
 
 def _unknown_section(name: str) -> str:
-    hint = nearest(name, SECTIONS) or _elsewhere(name)
+    hint = _elsewhere(name) or nearest(name, SECTIONS)
     return f"unknown section '{name}'{hint}; expected one of {list(SECTIONS)}"
 
 

@@ -23,6 +23,7 @@ NOT_IN_THE_ORIGINAL = {
     "AugmentConfig": set(),
     "ModelConfig": {"checkpoint", "revision", "backbone_weights"},
     "EvaluationConfig": {"backend", "batch_size"},
+    "SpeedConfig": set(),
     "DetrTrainingArguments": {
         "output_dir",
         "overwrite",

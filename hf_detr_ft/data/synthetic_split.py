@@ -1,8 +1,4 @@
-"""Synthetic photos as a `datasets.Dataset`, drawn once and kept in the cache of `datasets`.
-
-`datasets` locks the cache, so that one of several processes draws and the others wait for it; it gives photos their
-name only when all of them are there; and it maps them into memory, which all processes share.
-"""
+"""Synthetic photos as a `datasets.Dataset`, drawn once and kept in the cache of `datasets`."""
 
 import hashlib
 import json
@@ -11,18 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import datasets
 import numpy as np
-import pyarrow as pa
-from datasets import Dataset, Features, Image, NamedSplit, Value, concatenate_datasets
-from datasets.exceptions import DatasetGenerationError
+from datasets import Dataset, Features, Value, concatenate_datasets
 
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import load_split
+from hf_detr_ft.data.row_cache import CELL, cached_rows
 from hf_detr_ft.data.synthetic_photos import Series, build_coco, count_cores, draw_photos
-from hf_detr_ft.errors import DataError, InputError
 
-DRAWN = Features({"image": Image(decode=False), "entries": Value("string")})
+DRAWN = Features({"image": CELL, "entries": Value("string")})
 """JPEG under "bytes" and file name under "path"; COCO's entries of image and objects as JSON."""
 ALONE = 64
 """Fewer photos than these are drawn sooner than other processes start."""
@@ -41,27 +34,15 @@ def draw_split(name: str, indices: range, series: Series) -> tuple[dict[str, Any
     Raises:
         DataError: the cache cannot be written or read, or a process that draws was killed.
     """
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hf_detr_ft"
-    try:
-        photos = Dataset.from_generator(
-            _rows,
-            DRAWN,
-            cache_dir=str(folder),
-            gen_kwargs={"indices": indices, "series": series},
-            split=NamedSplit(name),
-            fingerprint=cache_key(indices, series),
-        )
-    except (OSError, DatasetGenerationError, pa.ArrowInvalid) as error:
-        cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
-        if isinstance(cause, InputError):
-            raise cause from None
-        if not isinstance(cause, OSError | pa.ArrowInvalid):
-            raise
-        reason = getattr(cause, "strerror", None) or cause
-        raise DataError(
-            f"{folder}: expected a folder to keep the drawn photos in, cannot write or read them there: {reason}. "
-            "Remove it if it is damaged, or name another place in the environment variable HF_DATASETS_CACHE."
-        ) from error
+    photos = cached_rows(
+        _rows,
+        {"indices": indices, "series": series},
+        DRAWN,
+        key=cache_key(indices, series),
+        name=name,
+        folder="drawn",
+        what="drawn photos",
+    )
     return build_coco(map(json.loads, photos["entries"][:]), series.classes), photos
 
 

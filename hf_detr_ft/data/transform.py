@@ -1,6 +1,6 @@
 """A row of `data/dataset.py` becomes what the model takes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,11 @@ from datasets import Dataset
 from transformers import DetrImageProcessor
 
 from hf_detr_ft.data.augment import Augmentation
-from hf_detr_ft.data.images import decode_cell
+from hf_detr_ft.data.images import cell_size, decode_cell
 from hf_detr_ft.errors import DataError
+
+COLUMNS = ("image", "image_id", "objects", "original_size")
+"""That the transform reads; only `store_photos` adds the last one."""
 
 
 class Epoch:
@@ -42,6 +45,7 @@ class DetrTransform:
         augmentation: None in evaluation.
         seed: of all random draws.
         epoch: the running epoch; None: every epoch draws the same.
+        least_side: of a photo that is decoded at a reduced size, see `decode_rgb`; None: all are decoded whole.
     """
 
     def __init__(
@@ -50,11 +54,13 @@ class DetrTransform:
         augmentation: Augmentation | None = None,
         seed: int = 0,
         epoch: Epoch | None = None,
+        least_side: int | None = None,
     ) -> None:
         self.processor = processor
         self.augmentation = augmentation
         self.seed = seed
         self.epoch = epoch
+        self.least_side = least_side
 
     def __call__(self, rows: Mapping[str, list]) -> dict[str, list]:
         """Rows as columns in, `pixel_values` (`[3, h, w]` fp32 each) and `labels` out.
@@ -65,16 +71,28 @@ class DetrTransform:
         Raises:
             DataError: an image cannot be read, or is so elongated that nothing of its short side would be left.
         """
-        columns = (rows["image"], rows["image_id"], rows["objects"])
+        columns = [rows[name] for name in COLUMNS if name in rows]
         samples = [self.sample(*row) for row in zip(*columns, strict=True)]
         return {key: [sample[key] for sample in samples] for key in ("pixel_values", "labels")}
 
-    def sample(self, image: Mapping[str, Any], image_id: int, objects: Mapping[str, list]) -> dict[str, Any]:
-        """One row."""
-        pixels = np.asarray(decode_cell(image))
+    def sample(
+        self,
+        image: Mapping[str, Any],
+        image_id: int,
+        objects: Mapping[str, list],
+        original_size: Sequence[int] | None = None,
+    ) -> dict[str, Any]:
+        """One row; `original_size` is (height, width) that the boxes belong to, where `store_photos` resized."""
+        reduced = original_size is None and self.least_side is not None
+        pixels = np.asarray(decode_cell(image, self.least_side if reduced else None))
+        decoded = pixels.shape[:2]
+        original = cell_size(image) if reduced else tuple(original_size or decoded)
         boxes = np.asarray(objects["bbox"], dtype=np.float32).reshape(-1, 4)
         labels = np.asarray(objects["label"], dtype=np.int64)
         areas = np.asarray(objects["area"], dtype=np.float32)
+        if decoded != original:
+            scale = np.array([decoded[1] / original[1], decoded[0] / original[0]], dtype=np.float32)
+            boxes, areas = boxes * np.tile(scale, 2), areas * scale.prod()
         size = dict(self.processor.size)
         if self.augmentation is not None:
             epoch = self.epoch.get() if self.epoch is not None else 0
@@ -86,6 +104,9 @@ class DetrTransform:
             if "shortest_edge" in size:
                 size["shortest_edge"] = augmented.shortest_edge
         height, width = pixels.shape[:2]
+        resized = original_size is not None and decoded != original and "shortest_edge" in size
+        if resized and decoded == (height, width) and size == dict(self.processor.size):
+            size = {"height": height, "width": width}  # it is what the processor makes of the original
         if "longest_edge" in size and round(size["longest_edge"] * min(height, width) / max(height, width)) < 1:
             raise DataError(
                 f"{image['path']}: {width} x {height} pixels, resized to a long side of {size['longest_edge']}, would "
@@ -103,9 +124,13 @@ class DetrTransform:
             input_data_format="channels_first",
             return_tensors="pt",
         )
-        return {"pixel_values": encoded["pixel_values"][0], "labels": dict(encoded["labels"][0])}
+        target = dict(encoded["labels"][0])
+        if self.augmentation is None:
+            target["orig_size"] = torch.tensor(original)
+        return {"pixel_values": encoded["pixel_values"][0], "labels": target}
 
 
 def transformed(dataset: Dataset, transform: DetrTransform) -> Dataset:
     """The rows of `load_split` through the transform when they are read; the columns it does not read stay."""
-    return dataset.with_transform(transform, columns=["image", "image_id", "objects"], output_all_columns=True)
+    read = [name for name in COLUMNS if name in dataset.column_names]
+    return dataset.with_transform(transform, columns=read, output_all_columns=True)

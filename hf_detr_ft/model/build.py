@@ -22,7 +22,7 @@ from hf_detr_ft.model.initial import (
     scale_projection,
     why_unreadable,
 )
-from hf_detr_ft.recipe import ModelConfig, nearest
+from hf_detr_ft.recipe import ModelConfig, SpeedConfig, nearest
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +39,16 @@ def build_processor(config: ModelConfig) -> DetrImageProcessor:
     return DetrImageProcessor(size={"shortest_edge": config.shortest_edge, "longest_edge": config.longest_edge})
 
 
-def build_model(config: ModelConfig, names: Sequence[str], category_ids: Sequence[int]) -> DetrForObjectDetection:
+def build_model(
+    config: ModelConfig, names: Sequence[str], category_ids: Sequence[int], speed: SpeedConfig | None = None
+) -> DetrForObjectDetection:
     """The model of a recipe, its class head made for the data's labels.
 
     Args:
         config: the recipe's `model` section.
         names: of the labels 0..N-1.
         category_ids: of the labels in the data set; kept in the config for whoever has the model alone.
+        speed: the recipe's `speed` section; its defaults where not given.
 
     Raises:
         CheckpointError: the checkpoint is missing, not a DETR or not complete.
@@ -72,7 +75,10 @@ def build_model(config: ModelConfig, names: Sequence[str], category_ids: Sequenc
         read_out_encoder(model)
     model.auxiliary_losses = config.auxiliary_losses
     model.encoder_loss = config.encoder_loss
-    fold_frozen_norms(model.model.backbone.model)
+    speed = speed or SpeedConfig()
+    model.channels_last = speed.channels_last
+    if speed.fold_frozen_norms:
+        fold_frozen_norms(model.model.backbone.model)
     skip_unused_stages(model.model.backbone.model)
     return model
 

@@ -3,6 +3,7 @@
 import pickle
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from hf_detr_ft.callbacks import RunFolderCallback, print_progress_lines
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.dataset import most_objects
+from hf_detr_ft.data.photo_store import store_photos
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, Epoch, transformed
 from hf_detr_ft.errors import CheckpointError, RecipeError
@@ -63,7 +65,8 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
     transformers_logging.disable_progress_bar()  # of single weights, which take no time
     set_seed(args.seed)
     splits = load_splits(recipe.data, progress=show_progress)
-    trainer = build_trainer(recipe, splits)
+    stored = store_splits(recipe, splits)
+    trainer = build_trainer(recipe, stored)
     say(describe_job(recipe, splits, trainer))
     if PartialState().is_main_process:
         if checkpoint is None:
@@ -79,7 +82,7 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
         ) from error
     trainer.save_model()
     if trainer.is_world_process_zero():
-        finish(trainer, recipe, run, time.monotonic() - started)
+        finish(trainer, recipe, splits.val, run, time.monotonic() - started)
         if push:
             url = push_run(
                 run,
@@ -118,16 +121,29 @@ def _silent(*_: Any) -> None:
     """Instead of `print` on all processes but the first."""
 
 
+def store_splits(recipe: Recipe, splits: Splits) -> Splits:
+    """The splits with their photos decoded and resized, as far as `speed.store_gigabytes` reaches."""
+    size = dict(build_processor(recipe.model).size)
+    # A crop or a turn belongs before the resize to a square: training photos keep their shape.
+    edge = recipe.model.square_edge
+    train_size = size if edge is None else {"shortest_edge": edge, "longest_edge": 8 * edge}
+    limit = recipe.speed.store_gigabytes * 1e9
+    train = store_photos(splits.train, train_size, limit, "train")
+    val = store_photos(splits.val, size, limit, "val")
+    return replace(splits, train=splits.train if train is None else train, val=splits.val if val is None else val)
+
+
 def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
     """Model, transforms, trainer and callbacks of a recipe."""
     args, model_config, label_map = recipe.training, recipe.model, splits.label_map
-    model = build_model(model_config, label_map.names, label_map.category_ids)
+    model = build_model(model_config, label_map.names, label_map.category_ids, recipe.speed)
     train_stages(model, model_config.trainable_stages)
     processor = build_processor(model_config)
     epoch = Epoch()
     seed = args.seed if args.data_seed is None else args.data_seed
     edge = model_config.square_edge or model_config.shortest_edge
-    augment = DetrTransform(processor, build_augmentation(recipe.augment, edge), seed, epoch)
+    least_side = edge if recipe.speed.reduced_decoding else None
+    augment = DetrTransform(processor, build_augmentation(recipe.augment, edge), seed, epoch, least_side)
     if recipe.evaluation.batch_size is not None:
         args.per_device_eval_batch_size = recipe.evaluation.batch_size
     metric = args.metric_for_best_model
@@ -186,8 +202,8 @@ def describe_job(recipe: Recipe, splits: Splits, trainer: DetrTrainer) -> str:
     return "\n".join(lines)
 
 
-def finish(trainer: DetrTrainer, recipe: Recipe, run: Path, seconds: float) -> None:
-    """Writes the last files and prints the result, where it lies and what to do next."""
+def finish(trainer: DetrTrainer, recipe: Recipe, val: Dataset, run: Path, seconds: float) -> None:
+    """Writes the last files, a picture of the rows `val`, and prints the result, where it lies and what to do next."""
     callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, RunFolderCallback))
     callback.about = {**callback.about, "seconds": round(seconds, 1)}
     if callback.best is None:
@@ -198,8 +214,8 @@ def finish(trainer: DetrTrainer, recipe: Recipe, run: Path, seconds: float) -> N
     best = callback.best
     print(f"\nthe best weights, of epoch {best['epoch']:.4g}:\n{CocoResult.from_dict(best).table()}")
     kept = best if trainer.args.load_best_model_at_end else callback.last or best
-    rows, threshold = cast(Dataset, trainer.eval_dataset), kept["best_f1"]["threshold"]
-    picture = draw_predictions(run, rows, trainer.truth, trainer.label_map, threshold, trainer.args.device)
+    threshold = kept["best_f1"]["threshold"]
+    picture = draw_predictions(run, val, trainer.truth, trainer.label_map, threshold, trainer.args.device)
     print(
         f"\nbest AP {best['metrics']['map']:.3f}, AP50 {best['metrics']['map_50']:.3f} in epoch {best['epoch']:.4g} "
         f"({seconds:.0f} s in all)\n"

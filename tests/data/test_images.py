@@ -265,3 +265,17 @@ def test_real_photos():
     assert len(paths) == 13
     for path in paths:
         assert decode_rgb(path).size == upright_size(path)[::-1]
+
+
+def test_reduced_decoding_keeps_the_least_side_and_the_picture(tmp_path: Path) -> None:
+    gradient = np.linspace(0, 255, 400, dtype=np.uint8)[None, :, None].repeat(210, 0).repeat(3, 2)
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(gradient).save(path, quality=95, exif=exif)
+    for least, size in ((300, (210, 400)), (106, (210, 400)), (105, (105, 200)), (27, (53, 100)), (1, (27, 50))):
+        image = decode_rgb(path, least_side=least)
+        assert image.size == size
+        assert np.asarray(image)[0].mean() < 5 < 250 < np.asarray(image)[-1].mean()
+    Image.fromarray(gradient).save(tmp_path / "a.png")
+    assert decode_rgb(tmp_path / "a.png", least_side=1).size == (400, 210)

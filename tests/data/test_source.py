@@ -100,6 +100,16 @@ def test_every_image_of_a_drawn_split_is_the_photo_that_its_objects_are_in() -> 
         assert row["image"]["path"] == row["file_name"] == f"{row['image_id']:012d}.jpg"
 
 
+def test_files_of_the_same_name_in_the_current_folder_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "000000000001.jpg").write_bytes(b"another photo")
+    monkeypatch.chdir(tmp_path)
+    row = load_splits(CONFIG).train[1]
+    assert row["image"]["path"] == "000000000001.jpg"
+    assert row["image"]["bytes"].startswith(b"\xff\xd8")
+
+
 def test_several_processes_draw_the_same(monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> None:
     alone = load_splits(CONFIG)
     expected = rows(alone), alone.fingerprints
@@ -195,11 +205,11 @@ def test_a_cache_that_cannot_be_used_is_named_with_the_remedy(
     load_source(CONFIG, "val")
     [file] = cache_folder.rglob("*.arrow")
     file.write_bytes(file.read_bytes()[:2000])
-    with pytest.raises(DataError, match=f"{cache_folder}/hf_detr_ft: .*Remove it if it is damaged"):
+    with pytest.raises(DataError, match=f"{cache_folder}/hf_detr_ft/drawn: .*Remove it if it is damaged"):
         load_source(CONFIG, "val")
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
-    with pytest.raises(DataError, match=f"{tmp_path}/file/hf_detr_ft: .*Not a directory.*HF_DATASETS_CACHE"):
+    with pytest.raises(DataError, match=f"{tmp_path}/file/hf_detr_ft/drawn: .*Not a directory.*HF_DATASETS_CACHE"):
         load_source(CONFIG, "val")
 
 
@@ -208,7 +218,7 @@ def test_a_full_disk_is_named(cache_folder: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(synthetic_split, "draw_photos", draw)
-    with pytest.raises(DataError, match=f"{cache_folder}/hf_detr_ft: .*No space left on device"):
+    with pytest.raises(DataError, match=f"{cache_folder}/hf_detr_ft/drawn: .*No space left on device"):
         load_source(CONFIG, "val")
 
 

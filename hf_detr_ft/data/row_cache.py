@@ -1,0 +1,102 @@
+"""Rows that are made once and kept in the cache of `datasets`.
+
+`datasets` locks the cache, so that one of several processes makes the rows and the others wait for it; it gives them
+their name only when all of them are there; and it maps them into memory, which all processes share.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+from datasets import Dataset, Features, Image, NamedSplit, Value
+from datasets.exceptions import DatasetGenerationError
+
+from hf_detr_ft.errors import DataError, InputError
+
+CELL = {"bytes": Value("binary"), "path": Value("string")}
+"""A photo's file and its path or name. As `Image`, which rows have in the end, `datasets` would drop the bytes of every
+photo at whose path, in the current folder say, there is some file."""
+UNUSED_SECONDS = 3 * 24 * 3600
+"""How long nobody must have asked for rows that are removed; workers of a run open the files anew as they begin."""
+LAST_USE = "last_use"
+"""An empty file beside the rows; its time says when they were asked for."""
+
+
+def cached_rows(
+    make: Callable[..., Iterator[dict[str, Any]]],
+    arguments: dict[str, Any],
+    features: Features,
+    *,
+    key: str,
+    name: str,
+    folder: str,
+    what: str,
+) -> Dataset:
+    """The rows that `make(**arguments)` yields, from the cache where they are in it, `image` as `Image(decode=False)`.
+
+    Args:
+        make: yields the rows; not called where they are in the cache.
+        arguments: of it.
+        features: of the rows; `image` is a `CELL`.
+        key: another one wherever another byte may be made.
+        name: of the split, for the progress bar.
+        folder: where they lie, below HF_DATASETS_CACHE.
+        what: they are, for messages.
+
+    Raises:
+        InputError: what `make` raised.
+        DataError: the cache cannot be written or read.
+    """
+    place = Path(datasets.config.HF_DATASETS_CACHE) / "hf_detr_ft" / folder
+    try:
+        rows = Dataset.from_generator(
+            make, features, cache_dir=str(place), gen_kwargs=arguments, split=NamedSplit(name), fingerprint=key
+        )
+        (_entry(rows) / LAST_USE).touch()
+        return rows.cast_column("image", Image(decode=False))
+    except (OSError, DatasetGenerationError, pa.ArrowInvalid) as error:
+        cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
+        if isinstance(cause, InputError):
+            raise cause from None
+        if not isinstance(cause, OSError | pa.ArrowInvalid):
+            raise
+        reason = getattr(cause, "strerror", None) or cause
+        raise DataError(
+            f"{place}: expected a folder to keep the {what} in, cannot write or read them there: {reason}. "
+            "Remove it if it is damaged, or name another place in the environment variable HF_DATASETS_CACHE."
+        ) from error
+
+
+def remove_unused(rows: Dataset, limit_bytes: float) -> None:
+    """Removes rows of the same folder that were not asked for lately, the longest unused first.
+
+    Args:
+        rows: of `cached_rows`; they stay.
+        limit_bytes: nothing is removed while all rows of the folder take no more.
+    """
+    own = _entry(rows)
+    others = sorted(set(own.parent.glob("*/")) - {own}, key=_last_use)
+    total = sum(map(_bytes, [own, *others]))
+    for entry in others:
+        if total <= limit_bytes or time.time() - _last_use(entry) < UNUSED_SECONDS:
+            return
+        total -= _bytes(entry)
+        shutil.rmtree(entry, ignore_errors=True)  # another process may be at it, too
+
+
+def _entry(rows: Dataset) -> Path:
+    """The folder of these rows alone."""
+    return Path(rows.cache_files[0]["filename"]).parents[1]
+
+
+def _last_use(entry: Path) -> float:
+    mark = entry / LAST_USE
+    return (mark if mark.exists() else entry).stat().st_mtime
+
+
+def _bytes(entry: Path) -> int:
+    return sum(path.stat().st_size for path in entry.rglob("*") if path.is_file())
