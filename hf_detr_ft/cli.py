@@ -18,6 +18,7 @@ DESCRIPTION = """Fine-tune DETR on your own images.
   hf-detr-ft train RECIPE [--section.key VALUE ...]     train, evaluate, write a run folder
   hf-detr-ft check RECIPE [--section.key VALUE ...]     data, model and memory, before any training
   hf-detr-ft evaluate RUN                               the 12 COCO numbers
+  hf-detr-ft benchmark RECIPE                           training steps of stock Transformers and of ours, timed
   hf-detr-ft predict RUN PHOTO_OR_FOLDER ...            drawn images and a COCO results JSON
   hf-detr-ft push RUN USER/NAME                         publish on the Hugging Face Hub
   hf-detr-ft convert via SOURCE DESTINATION             VGG Image Annotator to COCO
@@ -70,7 +71,7 @@ def run(arguments: list[str]) -> int:
         return run_recipe(arguments[0], arguments[1:])
     parser = build_parser()
     options, flags = parser.parse_known_args(arguments)
-    if flags and options.verb != "evaluate":
+    if flags and options.verb not in ("evaluate", "benchmark"):
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
     status: int = options.act(options, flags)
     return status
@@ -94,10 +95,17 @@ def run_recipe(verb: str, arguments: list[str]) -> int:
 
 
 def run_evaluate(options: argparse.Namespace, flags: list[str]) -> int:
-    """`evaluate`, the only one of these that takes a recipe's flags."""
+    """`evaluate`, which takes a recipe's flags, too."""
     from hf_detr_ft.runs.evaluate import evaluate
 
     return evaluate(options.source, flags, options.recipe, options.output)
+
+
+def run_benchmark(options: argparse.Namespace, flags: list[str]) -> int:
+    """`benchmark`, which takes a recipe's flags, too."""
+    from hf_detr_ft.runs.benchmark import benchmark
+
+    return benchmark(options.recipe, flags, options.rounds, options.steps, options.output)
 
 
 def run_predict(options: argparse.Namespace, _: list[str]) -> int:
@@ -178,6 +186,15 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("source", metavar="RUN")
     evaluate.add_argument("--recipe", type=Path, help="whose validation split to use; the run's own by default")
     evaluate.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
+
+    benchmark = verbs.add_parser("benchmark", help="training steps of stock Transformers and of ours, timed in turn")
+    benchmark.set_defaults(act=run_benchmark)
+    benchmark.add_argument(
+        "recipe", type=Path, metavar="RECIPE", help="flags such as --model.shortest_edge 480 go over it"
+    )
+    benchmark.add_argument("--rounds", type=int, default=3, help="how often each is timed (default: 3)")
+    benchmark.add_argument("--steps", type=int, default=8, help="that are timed in each round (default: 8)")
+    benchmark.add_argument("--output", type=Path, metavar="FILE", help="also write the figures as JSON")
 
     predict = verbs.add_parser("predict", help="drawn images and a COCO results JSON")
     predict.set_defaults(act=run_predict)

@@ -1,0 +1,109 @@
+"""The benchmark: what it prints and writes, and that both sides learn the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Trainer
+
+from hf_detr_ft.cli import main
+from hf_detr_ft.data.splits import load_splits
+from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.recipe_file import load_recipe
+from hf_detr_ft.runs import benchmark as module
+from hf_detr_ft.runs.benchmark import Measurement, Row, benchmark, build_stock, table
+from hf_detr_ft.runs.train import build_trainer, store_splits
+
+FLAGS = [
+    *("--data.synthetic_images", "4", "--data.synthetic_val_images", "1", "--data.synthetic_short_side", "[64,80]"),
+    *("--model.checkpoint", "null", "--model.backbone", "test_resnet.r160_in1k", "--model.config.d_model", "32"),
+    *("--model.config.encoder_layers", "1", "--model.config.decoder_layers", "2", "--model.config.num_queries", "10"),
+    *("--model.config.encoder_ffn_dim", "32", "--model.config.decoder_ffn_dim", "32", "--model.shortest_edge", "64"),
+    *("--model.longest_edge", "128", "--training.per_device_train_batch_size", "2", "--training.bf16", "false"),
+]
+
+
+def test_the_table_and_the_file_have_all_variants_that_differ(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WARM_UP", 1)
+    output = tmp_path / "result.json"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("training: {num_train_epochs: 1}\n")
+    arguments = ["benchmark", str(recipe), *FLAGS, "--rounds", "1", "--steps", "2", "--output", str(output)]
+    assert main(arguments) == 0
+    variants = json.loads(output.read_text())["variants"]
+    names = [variant["name"] for variant in variants]
+    assert names[:2] == ["stock", "ours"]
+    assert "ours, random batches" in names
+    assert "ours, photos not kept" in names
+    assert "ours, fp32" not in names, "they are in fp32 anyhow"
+    printed = capsys.readouterr().out
+    for variant in variants:
+        assert variant["name"] in printed
+        (one,) = variant["rounds"]
+        assert (one["steps"], one["images"]) == (2, 4)
+        assert 0 < one["image_pixels"] <= one["pixels"]
+        assert 0 <= one["waiting_seconds"] < one["seconds"]
+        assert variant["images_per_second"] == pytest.approx(4 / one["seconds"])
+        assert variant["peak_bytes"] > 2**20
+    assert variants[0]["ratio_to_stock"] == 1
+    assert set(tmp_path.iterdir()) == {recipe, output}
+
+
+def test_figures_over_rounds() -> None:
+    def measured(seconds: float) -> Measurement:
+        return Measurement(
+            images=8, seconds=seconds, waiting_seconds=1, pixels=200, image_pixels=150, peak_bytes=7, steps=4
+        )
+
+    stock, ours = Row("stock", [measured(16), measured(8), measured(8)]), Row("ours", [measured(4), measured(4)])
+    figures = ours.as_dict(stock)
+    assert figures["ratio_to_stock"] == 3  # the median of 4 and 2
+    assert figures["seconds_per_step"] == 1
+    assert (figures["least"], figures["most"]) == (2, 2)
+    assert figures["waiting_share"] == 0.25
+    assert figures["padding_share"] == 0.25
+    broken = Row("broken", failure="ValueError: matrix contains invalid numeric entries").as_dict(stock)
+    lines = table([stock.as_dict(stock), figures, broken]).splitlines()
+    assert lines[2].split()[:3] == ["ours", "1.000", "2.00"]
+    assert lines[3] == "broken  fails: ValueError: matrix contains invalid numeric entries"
+
+
+@pytest.mark.parametrize("wrong", [{"rounds": 0, "steps": 1}, {"rounds": 1, "steps": 0}])
+def test_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(RecipeError, match=r"--(rounds|steps): expected at least 1, found 0"):
+        benchmark(None, FLAGS, **wrong)
+
+
+def test_twenty_steps_of_stock_and_of_ours_give_the_same_losses(tmp_path: Path) -> None:
+    """Photos of one shape, which stock's processor does not pad: padded, it would move the boxes."""
+    flags = [
+        *FLAGS,
+        *("--model.square_edge", "64", "--model.auxiliary_losses", "false", "--model.trainable_stages", "[all]"),
+        *("--model.config.dropout", "0", "--augment.preset", "none", "--training.per_device_train_batch_size", "4"),
+        *("--training.backbone_learning_rate", "1e-4", "--training.weight_decay", "0", "--training.max_steps", "20"),
+        *("--training.eval_strategy", "no", "--training.save_strategy", "no", "--training.use_cpu", "true"),
+        *("--training.output_dir", str(tmp_path / "run"), "--speed.store_gigabytes", "0"),
+        *("--speed.reduced_decoding", "false"),
+    ]
+
+    def losses(trainer: Trainer) -> list[float]:
+        found: list[float] = []
+        model: Any = trainer.model
+        model.register_forward_hook(lambda *call: found.append(float(call[-1].loss.detach())))
+        trainer.train()
+        return found
+
+    recipe = load_recipe(None, flags)
+    splits = load_splits(recipe.data)
+    torch.manual_seed(0)
+    ours_trainer = build_trainer(recipe, store_splits(recipe, splits))
+    torch.manual_seed(0)
+    theirs = losses(build_stock(recipe, splits))
+    ours = losses(ours_trainer)
+    assert len(ours) == len(theirs) == 20
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert ours[-1] < 0.95 * ours[0]
