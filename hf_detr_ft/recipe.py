@@ -139,6 +139,9 @@ class SpeedConfig:
     reduced_decoding: bool = True
     """Decode training JPEGs that are not kept at a half, a quarter or an eighth of their size, where that is no smaller
     than the model takes them (the original: no)."""
+    cpu_threads: int | None = None
+    """Threads of each process on a CPU. Where not set, those that OMP_NUM_THREADS says, or the processes of a machine
+    share its cores; `accelerate launch` alone would leave one thread to each."""
 
 
 def machine_has_bf16(use_cpu: bool) -> bool:

@@ -36,7 +36,8 @@ SECTIONS: dict[str, type] = {
     "training": DetrTrainingArguments,
 }
 LIMITS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("data.train_limit", "data.val_limit", "evaluation.batch_size"), (1, math.inf)),
+    **dict.fromkeys(("data.train_limit", "data.val_limit"), (1, math.inf)),
+    **dict.fromkeys(("evaluation.batch_size", "speed.cpu_threads"), (1, math.inf)),
     **dict.fromkeys(("data.synthetic_images", "data.synthetic_val_images"), (1, 10**9)),
     "data.synthetic_seed": (0, math.inf),
     **dict.fromkeys(("augment.horizontal_flip", "augment.vertical_flip", "augment.random_crop"), (0, 1)),

@@ -23,7 +23,7 @@ NOT_IN_THE_ORIGINAL = {
     "AugmentConfig": set(),
     "ModelConfig": {"checkpoint", "revision", "backbone_weights"},
     "EvaluationConfig": {"backend", "batch_size"},
-    "SpeedConfig": set(),
+    "SpeedConfig": {"cpu_threads"},
     "DetrTrainingArguments": {
         "output_dir",
         "overwrite",

@@ -1,5 +1,6 @@
 """What a run was made with, for its recipe."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 import hf_detr_ft
+from hf_detr_ft.data.synthetic_photos import count_cores
 
 PACKAGES = (
     "torch",
@@ -47,3 +49,23 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{commit}{'+changes' if status else ''}"
+
+
+def set_cpu_threads(threads: int | None, device: str) -> None:
+    """Sets how many threads torch computes with, on a CPU.
+
+    Accelerate's launcher sets OMP_NUM_THREADS to 1 for every process it starts, unless it is told of a CPU in so many
+    words. One that was set to 1 by hand cannot be told from that, but a larger one can.
+
+    Args:
+        threads: asked for by the recipe; None to share the cores among this machine's processes where the launcher
+            left one thread to each.
+        device: "cpu", or nothing is done.
+    """
+    if device != "cpu":
+        return
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1"
+    if threads is None and launched:
+        threads = count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if threads is not None:
+        torch.set_num_threads(max(1, threads))

@@ -27,7 +27,7 @@ from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.stages import summarise_trainable, train_stages
 from hf_detr_ft.recipe import DetrTrainingArguments, Recipe
 from hf_detr_ft.recipe_file import load_recipe, save_recipe
-from hf_detr_ft.runs.environment import describe_environment
+from hf_detr_ft.runs.environment import describe_environment, set_cpu_threads
 from hf_detr_ft.runs.picture import draw_predictions
 from hf_detr_ft.runs.run_folder import check_free, find_checkpoint, make_run_folder
 from hf_detr_ft.trainer import DetrTrainer
@@ -63,6 +63,7 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
     say = print if PartialState().is_main_process else _silent
 
     transformers_logging.disable_progress_bar()  # of single weights, which take no time
+    set_cpu_threads(recipe.speed.cpu_threads, args.device.type)
     set_seed(args.seed)
     splits = load_splits(recipe.data, progress=show_progress)
     stored = store_splits(recipe, splits)
