@@ -47,9 +47,12 @@ def store_photos(rows: Dataset, size: dict[str, int], limit_bytes: float, name: 
         DataError: a photo cannot be decoded, or the cache cannot be written or read.
     """
     photos = rows.select_columns("image")
-    sizes = (stored_size(*cell_size(cell), size) for cell in read_cells(photos))
-    if sum(height * width * 3 for height, width in sizes) > limit_bytes:
-        return None
+    total = 0
+    for cell in read_cells(photos):
+        height, width = stored_size(*cell_size(cell), size)
+        total += height * width * 3
+        if total > limit_bytes:
+            return None
     stored = cached_rows(
         _rows,
         {"photos": photos, "size": size},

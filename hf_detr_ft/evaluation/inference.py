@@ -14,7 +14,7 @@ from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.errors import CheckpointError, DataError, first_line
-from hf_detr_ft.model.frozen_bn import fold_frozen_norms, skip_unused_stages
+from hf_detr_ft.model.frozen_bn import lighten
 from hf_detr_ft.model.initial import resolve_source, why_unreadable
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -187,9 +187,7 @@ def load_detector(source: str) -> tuple[DetrForObjectDetection, DetrImageProcess
             f"'{source}': expected weights for all of the model in config.json; missing or of another shape "
             f"are '{unset[0]}'{more}. Weights and config.json are not of one model."
         )
-    backbone = model.model.backbone.model
-    fold_frozen_norms(backbone)
-    skip_unused_stages(backbone)
+    lighten(model.model.backbone.model)
     try:
         return model.eval(), DetrImageProcessor.from_pretrained(source)
     except Exception as error:

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.errors import CheckpointError, RecipeError, first_line
 from hf_detr_ft.model.detector import DetrForObjectDetection
-from hf_detr_ft.model.frozen_bn import fold_frozen_norms, skip_unused_stages
+from hf_detr_ft.model.frozen_bn import lighten
 from hf_detr_ft.model.initial import (
     initialise_like_original,
     load_backbone_weights,
@@ -77,9 +77,7 @@ def build_model(
     model.encoder_loss = config.encoder_loss
     speed = speed or SpeedConfig()
     model.channels_last = speed.channels_last
-    if speed.fold_frozen_norms:
-        fold_frozen_norms(model.model.backbone.model)
-    skip_unused_stages(model.model.backbone.model)
+    lighten(model.model.backbone.model, speed.fold_frozen_norms)
     return model
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
 from hf_detr_ft.model.encoder_loss import encoder_criterion
-from hf_detr_ft.model.frozen_bn import fold_frozen_norms, skip_unused_stages
+from hf_detr_ft.model.frozen_bn import lighten
 from hf_detr_ft.model.loss import CriterionWeights, set_criterion
 
 
@@ -106,7 +106,5 @@ def as_trainable(model: transformers.DetrForObjectDetection) -> DetrForObjectDet
     """The same tensors, with our loss; a model that was opened with stock Transformers."""
     trainable = DetrForObjectDetection(model.config)
     trainable.load_state_dict(model.state_dict(), assign=True)
-    backbone = trainable.model.backbone.model
-    fold_frozen_norms(backbone)
-    skip_unused_stages(backbone)
+    lighten(trainable.model.backbone.model)
     return trainable

@@ -65,6 +65,13 @@ def fold_frozen_norms(backbone: nn.Module) -> int:
     return len(pairs) if same else 0
 
 
+def lighten(backbone: nn.Module, fold: bool = True) -> None:
+    """Spares the backbone of a DETR work that changes nothing: folds its frozen norms, skips stages nobody reads."""
+    if fold:
+        fold_frozen_norms(backbone)
+    skip_unused_stages(backbone)
+
+
 def skip_unused_stages(backbone: nn.Module) -> list[str]:
     """Lets stages behind the feature map that DETR reads pass on what they get; timm computes them for nothing.
 

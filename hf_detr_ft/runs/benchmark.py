@@ -1,7 +1,6 @@
 """`hf-detr-ft benchmark RECIPE`: training on the user's own data by stock Transformers and by ours, timed in turn."""
 
 import gc
-import resource
 import statistics
 import sys
 import time
@@ -34,7 +33,9 @@ from hf_detr_ft.errors import RecipeError, first_line
 from hf_detr_ft.model.build import build_model, build_processor
 from hf_detr_ft.recipe import Recipe
 from hf_detr_ft.recipe_file import load_recipe
+from hf_detr_ft.runs.check import peak_memory
 from hf_detr_ft.runs.environment import describe_environment
+from hf_detr_ft.runs.run_folder import check_output
 from hf_detr_ft.runs.train import build_trainer, show_progress, store_splits
 
 WARM_UP = 2
@@ -120,8 +121,7 @@ def benchmark(path: Path | None, flags: Sequence[str], rounds: int, steps: int, 
     for name, value in (("rounds", rounds), ("steps", steps)):
         if value < 1:
             raise RecipeError(f"--{name}: expected at least 1, found {value}")
-    if output is not None and not output.parent.is_dir():
-        raise RecipeError(f"--output: expected a file in a folder that exists, found '{output}'.")
+    check_output(output)
     transformers_logging.disable_progress_bar()
     recipe = load_recipe(path, flags)
     splits = load_splits(recipe.data, progress=show_progress)
@@ -307,12 +307,10 @@ def reset_peak(device: torch.device) -> None:
 
 def peak_bytes(device: torch.device) -> int:
     """The most memory since `reset_peak`; of the process's life where the system cannot tell."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    if sys.platform == "linux":
+    if device.type == "cpu" and sys.platform == "linux":
         (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_memory(device)
 
 
 def table(figures: Sequence[Mapping[str, Any]]) -> str:

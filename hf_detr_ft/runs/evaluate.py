@@ -18,6 +18,7 @@ from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.evaluation.inference import load_detector
 from hf_detr_ft.model.detector import as_trainable
 from hf_detr_ft.recipe_file import load_recipe
+from hf_detr_ft.runs.run_folder import check_output
 from hf_detr_ft.runs.train import show_progress
 from hf_detr_ft.trainer import DetrTrainer
 
@@ -36,10 +37,7 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
         raise RecipeError(
             f"'{source}' carries no recipe.yaml that names the data. Give --recipe RECIPE, or --data.root and its like."
         )
-    if output is not None and not output.parent.is_dir():
-        raise RecipeError(
-            f"--output: expected a file in a folder that exists, found '{output}'. Make '{output.parent}'."
-        )
+    check_output(output)
     loaded = load_recipe(recipe or (own if own.is_file() else None), flags)
     args, data = loaded.training, loaded.data
     model, processor = load_detector(source)
