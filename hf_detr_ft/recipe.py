@@ -202,9 +202,10 @@ class DetrTrainingArguments(TrainingArguments):
     logging_steps: float = 10
     """Steps between two lines of losses."""
     train_sampling_strategy: Literal["random", "sequential", "group_by_length", "batch_rebalance"] = "group_by_length"
-    """group_by_length batches images of like aspect ratio, which spares padding (the original: random)."""
+    """group_by_length batches images that have like shapes after augmentation, which spares padding (the original:
+    random)."""
     length_column_name: str = "aspect_ratio"
-    """The column that group_by_length sorts by."""
+    """The column that batch_rebalance goes by."""
     dataloader_num_workers: int | None = None  # type: ignore[assignment]
     """Processes that decode and augment; where not set 0 on a CPU, up to 8 beside a GPU (the original: 2)."""
     remove_unused_columns: bool = False

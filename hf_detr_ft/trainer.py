@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,7 @@ from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.sampling import EpochSampler, SortedSampler
-from hf_detr_ft.data.transform import Epoch
+from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError
 from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_detections
 from hf_detr_ft.evaluation.detections import to_detections
@@ -74,7 +75,7 @@ class DetrTrainer(Trainer):
         truth: the COCO dict that AP is computed against; its images are those of `eval_dataset`.
         label_map: between labels and the data's category ids.
         processor: saved beside the weights.
-        epoch: shared with the training transform.
+        train_transform: that `train_dataset` has: it is told the epoch, and tells the sampler the shapes.
         backend: of the COCO evaluation.
         callbacks: more of them.
     """
@@ -92,11 +93,12 @@ class DetrTrainer(Trainer):
         truth: dict,
         label_map: LabelMap,
         processor: DetrImageProcessor,
-        epoch: Epoch | None = None,
+        train_transform: DetrTransform | None = None,
         backend: Backend = "faster-coco-eval",
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        self.epoch = epoch or Epoch()
+        self.epoch = Epoch() if train_transform is None else train_transform.epoch
+        self.train_transform = train_transform
         self.truth = truth
         self.label_map = label_map
         self.backend = backend
@@ -122,10 +124,12 @@ class DetrTrainer(Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         if self.args.train_sampling_strategy in ("sequential", "batch_rebalance"):
             return super()._get_train_sampler(dataset)
-        grouped = self.args.train_sampling_strategy == "group_by_length"
-        lengths = read_column(dataset, self.args.length_column_name) if grouped else [1.0] * len(dataset)
-        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return EpochSampler(batch_size, lengths, seed, self.epoch)
+        shapes = None
+        if self.args.train_sampling_strategy == "group_by_length" and self.train_transform is not None:
+            columns = [read_column(dataset, name) for name in ("image_id", "aspect_ratio")]
+            shapes = partial(self.train_transform.shapes, *columns)
+        batches = self.args.world_size * self.args.gradient_accumulation_steps
+        return EpochSampler(len(dataset), self.args.train_batch_size, seed, self.epoch, shapes, batches)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> torch.utils.data.Sampler | None:
         """From wide to tall: the order does not matter to AP, and batches of one shape need no padding."""

@@ -8,35 +8,8 @@ import torch
 
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import read_column
-from hf_detr_ft.data.sampling import EpochSampler
-from hf_detr_ft.data.transform import Epoch
 from hf_detr_ft.evaluation.detections import to_detections
 from tests.distributed import job
-
-
-def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
-    lengths = [float(ratio) for ratio in np.random.default_rng(0).uniform(0.5, 2, 37)]
-    epoch = Epoch()
-    sampler = EpochSampler(4, lengths, seed=3, epoch=epoch)
-    orders = []
-    for number in (0, 1, 2):
-        epoch.set(number)
-        torch.manual_seed(number)
-        orders.append(list(sampler))
-    assert all(sorted(order) == list(range(37)) for order in orders)
-    assert orders[0] != orders[1] != orders[2]
-    epoch.set(1)
-    torch.rand(100)
-    assert list(EpochSampler(4, lengths, seed=3, epoch=epoch)) == orders[1]
-    assert list(EpochSampler(4, lengths, seed=4, epoch=epoch)) != orders[1]
-
-
-def test_batches_hold_images_of_like_aspect_ratio() -> None:
-    lengths = [float(ratio) for ratio in np.random.default_rng(0).uniform(0.5, 2, 200)]
-    order = list(EpochSampler(4, lengths, seed=0, epoch=Epoch()))
-    spreads = [np.ptp([lengths[i] for i in order[start : start + 4]]) for start in range(0, 200, 4)]
-    at_random = [np.ptp(lengths[start : start + 4]) for start in range(0, 200, 4)]
-    assert np.mean(spreads) < np.mean(at_random) / 5
 
 
 def test_reading_a_column_decodes_no_image(tmp_path: Path) -> None:

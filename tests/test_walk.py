@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +15,7 @@ from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 from hf_detr_ft.callbacks import RunFolderCallback
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.splits import Splits, load_splits
-from hf_detr_ft.data.transform import DetrTransform, Epoch, transformed
+from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import TrainingError
 from hf_detr_ft.evaluation.coco_eval import Backend
 from hf_detr_ft.model.detector import DetrForObjectDetection
@@ -125,8 +126,8 @@ def build(splits: Splits, run: Path, *, shortest_edge: int = 96, backend: Backen
     """Everything of a run but the network, which is the oracle."""
     names = dict(enumerate(splits.label_map.names))
     model = Oracle(tiny_config(list(names.values()), num_queries=30))
-    processor, epoch = tiny_processor(shortest_edge, shortest_edge * 5 // 3), Epoch()
-    augment = DetrTransform(processor, build_augmentation(AugmentConfig(), shortest_edge), 0, epoch)
+    processor = tiny_processor(shortest_edge, shortest_edge * 5 // 3)
+    augment = DetrTransform(processor, build_augmentation(AugmentConfig(), shortest_edge), 0)
     args = DetrTrainingArguments(
         output_dir=str(run),
         num_train_epochs=2,
@@ -147,7 +148,7 @@ def build(splits: Splits, run: Path, *, shortest_edge: int = 96, backend: Backen
         truth=splits.truth,
         label_map=splits.label_map,
         processor=processor,
-        epoch=epoch,
+        train_transform=augment,
         backend=backend,
     )
     trainer.add_callback(RunFolderCallback(lambda: trainer.result, {"data": {"name": "walk", "split": "validation"}}))
@@ -202,6 +203,16 @@ def test_batches_are_what_was_meant(splits: Splits, tmp_path: Path) -> None:
     objects = {image_id: sum(entry[0] == image_id for entry in VAL_OBJECTS) for image_id in VAL_IMAGES}
     assert {int(target["image_id"]): len(target["boxes"]) for target in labels} == objects
     assert objects[EMPTY] == 0
+
+
+def test_batches_go_by_the_shapes_that_the_epoch_draws(splits: Splits, tmp_path: Path) -> None:
+    trainer = build(splits, tmp_path)
+    sampler = trainer._get_train_sampler()
+    for epoch in (0, 1):
+        trainer.epoch.set(epoch)
+        actual = [row["pixel_values"].shape[1:] for row in trainer.train_dataset]
+        assert np.abs(sampler.shapes() - np.array(actual)).max() <= 2
+        assert sorted(sampler) == list(range(len(splits.train)))
 
 
 def test_a_training_run_writes_ap_1_into_its_folder(splits: Splits, tmp_path: Path) -> None:

@@ -30,58 +30,46 @@ PRESETS: dict[str, dict[str, float]] = {
     "none": {},
 }
 
+PIXELS = 2**32
+"""Added to a seed, which is below it, for the draws that do not change the shape."""
+
 KNOBS = ("horizontal_flip", "vertical_flip", "rotate", "random_crop", "multi_scale", "color_jitter")
 """Fields of the recipe's `augment` section that a preset decides where they are not set."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of the shape of one image; known without its pixels."""
+
+    window: tuple[int, int, int, int]
+    """(left, top, right, bottom) of what is cut out, in the image's pixels."""
+    size: tuple[int, int]
+    """(height, width) that the window is resized to before the processor's resize."""
+    shortest_edge: int
+    """What the processor is to resize the short side to."""
+
+
 class ShrinkAndCrop(BaseCrop):
-    """The original's `RandomResize` and `RandomSizeCrop` in one: the window alone is resized, however long the image.
-
-    The image is thought of as resized to a short side drawn from `edges`; a window of it, its sides drawn one by one
-    from `smallest` to `largest`, is what remains.
-
-    Args:
-        edges: short sides in pixels.
-        smallest: least pixels of a side of the window, where the resized image has them.
-        largest: most pixels of a side of the window.
-        p: probability.
-    """
+    """Cuts out the window of a `Plan`, given as `plan`, and resizes it: the window alone, however long the image."""
 
     _targets = (Targets.IMAGE, Targets.BBOXES)
 
-    class InitSchema(BaseCrop.InitSchema):
-        """The arguments, as albumentations checks them."""
-
-        edges: list[int]
-        smallest: int
-        largest: int
-
-    def __init__(self, edges: list[int], smallest: int, largest: int, p: float = 1.0) -> None:
-        super().__init__(p=p)
-        self.edges = edges
-        self.smallest = smallest
-        self.largest = largest
+    @property
+    def targets_as_params(self) -> list[str]:
+        """What the pipeline has to be called with besides image and boxes."""
+        return ["plan"]
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draws the window, (left, top, right, bottom) in the image's pixels, and its new (height, width)."""
-        height, width = params["shape"][:2]
-        scale = self.py_random.choice(self.edges) / min(height, width)
-        (top, bottom, new_height), (left, right, new_width) = (self._draw(side, scale) for side in (height, width))
-        return {"crop_coords": (left, top, right, bottom), "size": (new_height, new_width)}
-
-    def _draw(self, side: int, scale: float) -> tuple[int, int, int]:
-        """Begin and end of the window along one side of the image, and the pixels that it is resized to."""
-        resized = max(1, round(side * scale))
-        length = self.py_random.randint(min(self.smallest, resized), min(self.largest, resized))
-        offset = self.py_random.randint(0, resized - length)
-        begin = min(round(offset / scale), side - 1)
-        return begin, max(begin + 1, min(round((offset + length) / scale), side)), length
+        """As the methods below take them."""
+        return {"crop_coords": data["plan"].window, "size": data["plan"].size}
 
     def apply(
         self, img: np.ndarray, crop_coords: tuple[int, int, int, int], size: tuple[int, int], **_: Any
     ) -> np.ndarray:
         """Crops and resizes."""
         window = super().apply(img, crop_coords)
+        if window.shape[:2] == size:
+            return window
         shrinks = size[0] <= window.shape[0] and size[1] <= window.shape[1]
         return cv2.resize(window, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
@@ -111,14 +99,55 @@ class Augmented:
 class Augmentation:
     """Draws and applies one augmentation; the same seed on the same image gives the same result, everywhere.
 
+    A crop is the original's `RandomResize` and `RandomSizeCrop` in one: the image is thought of as resized to a short
+    side drawn from `crop_edges`; a window of it, its sides drawn one by one from `crop_sides`, is what remains.
+
     Args:
-        pipeline: of albumentations, for boxes in COCO's format with the label field `kept`.
+        pipeline: of albumentations, for boxes in COCO's format with the label field `kept`, with a `ShrinkAndCrop`
+            where it crops.
         shortest_edges: short sides in pixels to draw the final size from.
+        random_crop: probability.
+        crop_edges: short sides in pixels.
+        crop_sides: least and most pixels of a side of the window, where the resized image has them.
     """
 
-    def __init__(self, pipeline: A.Compose, shortest_edges: Sequence[int]) -> None:
+    def __init__(
+        self,
+        pipeline: A.Compose,
+        shortest_edges: Sequence[int],
+        random_crop: float = 0.0,
+        crop_edges: Sequence[int] = (),
+        crop_sides: tuple[int, int] = (0, 0),
+    ) -> None:
         self.pipeline = pipeline
         self.shortest_edges = list(shortest_edges)
+        self.random_crop = random_crop
+        self.crop_edges = list(crop_edges)
+        self.crop_sides = crop_sides
+
+    def plan(self, height: int, width: int, seed: int) -> Plan:
+        """The shape that `seed` draws for an image of so many pixels.
+
+        Photos that differ in size alone get windows that differ in size alone, so that the shape that the model sees
+        follows, but for rounding, from the aspect ratio.
+        """
+        draws = random.Random(seed)
+        shortest_edge = draws.choice(self.shortest_edges)
+        if draws.random() >= self.random_crop:
+            return Plan((0, 0, width, height), (height, width), shortest_edge)
+        scale = draws.choice(self.crop_edges) / min(height, width)
+        drawn = [self._draw(draws, side, scale) for side in (height, width)]
+        (top, bottom, new_height), (left, right, new_width) = drawn
+        return Plan((left, top, right, bottom), (new_height, new_width), shortest_edge)
+
+    def _draw(self, draws: random.Random, side: int, scale: float) -> tuple[int, int, int]:
+        """Begin and end of the window along one side of the image, and the pixels that it is resized to."""
+        smallest, largest = self.crop_sides
+        resized = max(1, round(side * scale))
+        length = draws.randint(min(smallest, resized), min(largest, resized))
+        offset = draws.randint(0, resized - length)
+        begin = min(round(offset / scale), side - 1)
+        return begin, max(begin + 1, min(round((offset + length) / scale), side)), length
 
     def __call__(self, image: np.ndarray, boxes_xywh_px: np.ndarray, seed: int) -> Augmented:
         """Augments one image.
@@ -131,15 +160,15 @@ class Augmentation:
         """
         boxes = np.asarray(boxes_xywh_px, dtype=np.float64).reshape(-1, 4)
         finite = np.flatnonzero(np.isfinite(boxes).all(axis=1))
-        draws = random.Random(seed)
+        plan = self.plan(*image.shape[:2], seed)
         # One generator for all steps: `set_random_seed` would give each the same draws, and flip just what is cropped.
-        self.pipeline.set_random_state(np.random.default_rng(seed), draws)
-        result = self.pipeline(image=image, bboxes=boxes[finite], kept=finite)
+        self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed + PIXELS))
+        result = self.pipeline(image=image, bboxes=boxes[finite], kept=finite, plan=plan)
         return Augmented(
             image=result["image"],
             boxes_xywh_px=np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, 4),
             kept=np.asarray(result["kept"], dtype=np.float64).astype(np.int64),  # albumentations returns floats
-            shortest_edge=draws.choice(self.shortest_edges),
+            shortest_edge=plan.shortest_edge,
         )
 
 
@@ -158,14 +187,12 @@ def build_augmentation(config: AugmentConfig, shortest_edge: int) -> Augmentatio
     def scaled(pixels: int) -> int:
         return max(1, round(pixels * shortest_edge / ORIGINAL_EDGE))
 
-    smallest, largest = map(scaled, ORIGINAL_CROP)
-    crop_scales = [scaled(edge) for edge in ORIGINAL_CROP_SCALES]
     jitter = dict.fromkeys(("brightness", "contrast", "saturation"), chosen["color_jitter"])
     steps = {
         "horizontal_flip": A.HorizontalFlip(p=chosen["horizontal_flip"]),
         "vertical_flip": A.VerticalFlip(p=chosen["vertical_flip"]),
         "rotate": A.Rotate(limit=chosen["rotate"], p=1.0),
-        "random_crop": ShrinkAndCrop(crop_scales, smallest, largest, p=chosen["random_crop"]),
+        "random_crop": ShrinkAndCrop(p=1.0),
         "color_jitter": A.ColorJitter(**jitter, hue=0.0, p=0.8),
     }
     boxes = A.BboxParams(
@@ -182,4 +209,10 @@ def build_augmentation(config: AugmentConfig, shortest_edge: int) -> Augmentatio
     used = [step for knob, step in steps.items() if chosen[knob]]
     pipeline = A.Compose([A.NoOp(), *used], bbox_params=boxes)  # it warns where no step of it can move a box
     edges = [scaled(edge) for edge in ORIGINAL_SCALES] if chosen["multi_scale"] else [shortest_edge]
-    return Augmentation(pipeline, edges)
+    return Augmentation(
+        pipeline,
+        edges,
+        random_crop=chosen["random_crop"],
+        crop_edges=[scaled(edge) for edge in ORIGINAL_CROP_SCALES],
+        crop_sides=(scaled(ORIGINAL_CROP[0]), scaled(ORIGINAL_CROP[1])),
+    )

@@ -1,32 +1,89 @@
 """In which order images are drawn."""
 
-from collections.abc import Iterator
-from typing import cast
+from collections.abc import Callable, Iterator
 
-import torch
+import numpy as np
 from torch.utils.data import Sampler
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from hf_detr_ft.data.transform import Epoch
 
+POOL = 50
+"""Batches whose images are exchanged among each other, as many as in Transformers' length-grouped sampler."""
 
-class EpochSampler(LengthGroupedSampler):
-    """Transformers' length-grouped sampler, its order a function of seed and epoch alone.
+
+class EpochSampler(Sampler[int]):
+    """Random order, a function of seed and epoch alone, in which the images of a batch have like shapes.
 
     The order does not depend on what else was drawn, so an epoch that was interrupted goes on with the images that it
     had left, on any number of processes.
+
+    Args:
+        images: how many there are.
+        batch_size: of one process.
+        seed: of the order.
+        epoch: the running epoch.
+        shapes: gives what the running epoch makes of all images, (height, width) `[N, 2]`; None for a wholly random
+            order.
+        batches_per_step: over all processes and accumulation. They get images of like shapes, too: no process waits for
+            another, and a step has the same images however it is cut up.
     """
 
-    def __init__(self, batch_size: int, lengths: list[float], seed: int, epoch: Epoch) -> None:
-        super().__init__(batch_size, lengths=cast(list[int], lengths))
+    def __init__(
+        self,
+        images: int,
+        batch_size: int,
+        seed: int,
+        epoch: Epoch,
+        shapes: Callable[[], np.ndarray] | None = None,
+        batches_per_step: int = 1,
+    ) -> None:
+        self.images = images
+        self.batch_size = batch_size
         self.seed = seed
         self.epoch = epoch
+        self.shapes = shapes
+        self.batches_per_step = batches_per_step
+
+    def __len__(self) -> int:
+        return self.images
 
     def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(self.seed + 1_000_003 * self.epoch.get())
-        order = super().__iter__()
-        self.generator = None  # or accelerate would take it for one to synchronise
-        return order
+        order = np.random.default_rng((self.seed, self.epoch.get())).permutation(self.images)
+        if self.shapes is not None:
+            shapes, step = self.shapes(), self.batch_size * self.batches_per_step
+            pools = [order[start : start + POOL * step] for start in range(0, self.images, POOL * step)]
+            steps = [images for pool in pools for images in group_by_shape(pool, shapes, step)]
+            order = np.concatenate([batch for s in steps for batch in group_by_shape(s, shapes, self.batch_size)])
+        return iter(order.tolist())
+
+
+def group_by_shape(images: np.ndarray, shapes: np.ndarray, size: int) -> list[np.ndarray]:
+    """Groups that need little padding: the first image that is left, and those that add least to it, one by one.
+
+    Args:
+        images: `[M]` indices, in random order, which decides between images that are equally good.
+        shapes: (height, width) `[N, 2]` of all images.
+        size: images of a group; the last one may have fewer.
+
+    Returns:
+        All indices.
+    """
+    groups = []
+    while len(images):
+        heights, widths = shapes[images].T
+        free = np.arange(len(images)) > 0
+        chosen, height, width = [0], heights[0], widths[0]
+        while len(chosen) < size and free.any():
+            # The padding of the group with each image in it, less what is the same for all of them.
+            grown = np.maximum(heights, height) * np.maximum(widths, width)
+            padding = np.where(free, grown * (len(chosen) + 1) - heights * widths, np.inf)
+            best = int(padding.argmin())
+            free[best] = False
+            chosen.append(best)
+            height, width = max(height, heights[best]), max(width, widths[best])
+        groups.append(images[chosen])
+        images = images[free]
+    return groups
 
 
 class SortedSampler(Sampler[int]):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import DetrImageProcessor
+from transformers.image_transforms import get_size_with_aspect_ratio
 
 from hf_detr_ft.data.augment import Augmentation
 from hf_detr_ft.data.images import cell_size, decode_cell
@@ -14,6 +15,8 @@ from hf_detr_ft.errors import DataError
 
 COLUMNS = ("image", "image_id", "objects", "original_size")
 """That the transform reads; only `store_photos` adds the last one."""
+LIKE = 2000
+"""Pixels of the width of an image of which only the aspect ratio is known."""
 
 
 class Epoch:
@@ -44,8 +47,10 @@ class DetrTransform:
         processor: resizes, normalises and converts boxes.
         augmentation: None in evaluation.
         seed: of all random draws.
-        epoch: the running epoch; None: every epoch draws the same.
         least_side: of a photo that is decoded at a reduced size, see `decode_rgb`; None: all are decoded whole.
+
+    Attributes:
+        epoch: the running epoch, which whoever trains has to set; 0 until then.
     """
 
     def __init__(
@@ -53,14 +58,32 @@ class DetrTransform:
         processor: DetrImageProcessor,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        epoch: Epoch | None = None,
         least_side: int | None = None,
     ) -> None:
         self.processor = processor
         self.augmentation = augmentation
         self.seed = seed
-        self.epoch = epoch
+        self.epoch = Epoch()
         self.least_side = least_side
+
+    def _seed_of(self, image_id: int) -> int:
+        """Of all that is drawn for an image in the running epoch."""
+        return int(np.random.SeedSequence((self.seed, self.epoch.get(), abs(image_id))).generate_state(1)[0])
+
+    def shapes(self, image_ids: Sequence[int], aspect_ratios: Sequence[float]) -> np.ndarray:
+        """What the running epoch makes of images, without their pixels: (height, width) `[N, 2]`, but for rounding."""
+        size = dict(self.processor.size)
+        if "height" in size:
+            return np.tile((size["height"], size["width"]), (len(image_ids), 1))
+        shapes = []
+        for image_id, aspect_ratio in zip(image_ids, aspect_ratios, strict=True):
+            shape = max(1, round(LIKE / aspect_ratio)), LIKE
+            edge = size["shortest_edge"]
+            if self.augmentation is not None:
+                plan = self.augmentation.plan(*shape, self._seed_of(image_id))
+                shape, edge = plan.size, plan.shortest_edge
+            shapes.append(get_size_with_aspect_ratio(shape, edge, size["longest_edge"]))
+        return np.array(shapes, dtype=np.int64).reshape(-1, 2)
 
     def __call__(self, rows: Mapping[str, list]) -> dict[str, list]:
         """Rows as columns in, `pixel_values` (`[3, h, w]` fp32 each) and `labels` out.
@@ -95,9 +118,7 @@ class DetrTransform:
             boxes, areas = boxes * np.tile(scale, 2), areas * scale.prod()
         size = dict(self.processor.size)
         if self.augmentation is not None:
-            epoch = self.epoch.get() if self.epoch is not None else 0
-            seed = int(np.random.SeedSequence((self.seed, epoch, abs(image_id))).generate_state(1)[0])
-            augmented = self.augmentation(pixels, boxes, seed)
+            augmented = self.augmentation(pixels, boxes, self._seed_of(image_id))
             old = boxes[augmented.kept]
             pixels, boxes, labels = augmented.image, augmented.boxes_xywh_px, labels[augmented.kept]
             areas = areas[augmented.kept] * boxes[:, 2:].prod(axis=1) / old[:, 2:].prod(axis=1)

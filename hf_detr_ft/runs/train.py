@@ -18,7 +18,7 @@ from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.photo_store import store_photos
 from hf_detr_ft.data.splits import Splits, load_splits
-from hf_detr_ft.data.transform import DetrTransform, Epoch, transformed
+from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import CheckpointError, RecipeError
 from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.hub import check_access, push_run, write_model_card
@@ -140,11 +140,10 @@ def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
     model = build_model(model_config, label_map.names, label_map.category_ids, recipe.speed)
     train_stages(model, model_config.trainable_stages)
     processor = build_processor(model_config)
-    epoch = Epoch()
     seed = args.seed if args.data_seed is None else args.data_seed
     edge = model_config.square_edge or model_config.shortest_edge
     least_side = edge if recipe.speed.reduced_decoding else None
-    augment = DetrTransform(processor, build_augmentation(recipe.augment, edge), seed, epoch, least_side)
+    augment = DetrTransform(processor, build_augmentation(recipe.augment, edge), seed, least_side)
     if recipe.evaluation.batch_size is not None:
         args.per_device_eval_batch_size = recipe.evaluation.batch_size
     metric = args.metric_for_best_model
@@ -159,7 +158,7 @@ def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
             truth=splits.truth,
             label_map=label_map,
             processor=processor,
-            epoch=epoch,
+            train_transform=augment,
             backend=recipe.evaluation.backend,
         )
     except (ImportError, KeyError, ValueError) as error:  # an unknown report_to or log_level, fsdp in one process, …

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hf_detr_ft.data.augment import Augmentation, Augmented, ShrinkAndCrop, build_augmentation
+from hf_detr_ft.data.augment import Augmentation, Augmented, build_augmentation
 from hf_detr_ft.recipe import AugmentConfig
 
 NOTHING = {
@@ -243,7 +243,7 @@ def test_a_crop_takes_away_boxes_of_which_too_little_is_left_and_clips_the_other
 def fix_window(monkeypatch: pytest.MonkeyPatch, left: int, top: int, right: int, bottom: int, size: int) -> None:
     """Makes every crop this window, resized to a square of `size`."""
     along = iter([(top, bottom, size), (left, right, size)] * 100)
-    monkeypatch.setattr(ShrinkAndCrop, "_draw", lambda *_: next(along))
+    monkeypatch.setattr(Augmentation, "_draw", lambda *_: next(along))
 
 
 @pytest.mark.parametrize("size", [17, 50, 400])

@@ -190,9 +190,10 @@ def test_a_square_takes_images_of_any_shape_with_their_boxes(tmp_path: Path) -> 
 
 
 def test_draws_depend_on_seed_epoch_and_image_alone(tmp_path: Path) -> None:
-    path, epoch = photo(tmp_path / "a.png", 100, 200), Epoch()
+    path = photo(tmp_path / "a.png", 100, 200)
     everything = {"preset": "detr", "color_jitter": 0.5, "rotate": 10.0}
-    transform = DetrTransform(tiny_processor(), augmentation(**everything), 3, epoch)
+    transform = DetrTransform(tiny_processor(), augmentation(**everything), 3)
+    epoch = transform.epoch
     here = row(path, [BRIGHT], image_id=5)
     wanted = first_sample(transform, here)
     together_with_others = transform(together(row(path, [], image_id=1), here))
@@ -209,6 +210,24 @@ def test_draws_depend_on_seed_epoch_and_image_alone(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("given", [{"preset": "detr", "rotate": 10.0}, {"preset": "light"}, {"random_crop": 1.0}])
+@pytest.mark.parametrize("square_edge", [None, 64])
+def test_shapes_are_known_without_the_pixels(tmp_path: Path, given: dict, square_edge: int | None) -> None:
+    processor = build_processor(ModelConfig(shortest_edge=96, longest_edge=160, square_edge=square_edge))
+    transform = DetrTransform(processor, augmentation(**given), 3)
+    sizes = [(100, 200), (333, 250), (90, 90), (700, 100)]
+    photos = [photo(tmp_path / f"{height}.png", height, width) for height, width in sizes]
+    rows = together(*(row(path, [], image_id=i) for i, path in enumerate(photos)))
+    seen = set()
+    for epoch in range(8):
+        transform.epoch.set(epoch)
+        planned = transform.shapes(range(4), [width / height for height, width in sizes])
+        actual = [tuple(pixels.shape[1:]) for pixels in transform(rows)["pixel_values"]]
+        assert np.abs(planned - np.array(actual)).max() <= 2
+        seen |= set(actual)
+    assert len(seen) == (1 if square_edge else 4) if given == {"preset": "light"} or square_edge else len(seen) > 10
+
+
 @pytest.mark.parametrize("image_id", [0, -3, 2**62])
 def test_any_image_id_can_be_drawn_for(tmp_path: Path, image_id: int) -> None:
     transform = DetrTransform(tiny_processor(), augmentation(preset="detr"))
@@ -219,8 +238,8 @@ def test_any_image_id_can_be_drawn_for(tmp_path: Path, image_id: int) -> None:
 @pytest.fixture
 def augmented_split(tmp_path: Path) -> tuple[Dataset, Epoch]:
     coco = draw_split(tmp_path, [(48, 64), (64, 48), (48, 48), (64, 40), (40, 64)], seed=1, objects=[2, 0, 1, 3, 1])
-    epoch = Epoch()
-    transform = DetrTransform(tiny_processor(), augmentation(preset="detr", color_jitter=0.5), 0, epoch)
+    transform = DetrTransform(tiny_processor(), augmentation(preset="detr", color_jitter=0.5), 0)
+    epoch = transform.epoch
     dataset = load_split(coco, tmp_path, LabelMap.from_coco(coco))
     return dataset.with_transform(transform, columns=COLUMNS, output_all_columns=True), epoch
 

@@ -1,0 +1,86 @@
+"""The order of an epoch: a function of seed and epoch alone, with little padding."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from hf_detr_ft.data.sampling import EpochSampler, group_by_shape
+from hf_detr_ft.data.transform import Epoch
+
+
+def random_shapes(images: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(100, 400, (images, 2))
+
+
+def padding(order: list[int], shapes: np.ndarray, batch_size: int) -> float:
+    """Pixels of the padded batches over those of the images."""
+    batches = [shapes[order[start : start + batch_size]] for start in range(0, len(order), batch_size)]
+    return sum(len(batch) * batch.max(axis=0).prod() for batch in batches) / shapes.prod(axis=1).sum()
+
+
+@pytest.mark.parametrize("shapes", [None, lambda: random_shapes(37)])
+def test_an_epochs_order_depends_on_seed_and_epoch_alone(shapes: Callable[[], np.ndarray] | None) -> None:
+    epoch = Epoch()
+    sampler = EpochSampler(37, 4, seed=3, epoch=epoch, shapes=shapes)
+    orders = []
+    for number in (0, 1, 2):
+        epoch.set(number)
+        torch.manual_seed(number)
+        orders.append(list(sampler))
+    assert all(sorted(order) == list(range(37)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    epoch.set(1)
+    torch.rand(100)
+    assert list(EpochSampler(37, 4, seed=3, epoch=epoch, shapes=shapes)) == orders[1]
+    assert list(EpochSampler(37, 4, seed=4, epoch=epoch, shapes=shapes)) != orders[1]
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 8])
+def test_batches_of_like_shapes_have_little_padding(batch_size: int) -> None:
+    shapes = random_shapes(401)
+    at_random = padding(list(EpochSampler(401, batch_size, 0, Epoch())), shapes, batch_size)
+    grouped = padding(list(EpochSampler(401, batch_size, 0, Epoch(), lambda: shapes)), shapes, batch_size)
+    assert grouped - 1 < (at_random - 1) / 3
+
+
+def test_shapes_are_asked_for_in_every_epoch() -> None:
+    epoch = Epoch()
+    wide, tall = np.array([[100, 400]]), np.array([[400, 100]])
+    by_epoch = [np.repeat([wide, tall], 20, axis=0)[:, 0], np.tile(np.concatenate([wide, tall]), (20, 1))]
+    sampler = EpochSampler(40, 4, 0, epoch, lambda: by_epoch[epoch.get()])
+    for number in (0, 1):
+        epoch.set(number)
+        assert padding(list(sampler), by_epoch[number], 4) == 1.0
+
+
+def test_a_step_has_the_same_images_however_it_is_cut_up() -> None:
+    shapes = random_shapes(64)
+    whole, cut = (list(EpochSampler(64, 8 // n, 0, Epoch(), lambda: shapes, batches_per_step=n)) for n in (1, 4))
+    steps = [[set(order[start : start + 8]) for start in range(0, 64, 8)] for order in (whole, cut)]
+    assert steps[0] == steps[1]
+    assert padding(cut, shapes, 2) < padding(whole, shapes, 8)
+
+
+def test_the_same_photos_do_not_always_meet() -> None:
+    shapes, epoch, met = random_shapes(40), Epoch(), set()
+    sampler = EpochSampler(40, 4, 0, epoch, lambda: shapes)
+    for number in range(20):
+        epoch.set(number)
+        order = list(sampler)
+        met |= {frozenset(order[start : start + 4]) for start in range(0, 40, 4)}
+    assert len(met) > 80
+
+
+def test_only_the_last_batch_is_short() -> None:
+    groups = group_by_shape(np.arange(10), random_shapes(10), 4)
+    assert [len(group) for group in groups] == [4, 4, 2]
+    assert group_by_shape(np.arange(0), random_shapes(3), 4) == []
+
+
+def test_the_first_image_takes_those_that_add_the_least_padding() -> None:
+    shapes = np.array([[100, 100], [100, 300], [105, 100], [300, 100], [100, 97]])
+    first, rest = group_by_shape(np.arange(5), shapes, 3)
+    assert first.tolist() == [0, 4, 2]
+    assert rest.tolist() == [1, 3]
