@@ -160,7 +160,8 @@ class Augmentation:
         """
         boxes = np.asarray(boxes_xywh_px, dtype=np.float64).reshape(-1, 4)
         finite = np.flatnonzero(np.isfinite(boxes).all(axis=1))
-        plan = self.plan(*image.shape[:2], seed)
+        height, width = image.shape[:2]
+        plan = self.plan(height, width, seed)
         # One generator for all steps: `set_random_seed` would give each the same draws, and flip just what is cropped.
         self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed + PIXELS))
         result = self.pipeline(image=image, bboxes=boxes[finite], kept=finite, plan=plan)
