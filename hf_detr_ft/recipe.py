@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from transformers import TrainingArguments
 
+from hf_detr_ft.precision import fastest_precision
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` where a known name is close, else nothing."""
@@ -139,19 +141,12 @@ class SpeedConfig:
     reduced_decoding: bool = True
     """Decode training JPEGs that are not kept at a half, a quarter or an eighth of their size, where that is no smaller
     than the model takes them (the original: no)."""
+    compile_backbone: bool = False
+    """Compile the backbone with torch.compile, once for images of all shapes. On a CPU that takes a C++ compiler and a
+    minute or two, which a long training wins back (the original: no)."""
     cpu_threads: int | None = None
     """Threads of each process on a CPU. Where not set, those that OMP_NUM_THREADS says, or the processes of a machine
     share its cores; `accelerate launch` alone would leave one thread to each."""
-
-
-def machine_has_bf16(use_cpu: bool) -> bool:
-    """Whether matrix units for bf16 are there: an Ampere GPU or later, a CPU with AVX-512 BF16 or AMX."""
-    if torch.cuda.is_available() and not use_cpu:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if torch.backends.mps.is_available() and not use_cpu:
-        return False
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 @dataclass
@@ -184,11 +179,14 @@ class DetrTrainingArguments(TrainingArguments):
     learning_rate_drop_epoch: float | None = None
     """Divide all learning rates by 10 after this epoch, with lr_scheduler_type constant (the original: 200 of 300)."""
     bf16: bool | None = None  # type: ignore[assignment]
-    """Train in mixed precision with bfloat16; where not set, on machines that have it (the original: fp32)."""
+    """Train in mixed precision with bfloat16. Where neither this nor fp16 is set, the machine times a convolution in
+    each precision and takes a faster one than fp32; false for fp32 (the original: fp32)."""
     early_stopping_patience: int | None = None
     """Stop after so many evaluations in a row without a better AP; never where not set (the original: never)."""
     eval_strategy: str = "epoch"
     """When to evaluate: no, steps or epoch (the original: epoch)."""
+    eval_epochs: int = 1
+    """Evaluate, and save, only in every nth epoch, and in the last one (the original: 1)."""
     save_strategy: str = "epoch"
     """When to write a checkpoint: no, steps, epoch or best."""
     save_total_limit: int | None = 2
@@ -207,7 +205,8 @@ class DetrTrainingArguments(TrainingArguments):
     length_column_name: str = "aspect_ratio"
     """The column that batch_rebalance goes by."""
     dataloader_num_workers: int | None = None  # type: ignore[assignment]
-    """Processes that decode and augment; where not set 0 on a CPU, up to 8 beside a GPU (the original: 2)."""
+    """Processes that decode and augment; where not set 0 on a CPU, beside a GPU its share of the cores, up to 8 (the
+    original: 2)."""
     remove_unused_columns: bool = False
     """Has to stay false: a row's columns become the model's inputs later."""
     ddp_find_unused_parameters: bool | None = False
@@ -220,10 +219,14 @@ class DetrTrainingArguments(TrainingArguments):
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:
             launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-            self.bf16 = not self.fp16 and launched == "no" and machine_has_bf16(self.use_cpu)
+            chosen = not self.fp16 and launched == "no"
+            fastest = fastest_precision(self._device_type()) if chosen else "no"
+            self.bf16, self.fp16 = fastest == "bf16", self.fp16 or fastest == "fp16"
         if self.dataloader_num_workers is None:
             on_gpu = torch.cuda.is_available() and not self.use_cpu
-            self.dataloader_num_workers = min(8, max(1, (os.cpu_count() or 1) - 1)) if on_gpu else 0
+            cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            self.dataloader_num_workers = min(8, max(1, cores - 1)) if on_gpu else 0
+        self.dataloader_persistent_workers = self.dataloader_num_workers > 0
         if self.eval_strategy == "no":
             self.load_best_model_at_end = False
         if self.use_cpu:
@@ -232,6 +235,10 @@ class DetrTrainingArguments(TrainingArguments):
         self.label_names = ["labels"]
         # DataParallel would split the labels' tensors instead of the list; several GPUs take `accelerate launch`.
         self._n_gpu = min(1, self.n_gpu)
+
+    def _device_type(self) -> str:
+        accelerator = None if self.use_cpu else torch.accelerator.current_accelerator()
+        return "cpu" if accelerator is None else accelerator.type
 
     @property
     def run_folder(self) -> Path:

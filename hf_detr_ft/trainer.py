@@ -38,8 +38,8 @@ from hf_detr_ft.model.optim import parameter_groups
 from hf_detr_ft.recipe import DetrTrainingArguments
 
 
-class _SetEpoch(TrainerCallback):
-    """Tells sampler and augmentation which epoch begins."""
+class _Epochs(TrainerCallback):
+    """Tells sampler and augmentation which epoch begins, and leaves out evaluations that were not asked for."""
 
     def __init__(self, epoch: Epoch) -> None:
         self.epoch = epoch
@@ -48,6 +48,13 @@ class _SetEpoch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.epoch.set(int(state.epoch or 0))
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        last = state.global_step >= state.max_steps
+        if not last and round(state.epoch or 0) % getattr(args, "eval_epochs", 1):
+            control.should_evaluate = control.should_save = False
 
 
 class LossParts:
@@ -113,7 +120,7 @@ class DetrTrainer(Trainer):
             data_collator=collate,
             processing_class=processor,
             compute_metrics=self._compute_coco_metrics,
-            callbacks=[_SetEpoch(self.epoch), *(callbacks or [])],
+            callbacks=[_Epochs(self.epoch), *(callbacks or [])],
         )
         self.loss_is_scaled_for_ga = True
 

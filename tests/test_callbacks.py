@@ -322,3 +322,11 @@ def test_progress_lines_say_losses_and_ap(tmp_path: Path) -> None:
     state.is_world_process_zero = False
     lines.on_log(args, state, TrainerControl(), logs={"loss": 1.0})
     assert len(bar.lines) == 2
+
+
+@pytest.mark.parametrize(("every", "expected"), [(2, ["2.0", "4.0", "5.0"]), (9, ["5.0"])])
+def test_evaluation_in_every_nth_epoch_and_in_the_last(tmp_path: Path, every: int, expected: list[str]) -> None:
+    data, run = write_coco_folder(tmp_path / "data", val_sizes=[(48, 64)]), tmp_path / "run"
+    train(data, run, 5, eval_epochs=every)
+    assert [row["epoch"] for row in read_csv(run / "results.csv")] == expected
+    assert {path.name for path in run.glob("checkpoint-*")} == {f"checkpoint-{float(epoch):.0f}" for epoch in expected}

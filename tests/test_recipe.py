@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from hf_detr_ft import recipe as recipe_module
-from hf_detr_ft.recipe import DetrTrainingArguments, machine_has_bf16, nearest
+from hf_detr_ft.recipe import DetrTrainingArguments, nearest
 from hf_detr_ft.recipe_file import SECTIONS, load_recipe
 
 SOURCE = Path(recipe_module.__file__)
@@ -124,42 +124,29 @@ def test_what_is_asked_for_holds(settings: dict, expected: dict):
 
 
 @pytest.mark.parametrize(
-    ("machine", "settings", "launched", "expected"),
+    ("fastest", "settings", "launched", "expected"),
     [
-        (True, {}, "no", True),
-        (False, {}, "no", False),
-        (True, {"bf16": False}, "no", False),
-        (True, {"fp16": True}, "no", False),
-        (True, {}, "fp16", False),  # accelerate launch --mixed_precision fp16
+        ("bf16", {}, "no", (True, False)),
+        ("fp16", {}, "no", (False, True)),
+        ("no", {}, "no", (False, False)),
+        ("bf16", {"bf16": False}, "no", (False, False)),
+        ("bf16", {"fp16": True}, "no", (False, True)),
+        ("bf16", {}, "fp16", (False, False)),  # accelerate launch --mixed_precision fp16
     ],
 )
-def test_bf16_is_used_where_the_machine_has_it(
-    machine: bool, settings: dict, launched: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+def test_the_fastest_precision_is_used_where_none_is_asked_for(
+    fastest: str, settings: dict, launched: str, expected: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(recipe_module, "machine_has_bf16", lambda use_cpu: machine)
+    monkeypatch.setattr(recipe_module, "fastest_precision", {"cpu": fastest}.__getitem__)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
-    assert DetrTrainingArguments(output_dir="run", use_cpu=True, **settings).bf16 is expected
+    args = DetrTrainingArguments(output_dir="run", use_cpu=True, **settings)
+    assert (args.bf16, args.fp16) == expected
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="about machines without an accelerator")
 def test_a_cpu_with_bf16_trains_in_it_without_being_told_to_use_the_cpu(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(recipe_module, "machine_has_bf16", lambda use_cpu: True)
+    monkeypatch.setattr(recipe_module, "fastest_precision", lambda device: "bf16")
     assert DetrTrainingArguments(output_dir="run").bf16 is True
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "expected"),
-    [
-        ({"avx512_bf16": True}, True),
-        ({"amx_bf16": True}, True),
-        ({"avx512_f": True}, False),
-        ({"avx512_bf16": False, "amx_bf16": False}, False),
-        ({}, False),
-    ],
-)
-def test_a_cpu_has_bf16_where_it_has_units_for_it(capabilities: dict, expected: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert machine_has_bf16(use_cpu=True) is expected
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,9 @@ def build_model(
     speed = speed or SpeedConfig()
     model.channels_last = speed.channels_last
     lighten(model.model.backbone.model, speed.fold_frozen_norms)
+    if speed.compile_backbone:
+        # Sizes that are known to change are compiled for once; those of each batch would be compiled for anew.
+        model.model.backbone.compile(dynamic=True)
     return model
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import transformers
 from torch import nn
+from transformers import DetrConfig
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
 from hf_detr_ft.model.encoder_loss import encoder_criterion
@@ -36,6 +38,12 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
     auxiliary_losses: bool = True
     encoder_loss: float = 0.0
     channels_last: bool = True
+
+    def __init__(self, config: DetrConfig) -> None:
+        super().__init__(config)
+        parts = ((self.model.encoder, "attention_mask"), (self.model.decoder, "encoder_attention_mask"))
+        for part, name in parts:
+            part.register_forward_pre_hook(partial(_add_to_scores, name), with_kwargs=True)
 
     def forward(
         self,
@@ -89,6 +97,21 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
         with torch.autocast(states.device.type, enabled=False):
             states = states.to(self.class_labels_classifier.weight.dtype)
             return self.class_labels_classifier(states), self.bbox_predictor(states).sigmoid()
+
+
+def _add_to_scores(name: str, module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Before encoder and decoder: the mask of padded places, `[B, N]`, as what is added to scores, `[B, 1, 1, N]`.
+
+    Transformers would make it `[B, 1, N, N]`, which attention turns into scores once a layer, and would first ask the
+    device whether anything is padded, so that host and device wait for each other twice a step.
+    """
+    mask = kwargs.get(name)
+    if mask is not None and mask.dim() == 2 and module.config._attn_implementation in ("sdpa", "eager"):
+        dtype = next(module.parameters()).dtype
+        added = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        added.masked_fill_(~mask.bool(), torch.finfo(dtype).min)
+        kwargs = {**kwargs, name: added[:, None, None]}
+    return args, kwargs
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from accelerate import PartialState
 from datasets import Dataset
+from torch._dynamo.exc import BackendCompilerFailed
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
@@ -19,7 +20,7 @@ from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.photo_store import store_photos
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
-from hf_detr_ft.errors import CheckpointError, RecipeError
+from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError, first_line
 from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.hub import check_access, push_run, write_model_card
 from hf_detr_ft.model.build import build_model, build_processor, count_parameters
@@ -80,6 +81,11 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
         raise CheckpointError(
             f"training.resume_from_checkpoint: '{checkpoint}' holds more than tensors, which could run code, so it was "
             "not opened. Resume from a checkpoint of your own."
+        ) from error
+    except BackendCompilerFailed as error:
+        raise TrainingError(
+            f"speed.compile_backbone: torch.compile failed: {first_line(error)}. On a CPU it needs a C++ compiler; "
+            "install one, or set this to false."
         ) from error
     trainer.save_model()
     if trainer.is_world_process_zero():
@@ -149,6 +155,8 @@ def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
     metric = args.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in METRICS:
         raise RecipeError(f"training.metric_for_best_model: expected one of {', '.join(METRICS)}, found '{metric}'.")
+    if args.eval_epochs < 1:
+        raise RecipeError(f"training.eval_epochs: expected 1 or more, found {args.eval_epochs}.")
     try:
         trainer = DetrTrainer(
             model,

@@ -28,6 +28,12 @@ def batch() -> dict:
     return {"pixel_values": torch.randn(2, 3, 64, 96), "pixel_mask": mask, "labels": labels}
 
 
+def as_stock(model: DetrForObjectDetection) -> transformers.DetrForObjectDetection:
+    stock = transformers.DetrForObjectDetection(model.config).eval()
+    stock.load_state_dict(model.state_dict())
+    return stock
+
+
 def stock_forward(model: DetrForObjectDetection, inputs: dict):
     return super(DetrForObjectDetection, model).forward(**inputs)
 
@@ -75,6 +81,25 @@ def test_an_auxiliary_layer_predicts_what_a_shallower_model_predicts(layers_read
     model(**inputs, labels=batch()["labels"])
     handle.remove()
     torch.testing.assert_close(seen[0][layers_read - 1], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_attention_gets_one_row_of_scores_for_the_padding(implementation: str) -> None:
+    """A mask for each query would be made anew in each layer, and asking for padding would stop a GPU."""
+    model, inputs = build(), batch()
+    model.set_attn_implementation(implementation)
+    expected = as_stock(model)(inputs["pixel_values"], inputs["pixel_mask"])
+    seen = []
+    for layer in (*model.model.encoder.layers, *(layer.encoder_attn for layer in model.model.decoder.layers)):
+        layer.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.append(kwargs.get("attention_mask", args[1] if len(args) > 1 else None)),
+            with_kwargs=True,
+        )
+    outputs = model(**inputs)
+    assert len(seen) == 1 + 3
+    assert {tuple(mask.shape) for mask in seen} == {(2, 1, 1, 2 * 3)}
+    assert [int((mask == 0).sum()) for mask in seen] == [6 + 4] * 4
+    torch.testing.assert_close(outputs.logits, expected.logits, rtol=1e-5, atol=1e-6)
 
 
 def test_what_lies_in_the_padding_is_not_attended_to() -> None:
