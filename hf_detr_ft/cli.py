@@ -105,7 +105,15 @@ def run_benchmark(options: argparse.Namespace, flags: list[str]) -> int:
     """`benchmark`, which takes a recipe's flags, too."""
     from hf_detr_ft.runs.benchmark import benchmark
 
-    return benchmark(options.recipe, flags, options.rounds, options.steps, options.output)
+    return benchmark(
+        options.recipe,
+        flags,
+        options.rounds,
+        options.steps,
+        output=options.output,
+        breakdown=options.breakdown,
+        profile=options.profile,
+    )
 
 
 def run_predict(options: argparse.Namespace, _: list[str]) -> int:
@@ -194,6 +202,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     benchmark.add_argument("--rounds", type=int, default=3, help="how often each is timed (default: 3)")
     benchmark.add_argument("--steps", type=int, default=8, help="that are timed in each round (default: 8)")
+    benchmark.add_argument(
+        "--no-breakdown", dest="breakdown", action="store_false", help="leave out ours without each of its measures"
+    )
+    benchmark.add_argument("--profile", action="store_true", help="also list where the time of our steps goes")
     benchmark.add_argument("--output", type=Path, metavar="FILE", help="also write the figures as JSON")
 
     predict = verbs.add_parser("predict", help="drawn images and a COCO results JSON")

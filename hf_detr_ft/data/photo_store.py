@@ -63,7 +63,7 @@ def store_photos(rows: Dataset, size: dict[str, int], limit_bytes: float, name: 
         what="resized photos",
     )
     remove_unused(stored, 2 * limit_bytes)
-    return concatenate_datasets([stored, rows.remove_columns("image").flatten_indices()], axis=1)
+    return concatenate_datasets([stored, rows.remove_columns("image")], axis=1)
 
 
 def read_cells(photos: Dataset) -> Iterator[dict[str, Any]]:

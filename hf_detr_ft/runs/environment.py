@@ -32,8 +32,18 @@ def describe_environment(fingerprints: dict[str, str]) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    return {"versions": versions, "device": device, "git": git_commit(), "annotations_sha256": fingerprints}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return {
+        "versions": versions,
+        "device": device_name(device),
+        "git": git_commit(),
+        "annotations_sha256": fingerprints,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Of the GPU, or the processor's architecture."""
+    return torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
 
 
 def git_commit() -> str | None:

@@ -12,8 +12,12 @@ from hf_detr_ft.cli import main
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe_file import load_recipe
-from hf_detr_ft.runs import benchmark as module
-from hf_detr_ft.runs.benchmark import Measurement, Row, benchmark, build_stock, table
+from hf_detr_ft.runs import benchmark as benchmark_module
+from hf_detr_ft.runs import stopwatch
+from hf_detr_ft.runs.benchmark import benchmark
+from hf_detr_ft.runs.benchmark_table import Row, table
+from hf_detr_ft.runs.stock import build_stock
+from hf_detr_ft.runs.stopwatch import Measurement
 from hf_detr_ft.runs.train import build_trainer, store_splits
 
 FLAGS = [
@@ -28,7 +32,8 @@ FLAGS = [
 def test_the_table_and_the_file_have_all_variants_that_differ(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WARM_UP", 1)
+    monkeypatch.setattr(stopwatch, "WARM_UP", 1)
+    monkeypatch.setattr(benchmark_module, "WARM_UP", 1)
     output = tmp_path / "result.json"
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("training: {num_train_epochs: 1}\n")
@@ -49,25 +54,53 @@ def test_the_table_and_the_file_have_all_variants_that_differ(
         assert 0 <= one["waiting_seconds"] < one["seconds"]
         assert variant["images_per_second"] == pytest.approx(4 / one["seconds"])
         assert variant["peak_bytes"] > 2**20
+        assert 0 < variant["arithmetic_share"] < 1
     assert variants[0]["ratio_to_stock"] == 1
     assert set(tmp_path.iterdir()) == {recipe, output}
+
+
+def test_stock_in_our_precision_and_a_profile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopwatch, "WARM_UP", 1)
+    monkeypatch.setattr(benchmark_module, "WARM_UP", 1)
+    output = tmp_path / "result.json"
+    flags = [*FLAGS, "--training.bf16", "true"]
+    assert benchmark(None, flags, 1, 1, output, breakdown=False, profile=True) == 0
+    figures = json.loads(output.read_text())
+    assert [variant["name"] for variant in figures["variants"]] == ["stock", "stock, bf16", "ours"]
+    assert set(figures["peak_flops"]) == {"fp32", "bf16"}
+    assert figures["job"]["precision"] == "bf16"
+    shares = [row["share"] for row in figures["profile"]]
+    assert shares == sorted(shares, reverse=True)
+    assert 0.3 < sum(shares) <= 1
+    assert any("convolution_backward" in row["operator"] for row in figures["profile"])
+    assert "aten::convolution_backward" in capsys.readouterr().out
 
 
 def test_figures_over_rounds() -> None:
     def measured(seconds: float) -> Measurement:
         return Measurement(
-            images=8, seconds=seconds, waiting_seconds=1, pixels=200, image_pixels=150, peak_bytes=7, steps=4
+            images=8,
+            seconds=seconds,
+            waiting_seconds=1,
+            pixels=200,
+            image_pixels=150,
+            flops=30.0,
+            peak_bytes=7,
+            steps=4,
         )
 
     stock, ours = Row("stock", [measured(16), measured(8), measured(8)]), Row("ours", [measured(4), measured(4)])
-    figures = ours.as_dict(stock)
+    figures = ours.as_dict(stock, peak=15.0)
     assert figures["ratio_to_stock"] == 3  # the median of 4 and 2
     assert figures["seconds_per_step"] == 1
     assert (figures["least"], figures["most"]) == (2, 2)
     assert figures["waiting_share"] == 0.25
     assert figures["padding_share"] == 0.25
-    broken = Row("broken", failure="ValueError: matrix contains invalid numeric entries").as_dict(stock)
-    lines = table([stock.as_dict(stock), figures, broken]).splitlines()
+    assert figures["arithmetic_share"] == 0.5  # 60 in 8 seconds, of 15 in one
+    broken = Row("broken", failure="ValueError: matrix contains invalid numeric entries").as_dict(stock, 15.0)
+    lines = table([stock.as_dict(stock, 15.0), figures, broken]).splitlines()
     assert lines[2].split()[:3] == ["ours", "1.000", "2.00"]
     assert lines[3] == "broken  fails: ValueError: matrix contains invalid numeric entries"
 
