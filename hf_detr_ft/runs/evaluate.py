@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from accelerate import PartialState
 from transformers import DetrConfig
 
@@ -17,6 +18,7 @@ from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.evaluation.inference import load_detector
 from hf_detr_ft.model.detector import as_trainable
+from hf_detr_ft.model.half_backbone import is_faster_in_bf16, use_bf16_backbone
 from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.run_folder import check_output
 from hf_detr_ft.runs.train import show_progress
@@ -25,6 +27,9 @@ from hf_detr_ft.trainer import DetrTrainer
 
 def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None, output: Path | None = None) -> int:
     """Prints the table and, if asked to, writes it as JSON.
+
+    The backbone runs in bf16 where `training.bf16` says so or, if it says nothing, where that is faster; the rest runs
+    in fp32.
 
     Args:
         source: a run folder, another folder of a model, or a Hub id.
@@ -39,7 +44,9 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
         )
     check_output(output)
     loaded = load_recipe(recipe or (own if own.is_file() else None), flags)
-    args, data = loaded.training, loaded.data
+    asked, data = loaded.resolved["training"].get("bf16"), loaded.data
+    fp32 = ("--training.bf16", "false", "--training.fp16", "false")
+    args = load_recipe(recipe or (own if own.is_file() else None), [*flags, *fp32]).training
     model, processor = load_detector(source)
     split, problems = check_split(data, "val", decode=False, progress=show_progress)
     require_no_errors(problems)
@@ -48,8 +55,11 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
     args.push_to_hub, args.report_to = False, []
     with TemporaryDirectory() as folder:
         args.output_dir = folder
+        detector = as_trainable(model)
+        if asked or (asked is None and is_faster_in_bf16(torch.nn.Module.to(detector, args.device))):
+            use_bf16_backbone(detector)
         trainer = DetrTrainer(
-            as_trainable(model),
+            detector,
             args,
             train_dataset=None,
             eval_dataset=transformed(split.load(truth, label_map), DetrTransform(processor)),

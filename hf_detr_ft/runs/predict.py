@@ -5,8 +5,10 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -16,8 +18,10 @@ from transformers import DetrForObjectDetection, DetrImageProcessor
 from hf_detr_ft.atomic import write_text
 from hf_detr_ft.boxes import xyxy_to_xywh
 from hf_detr_ft.data.images import decode_rgb, upright_size
+from hf_detr_ft.data.synthetic_photos import count_cores
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.evaluation.inference import ImageDetections, detect_prepared, load_detector, prepare
+from hf_detr_ft.model.half_backbone import is_faster_in_bf16, use_bf16_backbone
 from hf_detr_ft.plots.detections import draw_detections
 from hf_detr_ft.runs.find_images import find_images
 
@@ -32,6 +36,7 @@ def predict(
     output: Path | None = None,
     batch_size: int = 8,
     overwrite: bool = False,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
 ) -> int:
     """Detects objects in images and writes what was found.
 
@@ -44,8 +49,10 @@ def predict(
         inputs: files, folders (with all that is in them, hidden files aside) and patterns such as `photos/**/*.jpg`.
         threshold: detections with a score above it are kept.
         output: a folder, by default `predictions`.
-        batch_size: images that are in memory, and where they have one shape in the model, at once.
+        batch_size: images that are in the model at once, where they have one shape; twice as many are in memory.
         overwrite: write into a folder that is not empty; files of other names stay there.
+        precision: of the backbone, the rest is in fp32; by default bf16 where that is faster. In fp32 boxes are those
+            of `pipeline()`.
 
     Returns:
         0, or 1 where an image could not be read and was skipped.
@@ -64,6 +71,10 @@ def predict(
     drawn = name_drawn_images(files, output)
     check_output(output, drawn, overwrite)
     model, processor = load_detector(source)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    torch.nn.Module.to(model, device)
+    if precision == "bf16" or (precision == "auto" and is_faster_in_bf16(model)):
+        use_bf16_backbone(model)
     names = class_names(model)
     category_ids = read_category_ids(model, source)
     with writing(output):
@@ -146,25 +157,38 @@ def detect_files(
     model: DetrForObjectDetection, processor: DetrImageProcessor, files: Sequence[Path], batch_size: int
 ) -> Iterator[tuple[Path, Image.Image, ImageDetections]]:
     """Files in batches of like shape, not in their order; those that cannot be read are reported and left out."""
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     with tqdm(total=len(files), unit="image", desc="detecting") as progress:
         readable = sort_by_shape(files)
         progress.update(len(files) - len(readable))
-        for start in range(0, len(readable), batch_size):
-            batch = readable[start : start + batch_size]
-            read, pixel_values = [], []
-            for path in batch:
+        for batch in read_ahead(readable, processor, batch_size):
+            read = []
+            for future in batch:
                 try:
-                    image = decode_rgb(path)
-                    pixel_values.append(prepare(image, processor, str(path)))
+                    read.append(future.result())
                 except DataError as error:
                     report(error)
-                else:
-                    read.append((path, image))
-            sizes = [(image.height, image.width) for _, image in read]
-            detections = detect_prepared(model, pixel_values, sizes, device=device)
-            yield from ((path, image, found) for (path, image), found in zip(read, detections, strict=True))
+            sizes = [(image.height, image.width) for _, image, _ in read]
+            detections = detect_prepared(model, [pixel_values for _, _, pixel_values in read], sizes)
+            yield from ((path, image, found) for (path, image, _), found in zip(read, detections, strict=True))
             progress.update(len(batch))
+
+
+def read_ahead(
+    files: Sequence[Path], processor: DetrImageProcessor, batch_size: int
+) -> Iterator[list[Future[tuple[Path, Image.Image, torch.Tensor]]]]:
+    """Batches of files with their images, decoded and prepared on all cores while the model has the batch before."""
+
+    def read(path: Path) -> tuple[Path, Image.Image, torch.Tensor]:
+        image = decode_rgb(path)
+        return path, image, prepare(image, processor, str(path))
+
+    with ThreadPoolExecutor(count_cores()) as pool:
+        ahead: list[Future] = []
+        for start in range(0, len(files) + batch_size, batch_size):
+            following = [pool.submit(read, path) for path in files[start : start + batch_size]]
+            if ahead:
+                yield ahead
+            ahead = following
 
 
 def sort_by_shape(files: Sequence[Path]) -> list[Path]:

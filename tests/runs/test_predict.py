@@ -357,12 +357,23 @@ def test_real_photos(run: str, tmp_path: Path):
 
 
 def test_the_model_runs_where_the_accelerator_is(run: str, photos: Path, monkeypatch: pytest.MonkeyPatch):
-    from hf_detr_ft.runs import predict as module
-
-    devices = []
-    real = module.detect_prepared
+    accelerator, moved, move = torch.device("cpu", 0), [], torch.nn.Module.to
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cpu"))
-    monkeypatch.setattr(module, "detect_prepared", lambda *a, device: devices.append(device) or real(*a, device=device))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: accelerator)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *where: moved.extend(where) or move(self, *where))
     predict(run, ["photos/plain.jpg"])
-    assert devices == [torch.device("cpu")]
+    assert accelerator in moved
+
+
+def test_in_fp32_boxes_are_those_of_the_pipeline_and_in_bf16_nearly_so(run: str, photos: Path):
+    for precision in ("fp32", "bf16"):
+        predict(run, ["photos/plain.jpg"], threshold=0, output=Path(precision), precision=precision)
+    exact, rounded = (
+        sorted(results(Path(name)), key=lambda result: (result["category_id"], result["bbox"]))
+        for name in ("fp32", "bf16")
+    )
+    wanted = pipeline("object-detection", run, device="cpu")("photos/plain.jpg", threshold=0)
+    assert sorted(result["score"] for result in exact) == pytest.approx(sorted(r["score"] for r in wanted), abs=1e-5)
+    scores = [[result["score"] for result in found] for found in (exact, rounded)]
+    assert scores[0] != scores[1]
+    assert sorted(scores[1]) == pytest.approx(sorted(scores[0]), abs=0.01)
