@@ -3,9 +3,9 @@
     python docs/measure_memory.py --images 200 --epochs 10
     python docs/measure_memory.py --images 20000 --epochs 1
 
-The tiny DETR is fine-tuned on drawn photos, with an evaluation in each epoch. Of each epoch it prints the most memory of
-the process's own (what the system calls anonymous), and the most with the pages of files that it has mapped, such as the
-photos in the cache of `datasets`; those the system drops whenever it needs the room. Linux only.
+The tiny DETR is fine-tuned on drawn photos, with an evaluation in each epoch. Of each epoch it prints the most memory
+of the process's own (what the system calls anonymous), and the most with the pages of files that it has mapped, such as
+the photos in the cache of `datasets`; those the system drops whenever it needs the room. Linux only.
 """
 
 import argparse

@@ -124,16 +124,19 @@ def test_wrong_arguments_end_with_2_and_say_what_is_wrong(
             {},
         ),
         (
-            ["predict", "run", "a.jpg", "b", "--threshold", "0.7", "--output", "o", "--batch-size", "2", "--overwrite"],
+            [
+                *("predict", "run", "a.jpg", "b", "--threshold", "0.7", "--output", "o", "--batch-size", "2"),
+                *("--overwrite", "--precision", "fp32"),
+            ],
             "predict",
             ("run", ["a.jpg", "b"]),
-            {"threshold": 0.7, "output": Path("o"), "batch_size": 2, "overwrite": True},
+            {"threshold": 0.7, "output": Path("o"), "batch_size": 2, "overwrite": True, "precision": "fp32"},
         ),
         (
             ["predict", "run", "a.jpg"],
             "predict",
             ("run", ["a.jpg"]),
-            {"threshold": 0.5, "output": None, "batch_size": 8, "overwrite": False},
+            {"threshold": 0.5, "output": None, "batch_size": 8, "overwrite": False, "precision": "auto"},
         ),
         (
             ["push", "run", "me/x"],

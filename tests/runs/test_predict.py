@@ -11,12 +11,19 @@ from PIL import Image
 from transformers import pipeline
 
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
+from hf_detr_ft.runs import predict as predict_module
 from hf_detr_ft.runs.find_images import find_images
 from hf_detr_ft.runs.predict import name_drawn_images, predict
 from tests.lively import write_lively_run
 from tests.synthetic import CLASSES, draw_photo
 
 BALLOON = os.environ.get("HF_DETR_FT_BALLOON")
+
+
+@pytest.fixture(autouse=True)
+def _in_fp32_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is faster on this machine is nothing that a test should depend on."""
+    monkeypatch.setattr(predict_module, "is_faster_in_bf16", lambda model: False)
 
 
 @pytest.fixture(scope="module")
