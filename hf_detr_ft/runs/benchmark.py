@@ -134,7 +134,7 @@ def _variants(path: Path | None, flags: Sequence[str], recipe: Recipe, breakdown
     """Names and flags: stock, stock in our precision, ours, and ours without each measure that the recipe takes."""
     precision = precision_of(recipe.training)
     variants: dict[str, list[str]] = {STOCK: []}
-    if precision != "fp32":
+    if breakdown and precision != "fp32":
         variants[STOCK_FASTER.format(precision)] = []
     variants[OURS] = []
     for name, changes in ALONE.items() if breakdown else ():

@@ -66,9 +66,10 @@ def test_stock_in_our_precision_and_a_profile(
     monkeypatch.setattr(benchmark_module, "WARM_UP", 1)
     output = tmp_path / "result.json"
     flags = [*FLAGS, "--training.bf16", "true"]
-    assert benchmark(None, flags, 1, 1, output, breakdown=False, profile=True) == 0
+    assert benchmark(None, flags, 1, 1, output, breakdown=True, profile=True) == 0
     figures = json.loads(output.read_text())
-    assert [variant["name"] for variant in figures["variants"]] == ["stock", "stock, bf16", "ours"]
+    assert [variant["name"] for variant in figures["variants"]][:3] == ["stock", "stock, bf16", "ours"]
+    assert "ours, fp32" in [variant["name"] for variant in figures["variants"]]
     assert set(figures["peak_flops"]) == {"fp32", "bf16"}
     assert figures["job"]["precision"] == "bf16"
     shares = [row["share"] for row in figures["profile"]]
@@ -76,6 +77,14 @@ def test_stock_in_our_precision_and_a_profile(
     assert 0.3 < sum(shares) <= 1
     assert any("convolution_backward" in row["operator"] for row in figures["profile"])
     assert "aten::convolution_backward" in capsys.readouterr().out
+
+
+def test_without_the_breakdown_only_stock_and_ours_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopwatch, "WARM_UP", 1)
+    monkeypatch.setattr(benchmark_module, "WARM_UP", 1)
+    output = tmp_path / "result.json"
+    assert benchmark(None, FLAGS, 1, 1, output, breakdown=False) == 0
+    assert [variant["name"] for variant in json.loads(output.read_text())["variants"]] == ["stock", "ours"]
 
 
 def test_figures_over_rounds() -> None:
