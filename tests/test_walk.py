@@ -150,7 +150,11 @@ def build(splits: Splits, run: Path, *, shortest_edge: int = 96, backend: Backen
         epoch=epoch,
         backend=backend,
     )
-    trainer.add_callback(RunFolderCallback(lambda: trainer.result, {"data": {"name": "walk", "split": "validation"}}))
+    trainer.add_callback(
+        RunFolderCallback(
+            lambda: trainer.result, lambda: trainer.detections, {"data": {"name": "walk", "split": "validation"}}
+        )
+    )
     return trainer
 
 

@@ -15,6 +15,7 @@ WRITTEN = (
     "*.json",
     "*.safetensors",
     "*.csv",
+    "*.npz",
     "recipe.yaml",
     "README.md",
     "report.html",

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
-from hf_detr_ft.callbacks import RunFolderCallback, print_progress_lines
+from hf_detr_ft.callbacks import RunFolderCallback, print_progress_lines, restore_detections
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.photo_store import store_photos
@@ -72,6 +72,8 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
     if PartialState().is_main_process:
         if checkpoint is None:
             make_run_folder(run)
+        else:
+            restore_detections(Path(checkpoint), run)
         save_recipe(recipe, run / "recipe.yaml", describe_environment(splits.fingerprints))
 
     try:
@@ -168,7 +170,7 @@ def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
         "data": {"name": recipe.data.name, "split": "validation"},
         "base_model": model_config.checkpoint or model_config.backbone,
     }
-    trainer.add_callback(RunFolderCallback(lambda: trainer.result, about))
+    trainer.add_callback(RunFolderCallback(lambda: trainer.result, lambda: trainer.detections, about))
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     print_progress_lines(trainer)

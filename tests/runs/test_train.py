@@ -22,10 +22,13 @@ from transformers import AutoModelForObjectDetection, pipeline
 
 from hf_detr_ft.cli import main
 from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
+from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.picture import draw_predictions
 from hf_detr_ft.runs.run_folder import check_free
 from hf_detr_ft.runs.train import train
@@ -74,7 +77,7 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
     names = {path.name for path in finished.iterdir() if not path.name.startswith("checkpoint-")}
     assert names == {
         *("config.json", "model.safetensors", "preprocessor_config.json", "metrics.json", "results.csv"),
-        *("recipe.yaml", "README.md", "plots"),
+        *("recipe.yaml", "README.md", "plots", "detections.npz", "trainer_state.json"),
     }
     assert [path.name for path in (finished / "plots").iterdir()] == ["predictions.png"]
     assert Image.open(finished / "plots" / "predictions.png").format == "PNG"
@@ -135,6 +138,14 @@ def test_the_root_holds_the_best_weights_and_metrics_say_so(finished: Path) -> N
     assert_same(load_file(finished / "model.safetensors"), saved)
 
 
+def test_the_detections_give_the_metrics_to_the_last_digit(job: list[str], finished: Path) -> None:
+    detections = Detections.from_npz((finished / "detections.npz").read_bytes())
+    truth = load_splits(load_recipe(None, job).data).truth
+    best = json.loads((finished / "metrics.json").read_text())["best"]
+    again = evaluate_detections(truth, detections).as_dict()
+    assert again == {name: best[name] for name in again}
+
+
 def test_evaluate_repeats_the_ap_of_the_best_weights(finished: Path, tmp_path: Path) -> None:
     assert main(["evaluate", str(finished), "--output", str(tmp_path / "again.json")]) == 0
     again = json.loads((tmp_path / "again.json").read_text())
@@ -179,6 +190,7 @@ def test_resumed_after_a_checkpoint_it_ends_with_the_same_weights(
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (run, finished)]
     assert metrics[0]["best"] == metrics[1]["best"]
     assert metrics[0]["last"] == metrics[1]["last"]
+    assert (run / "detections.npz").read_bytes() == (finished / "detections.npz").read_bytes()
 
 
 def test_a_killed_process_resumes_to_the_same_weights(job: list[str], tmp_path: Path) -> None:
