@@ -9,7 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState, ProgressCallback
 
 from hf_detr_ft.atomic import write_bytes, write_json, write_text
@@ -130,6 +133,18 @@ def write_results(path: Path, log_history: list[dict[str, Any]]) -> None:
 def _mean(values: list[float]) -> float:
     finite = [value for value in values if math.isfinite(value)]
     return sum(finite) / len(finite) if finite else math.nan
+
+
+def log_picture(trainer: Trainer, name: str, path: Path) -> None:
+    """Gives a PNG to TensorBoard, where the Trainer reports to it; its writer is closed by then, and opened anew."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):
+            callback.on_log(trainer.args, trainer.state, trainer.control, logs={})
+            if callback.tb_writer is not None:
+                with Image.open(path) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+                callback.tb_writer.add_image(name, pixels, trainer.state.global_step, dataformats="HWC")
+                callback.on_train_end(trainer.args, trainer.state, trainer.control)
 
 
 class ProgressLines(ProgressCallback):

@@ -123,7 +123,9 @@ def plot_average_precision(
         names: of `METRICS`.
         best_epoch: is marked.
     """
-    figure, axes = _new(METRICS[names[0]] if len(names) == 1 else "Average precision")
+    by_size = all(name.endswith(("small", "medium", "large")) for name in names)
+    title = METRICS[names[0]] if len(names) == 1 else f"Average precision{' by size of the object' if by_size else ''}"
+    figure, axes = _new(title)
     colours = cycle(PALETTE)
     for run, history in histories.items():
         for name in names:

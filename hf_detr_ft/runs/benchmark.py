@@ -33,8 +33,7 @@ from hf_detr_ft.errors import RecipeError, first_line
 from hf_detr_ft.model.build import build_model, build_processor
 from hf_detr_ft.recipe import Recipe
 from hf_detr_ft.recipe_file import load_recipe
-from hf_detr_ft.runs.check import peak_memory
-from hf_detr_ft.runs.environment import describe_environment
+from hf_detr_ft.runs.environment import describe_environment, peak_memory
 from hf_detr_ft.runs.run_folder import check_output
 from hf_detr_ft.runs.train import build_trainer, show_progress, store_splits
 
