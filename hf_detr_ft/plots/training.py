@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from hf_detr_ft.plots.style import INK, PALETTE, new_figure
 
@@ -43,6 +43,8 @@ MOST_POINTS = 300
 """Points of a line; of more, neighbours are averaged."""
 MARKED = 12
 """Points up to which each is marked, so that a single one is seen."""
+LEAST_TOP = 0.01
+"""Of an axis for AP: less is noise, and is not to look like much."""
 LETTERS = 9
 """Points."""
 LONGEST = 24
@@ -132,7 +134,7 @@ def plot_average_precision(
             _draw(axes, history, f"eval_{name}", next(colours), METRICS[name] if len(histories) == 1 else _short(run))
     if axes.lines:
         top = max(float(np.max(np.asarray(line.get_ydata()))) for line in axes.lines)
-        axes.set_ylim(0, 1.08 * top if top else 1)
+        axes.set_ylim(0, 1.08 * max(top, LEAST_TOP))
         if best_epoch is not None:
             axes.axvline(best_epoch, color=INK, linewidth=1, linestyle=(0, (1, 2)), label=f"best: epoch {best_epoch:g}")
     return _finish(figure, axes, "no evaluation with such objects took place")
@@ -170,7 +172,10 @@ def plot_gradient_norm(histories: Histories, clipped_to: float | None = None) ->
         if clipped_to:
             axes.axhline(clipped_to, color=INK, linewidth=1, linestyle=(0, (4, 2)), label=f"clipped to {clipped_to:g}")
         positive = all((np.asarray(line.get_ydata(), dtype=float) > 0).all() for line in axes.lines)
-        axes.set_yscale("log" if positive else "linear")
+        if positive:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
     return _finish(figure, axes, "not in the log")
 
 

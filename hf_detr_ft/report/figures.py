@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from xml.etree import ElementTree
@@ -30,8 +31,11 @@ Encode = Callable[[Image.Image], str]
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """What is made or drawn here does not depend on the user's matplotlibrc."""
-    with style.context("default"), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
+    """What is made or drawn here does not depend on the user's matplotlibrc, and no name is taken for a formula."""
+    own = {"svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False}
+    with style.context("default"), matplotlib.rc_context(own), warnings.catch_warnings():
+        # In the page a text has the letters of the reader's fonts, whatever matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         yield
 
 

@@ -48,7 +48,7 @@ def describe_gallery(validation: Validation, threshold: float) -> Section:
             unreadable.append(str(error))
     blocks: list[Block] = []
     if unreadable:
-        blocks.append(Note(f"{counted(len(unreadable), 'photo')} cannot be shown. The first: {unreadable[0]}"))
+        blocks.append(Note(_unreadable(unreadable)))
     if cards:
         total = len(truth.image_ids)
         shown = "all of them" if len(cards) == total else f"{len(cards)} of them, for each kind of error the worst"
@@ -58,6 +58,11 @@ def describe_gallery(validation: Validation, threshold: float) -> Section:
         )
         blocks += [Text(text), Gallery(cards, threshold, least)]
     return Section(title, anchor, blocks)
+
+
+def _unreadable(errors: Sequence[str]) -> str:
+    remedy = "Where they have moved, give their place: hf-detr-ft report RUN --data.root FOLDER."
+    return f"{counted(len(errors), 'photo')} cannot be shown. {remedy} The first: {errors[0]}"
 
 
 def choose_images(truth: Truth, found: Found, outcomes: Outcomes, threshold: float) -> list[int]:

@@ -6,8 +6,8 @@ from hf_detr_ft.data.entries import Problem
 from hf_detr_ft.evaluation.wording import counted
 from hf_detr_ft.report.blocks import Block, Fold, Section, Table, Text
 
-MOST = 200
-"""Problems of a kind that are listed."""
+MOST, FEW = 200, 10
+"""Problems of a kind that are listed; up to which they are seen without a click."""
 
 
 def describe_problems(problems: Sequence[Problem]) -> Section:
@@ -24,5 +24,5 @@ def describe_problems(problems: Sequence[Problem]) -> Section:
         rows = [(problem.entry, problem.message, problem.remedy, problem.file) for problem in found[:MOST]]
         caption = f"{counted(len(found), 'time')}" + (f", the first {MOST}" if len(found) > MOST else "")
         table = Table(f"problem-{kind}", caption, ["Entry", "Problem", "Remedy", "File"], rows)
-        blocks.append(Fold(f"{severity}: {kind} ({len(found):,})", [table]))
+        blocks.append(Fold(f"{severity}: {kind} ({len(found):,})", [table], is_open=len(found) <= FEW))
     return Section("Problems", "problems", blocks)
