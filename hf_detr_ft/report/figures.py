@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -32,7 +33,7 @@ Encode = Callable[[Image.Image], str]
 @contextmanager
 def own_style() -> Iterator[None]:
     """What is made or drawn here does not depend on the user's matplotlibrc, and no name is taken for a formula."""
-    own = {"svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False}
+    own: Any = {"svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False}
     with style.context("default"), matplotlib.rc_context(own), warnings.catch_warnings():
         # In the page a text has the letters of the reader's fonts, whatever matplotlib's own font lacks.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)

@@ -18,7 +18,7 @@ from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.report.figures import own_style
 from hf_detr_ft.report.pages import build_comparison_page, build_run_page
 from hf_detr_ft.report.record import RunRecord, Validation, read_run
-from hf_detr_ft.runs.evaluate import evaluate_model
+from hf_detr_ft.runs.evaluate import Evaluation, evaluate_model
 from hf_detr_ft.runs.page_file import PAGE, check_page, write_page
 from hf_detr_ft.runs.run_folder import check_output
 
@@ -105,28 +105,40 @@ def find_validation(source: str, flags: Sequence[str]) -> tuple[RunRecord, Valid
     folder = Path(source)
     is_run = is_run_folder(folder)
     record = read_run(folder) if is_run else RunRecord(source)
+    if is_run and record.kept is None and not flags:
+        return record, None, []
     try:
         recipe = _recipe_of(source, record, flags)
         split = load_source(recipe.data, "val")
         require_no_errors(check_coco(split.coco, split.annotations, None))
         truth, _ = with_polygon_areas(limit_coco(split.coco, recipe.data.val_limit))
-        if is_run and record.kept is None and not flags:
-            return record, None, []
         detections = read_detections(folder, record, split, truth)
         if isinstance(detections, Detections):
             rows = split.load(truth, LabelMap.from_coco(truth))
             return record, Validation(truth, detections, rows), []
-        evaluation = evaluate_model(source, recipe)
     except InputError as error:
         if not is_run:
             raise
         return record, None, [_missing(source, error)]
+    try:
+        evaluation = evaluate_model(source, recipe)
+    except InputError as error:
+        if not is_run:
+            raise
+        return record, None, [f"The gallery is left out. {detections}, and the model cannot run over them: {error}"]
+    return _of_evaluation(record, evaluation, recipe.data.name, detections, _same_data(record, split, truth))
+
+
+def _of_evaluation(
+    record: RunRecord, evaluation: Evaluation, data: str, why: str, same_data: bool
+) -> tuple[RunRecord, Validation, list[str]]:
+    """What `find_validation` returns where the model ran once more."""
     validation = Validation(evaluation.truth, evaluation.detections, evaluation.rows)
-    found: dict[str, Any] = {"best": evaluation.result.as_dict(), "data": {"name": recipe.data.name}}
-    note = f"{detections}; the model ran over the validation images once more for this page"
-    if record.kept is not None and _same_data(record, split, truth):
+    note = f"{why}; the model ran over the validation images once more for this page"
+    if same_data and record.kept is not None:
         ap, kept = evaluation.result.metrics["map"], record.kept["metrics"]["map"]
         return record, validation, [f"{note} (AP {ap:.4f}; metrics.json, which the tables below are from: {kept:.4f})."]
+    found: dict[str, Any] = {"best": evaluation.result.as_dict(), "data": {"name": data}}
     return replace(record, metrics=found), validation, [f"{note}, and the tables below are from this."]
 
 
