@@ -45,8 +45,8 @@ def report(
     if attention is not None:
         from hf_detr_ft.runs.attention import draw_attention
 
-        if len(sources) > 1:
-            raise RecipeError(f"--attention: expected one model, found {len(sources)}: {', '.join(sources)}.")
+        if len(sources) > 1 or flags:
+            raise RecipeError(f"--attention: expected one model and no other flags, found {[*sources, *flags]}.")
         drawn: int = draw_attention(sources[0], attention, output, overwrite=overwrite)
         return drawn
     check_output(output)

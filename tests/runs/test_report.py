@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image
@@ -182,6 +184,24 @@ def test_no_image_has_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert report([str(run)]) == 0
     page = read(run / "report.html")
     assert "have no objects" in said(page)
+
+
+def test_attention_is_drawn_instead_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+
+    def draw_attention(*args: object, **kwargs: object) -> int:
+        calls.append((args, kwargs))
+        return 0
+
+    module = ModuleType("hf_detr_ft.runs.attention")
+    module.draw_attention = draw_attention  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    output = tmp_path / "a.png"
+    assert main(["report", "me/x", "--attention", "photo.jpg", "--output", str(output), "--overwrite"]) == 0
+    assert calls == [(("me/x", Path("photo.jpg"), output), {"overwrite": True})]
+    for wrong in (["a", "b"], ["a", "--data.root", "x"]):
+        assert main(["report", *wrong, "--attention", "photo.jpg"]) == 2
+    assert len(calls) == 1
 
 
 def test_check_writes_a_page_and_replaces_its_own_alone(
