@@ -1,32 +1,51 @@
-"""What a run writes while it goes on, on the first process: progress lines, metrics.json and results.csv."""
+"""What a run writes while it goes on, on the first process: progress lines, metrics, detections and the log."""
 
 import csv
+import dataclasses
 import io
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState, ProgressCallback
 
-from hf_detr_ft.atomic import write_json, write_text
+from hf_detr_ft.atomic import write_bytes, write_json, write_text
+from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.result import CocoResult
+
+DETECTIONS = "detections.npz"
+"""In the run folder: what the evaluation found whose weights lie there. In a checkpoint: the same, at that time."""
+TRAINER_STATE = "trainer_state.json"
+"""Transformers' own file, with the log of all steps."""
 
 
 class RunFolderCallback(TrainerCallback, ExportableState):
-    """Keeps metrics.json (best and last evaluation) and results.csv (a row per evaluation) up to date.
+    """Keeps metrics.json (best and last evaluation), results.csv (a row per evaluation), the log and detections.npz.
 
-    Both follow from the Trainer's state, which checkpoints carry, so a run that is interrupted and resumed ends with
-    the files of one that was not.
+    All of them follow from what checkpoints carry, so a run that is interrupted and resumed ends with the files of one
+    that was not. The detections are kept because they cannot be had again bit for bit: a training in bf16 evaluates in
+    bf16, too, and metrics.json has its numbers.
 
     Args:
         result: gives the last evaluation's result.
+        detections: gives what it was computed from.
         about: what else metrics.json says, such as the data set's name.
     """
 
-    def __init__(self, result: Callable[[], CocoResult | None], about: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        result: Callable[[], CocoResult | None],
+        detections: Callable[[], Detections | None],
+        about: dict[str, Any],
+    ) -> None:
         self.result = result
+        self.detections = detections
         self.about = about
         self.best: dict[str, Any] | None = None
         self.last: dict[str, Any] | None = None
@@ -47,14 +66,46 @@ class RunFolderCallback(TrainerCallback, ExportableState):
         self.last = {"epoch": state.epoch, "step": state.global_step, name: value, **result.as_dict()}
         if before is None or (value > before if args.greater_is_better in (True, None) else value < before):
             self.best = self.last
+        if not state.is_world_process_zero:
+            return
+        self.write(args, state)
+        detections = self.detections()
+        if detections is not None and (self.best is self.last or not args.load_best_model_at_end):
+            write_bytes(Path(str(args.output_dir)) / DETECTIONS, detections.to_npz())
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Gives the checkpoint the detections that belong to its best (or last) evaluation."""
+        run = Path(str(args.output_dir))
+        checkpoint = run / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and (run / DETECTIONS).is_file() and checkpoint.is_dir():
+            write_bytes(checkpoint / DETECTIONS, (run / DETECTIONS).read_bytes())
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Writes the log to its end, also that of a run without any evaluation."""
         if state.is_world_process_zero:
-            self.write(args, state)
+            write_state(Path(str(args.output_dir)) / TRAINER_STATE, state)
 
     def write(self, args: TrainingArguments, state: TrainerState) -> None:
-        """Writes both files into the run folder."""
+        """Writes metrics, rows and log into the run folder."""
         run = Path(str(args.output_dir))
         write_json(run / "metrics.json", {"best": self.best, "last": self.last, **self.about})
         write_results(run / "results.csv", state.log_history)
+        write_state(run / TRAINER_STATE, state)
+
+
+def restore_detections(checkpoint: Path, run: Path) -> None:
+    """Before resuming: the run folder has the detections of the checkpoint, not of what came after it."""
+    if (checkpoint / DETECTIONS).is_file():
+        write_bytes(run / DETECTIONS, (checkpoint / DETECTIONS).read_bytes())
+    else:
+        (run / DETECTIONS).unlink(missing_ok=True)
+
+
+def write_state(path: Path, state: TrainerState) -> None:
+    """What `TrainerState.save_to_json` writes, beside and renamed."""
+    write_text(path, json.dumps(dataclasses.asdict(state), indent=2, sort_keys=True) + "\n")
 
 
 def write_results(path: Path, log_history: list[dict[str, Any]]) -> None:
@@ -82,6 +133,18 @@ def write_results(path: Path, log_history: list[dict[str, Any]]) -> None:
 def _mean(values: list[float]) -> float:
     finite = [value for value in values if math.isfinite(value)]
     return sum(finite) / len(finite) if finite else math.nan
+
+
+def log_picture(trainer: Trainer, name: str, path: Path) -> None:
+    """Gives a PNG to TensorBoard, where the Trainer reports to it; its writer is closed by then, and opened anew."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):
+            callback.on_log(trainer.args, trainer.state, trainer.control, logs={})
+            if callback.tb_writer is not None:
+                with Image.open(path) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+                callback.tb_writer.add_image(name, pixels, trainer.state.global_step, dataformats="HWC")
+                callback.on_train_end(trainer.args, trainer.state, trainer.control)
 
 
 class ProgressLines(ProgressCallback):

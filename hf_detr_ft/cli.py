@@ -18,6 +18,7 @@ DESCRIPTION = """Fine-tune DETR on your own images.
   hf-detr-ft train RECIPE [--section.key VALUE ...]     train, evaluate, write a run folder
   hf-detr-ft check RECIPE [--section.key VALUE ...]     data, model and memory, before any training
   hf-detr-ft evaluate RUN                               the 12 COCO numbers
+  hf-detr-ft report RUN [RUN ...]                       one HTML page of a run, or of several side by side
   hf-detr-ft benchmark RECIPE                           training steps of stock Transformers and of ours, timed
   hf-detr-ft predict RUN PHOTO_OR_FOLDER ...            drawn images and a COCO results JSON
   hf-detr-ft push RUN USER/NAME                         publish on the Hugging Face Hub
@@ -71,7 +72,7 @@ def run(arguments: list[str]) -> int:
         return run_recipe(arguments[0], arguments[1:])
     parser = build_parser()
     options, flags = parser.parse_known_args(arguments)
-    if flags and options.verb not in ("evaluate", "benchmark"):
+    if flags and options.verb not in ("evaluate", "report", "benchmark"):
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
     status: int = options.act(options, flags)
     return status
@@ -91,7 +92,20 @@ def run_recipe(verb: str, arguments: list[str]) -> int:
         return train(recipe, arguments)
     from hf_detr_ft.runs.check import check
 
-    return check(recipe, arguments)
+    report = take_report(arguments)
+    return check(recipe, arguments, report)
+
+
+def take_report(flags: list[str]) -> Path | None:
+    """Takes `--report` or `--report FILE` out of the flags of `check`; the file is check.html where none is named."""
+    for index, flag in enumerate(flags):
+        name, equals, value = flag.partition("=")
+        if name == "--report":
+            named = not equals and index + 1 < len(flags) and not flags[index + 1].startswith("--")
+            value = flags[index + 1] if named else value
+            del flags[index : index + 1 + named]
+            return Path(value or "check.html")
+    return None
 
 
 def run_evaluate(options: argparse.Namespace, flags: list[str]) -> int:
@@ -99,6 +113,13 @@ def run_evaluate(options: argparse.Namespace, flags: list[str]) -> int:
     from hf_detr_ft.runs.evaluate import evaluate
 
     return evaluate(options.source, flags, options.recipe, options.output)
+
+
+def run_report(options: argparse.Namespace, flags: list[str]) -> int:
+    """`report`, which takes a recipe's flags, too."""
+    from hf_detr_ft.runs.report import report
+
+    return report(options.sources, flags, options.output, options.overwrite, options.attention)
 
 
 def run_benchmark(options: argparse.Namespace, flags: list[str]) -> int:
@@ -195,6 +216,20 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("source", metavar="RUN")
     evaluate.add_argument("--recipe", type=Path, help="whose validation split to use; the run's own by default")
     evaluate.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
+
+    report = verbs.add_parser("report", help="one HTML page of a run, or of several side by side")
+    report.set_defaults(act=run_report)
+    report.add_argument(
+        "sources", nargs="+", metavar="RUN", help="flags such as --data.root FOLDER behind it go over its recipe"
+    )
+    report.add_argument("--output", type=Path, metavar="FILE", help="default: RUN/report.html; of several, report.html")
+    report.add_argument("--overwrite", action="store_true", help="replace FILE")
+    report.add_argument(
+        "--attention",
+        type=Path,
+        metavar="IMAGE",
+        help="draw what the model attends to in a photo, instead",
+    )
 
     benchmark = verbs.add_parser("benchmark", help="training steps of stock Transformers and of ours, timed in turn")
     benchmark.set_defaults(act=run_benchmark)

@@ -282,7 +282,8 @@ def _absolute(path: str) -> str:
 def print_help(verb: str) -> None:
     """Prints every field with its type, default and meaning."""
     parser = build_parser(f"hf-detr-ft {verb}")
-    parser.usage = f"hf-detr-ft {verb} [RECIPE] [--section.key VALUE ...]"
+    more = " [--report [FILE]]" if verb == "check" else ""
+    parser.usage = f"hf-detr-ft {verb} [RECIPE] [--section.key VALUE ...]{more}"
     for action in parser._actions:
         if action.dest in SECTIONS or action.dest.endswith(".help"):  # jsonargparse's own options
             action.help = argparse.SUPPRESS

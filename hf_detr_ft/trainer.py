@@ -29,7 +29,7 @@ from hf_detr_ft.data.sampling import EpochSampler, SortedSampler
 from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError
 from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_detections
-from hf_detr_ft.evaluation.detections import to_detections
+from hf_detr_ft.evaluation.detections import Detections, to_detections
 from hf_detr_ft.evaluation.inference import post_process
 from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.model.detector import DetrForObjectDetection
@@ -110,7 +110,9 @@ class DetrTrainer(Trainer):
         self.label_map = label_map
         self.backend = backend
         self.result: CocoResult | None = None
-        """Of the last evaluation."""
+        """Of the last evaluation, and so are the detections."""
+        self.detections: Detections | None = None
+        self._backbone_rate: float | None = None
         self._parts = {"train": LossParts(), "eval": LossParts()}
         super().__init__(
             model=model,
@@ -218,10 +220,20 @@ class DetrTrainer(Trainer):
         return dict(zip(parts.sums, (sums / parts.count).tolist(), strict=True))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the parts of the loss to the lines that carry it."""
+        """Adds the parts of the loss, and the backbone's learning rate, to the lines that carry the loss."""
         if "loss" in logs:
             logs.update(self._read_parts("train"))
+            if self._backbone_rate is not None:
+                logs["backbone_learning_rate"] = self._backbone_rate
         super().log(logs, start_time)
+
+    def _get_learning_rate(self) -> float:
+        """The rate of transformer and heads; notes the backbone's, since the log comes when both have gone on."""
+        groups = cast(torch.optim.Optimizer, self.optimizer).param_groups
+        rates = [float(group["lr"]) for group in groups if group.get("name", "").startswith("backbone")]
+        self._backbone_rate = rates[0] if rates else None
+        rate: float = super()._get_learning_rate()
+        return rate
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW, or what `training.optim` says, over the groups of `parameter_groups`."""
@@ -286,9 +298,8 @@ class DetrTrainer(Trainer):
         image_ids = np.asarray(prediction.label_ids)
         expected = sorted(image["id"] for image in self.truth["images"])
         assert sorted(image_ids.tolist()) == expected, "an image was not counted exactly once"
-        self.result = evaluate_detections(
-            self.truth, to_detections(prediction.predictions, image_ids, self.label_map), backend=self.backend
-        )
+        self.detections = to_detections(prediction.predictions, image_ids, self.label_map)
+        self.result = evaluate_detections(self.truth, self.detections, backend=self.backend)
         return dict(self.result.metrics)
 
     # Files

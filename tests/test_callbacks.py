@@ -7,7 +7,7 @@ import pytest
 from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
 
 from hf_detr_ft.atomic import write_json, write_text
-from hf_detr_ft.callbacks import ProgressLines, RunFolderCallback, write_results
+from hf_detr_ft.callbacks import ProgressLines, RunFolderCallback, restore_detections, write_results
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
@@ -25,9 +25,13 @@ def result(hits: int) -> CocoResult:
     """Of ten objects, so many are found."""
     images = [{"id": n} for n in range(10)]
     objects = [{"id": n, "image_id": n, "category_id": 7, "bbox": [0, 0, 40, 40], "area": 1600} for n in range(10)]
-    found = [{"image_id": n, "category_id": 7, "bbox": [0, 0, 40, 40], "score": 0.5} for n in range(hits)]
     coco = {"images": images, "annotations": objects, "categories": [{"id": 7, "name": 'a "b", c'}]}
-    return evaluate_detections(coco, Detections.from_results(found))
+    return evaluate_detections(coco, found(hits))
+
+
+def found(hits: int) -> Detections:
+    entries = [{"image_id": n, "category_id": 7, "bbox": [0, 0, 40, 40], "score": 0.5} for n in range(hits)]
+    return Detections.from_results(entries)
 
 
 def arguments(run: Path, **given: Any) -> DetrTrainingArguments:
@@ -40,12 +44,13 @@ class Run:
     def __init__(self, folder: Path, state: TrainerState | None = None, **given: Any) -> None:
         self.args = arguments(folder, **given)
         self.current: CocoResult | None = None
-        self.callback = RunFolderCallback(lambda: self.current, ABOUT)
+        self.found: Detections | None = None
+        self.callback = RunFolderCallback(lambda: self.current, lambda: self.found, ABOUT)
         self.state = state or TrainerState(is_world_process_zero=True)
         self.callback.on_train_begin(self.args, self.state, TrainerControl())
 
     def evaluate(self, hits: int, **more: float) -> None:
-        self.current = result(hits)
+        self.current, self.found = result(hits), found(hits)
         self.state.global_step += 5
         self.state.epoch = self.state.global_step / 5
         where = {"epoch": self.state.epoch, "step": self.state.global_step}
@@ -129,12 +134,42 @@ def train(
         label_map=splits.label_map,
         processor=processor,
     )
-    callback = RunFolderCallback(lambda: trainer.result, ABOUT)
+    callback = RunFolderCallback(lambda: trainer.result, lambda: trainer.detections, ABOUT)
     trainer.add_callback(callback)
     if patience is not None:
         trainer.add_callback(EarlyStoppingCallback(patience))
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     return callback
+
+
+@pytest.mark.parametrize(("best", "kept"), [(True, 8), (False, 5)])
+def test_the_detections_are_those_of_the_weights_in_the_run_folder(tmp_path: Path, best: bool, kept: int) -> None:
+    run = Run(tmp_path, load_best_model_at_end=best, eval_strategy="epoch")
+    for hits in (3, 8, 5):
+        run.evaluate(hits)
+    assert len(Detections.from_npz((tmp_path / "detections.npz").read_bytes())) == kept
+
+
+def test_resuming_forgets_detections_of_evaluations_behind_the_checkpoint(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.evaluate(3)
+    checkpoint = tmp_path / "checkpoint-5"
+    checkpoint.mkdir()
+    run.callback.on_save(run.args, run.state, TrainerControl())
+    run.evaluate(8)
+    restore_detections(checkpoint, tmp_path)
+    assert len(Detections.from_npz((tmp_path / "detections.npz").read_bytes())) == 3
+    (checkpoint / "detections.npz").unlink()  # a checkpoint of an earlier version
+    restore_detections(checkpoint, tmp_path)
+    assert not (tmp_path / "detections.npz").exists()
+
+
+def test_a_run_without_evaluation_keeps_its_log(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.state.log_history = [{"loss": 1.5, "step": 1}]
+    run.callback.on_train_end(run.args, run.state, TrainerControl())
+    assert [path.name for path in tmp_path.iterdir()] == ["trainer_state.json"]
+    assert TrainerState.load_from_json(str(tmp_path / "trainer_state.json")).log_history == run.state.log_history
 
 
 def test_a_resumed_run_ends_with_the_files_of_one_that_was_not(tmp_path: Path) -> None:
@@ -143,6 +178,14 @@ def test_a_resumed_run_ends_with_the_files_of_one_that_was_not(tmp_path: Path) -
     train(data, whole, 3)
     train(data, resumed, 2)
     train(data, resumed, 3, resume=resumed / "checkpoint-2")
+    assert (whole / "detections.npz").read_bytes() == (resumed / "detections.npz").read_bytes()
+    steps, again = (
+        [{name: value for name, value in entry.items() if not name.endswith(TIMINGS)} for entry in log_of(run)[:-1]]
+        for run in (whole, resumed)  # the last entry is about the time since the start
+    )
+    assert again == steps
+    assert [entry["step"] for entry in steps if "loss" in entry] == [1, 2, 3]
+    assert all(entry["backbone_learning_rate"] == 1e-5 for entry in steps if "loss" in entry)
     written = read_json(whole / "metrics.json")
     assert read_json(resumed / "metrics.json") == written
     assert written["last"]["epoch"] == 3.0
@@ -179,6 +222,14 @@ def test_a_resumed_run_can_have_another_metric(tmp_path: Path) -> None:
     run.args = arguments(tmp_path, metric_for_best_model="map_50")
     run.evaluate(3)
     assert run.epochs() == (2.0, 2.0)
+
+
+TIMINGS = ("_runtime", "_per_second")
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    log: list[dict[str, Any]] = json.loads((run / "trainer_state.json").read_text())["log_history"]
+    return log
 
 
 def without_timings(rows: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -105,7 +105,29 @@ def test_wrong_arguments_end_with_2_and_say_what_is_wrong(
             (Path("a.yaml"), ["--training.max_steps", "-1", "--training.overwrite"]),
             {},
         ),
-        (["check", "a.yaml", "--data.root=x"], "check", (Path("a.yaml"), ["--data.root=x"]), {}),
+        (["check", "a.yaml", "--data.root=x"], "check", (Path("a.yaml"), ["--data.root=x"], None), {}),
+        (["check", "a.yaml", "--report"], "check", (Path("a.yaml"), [], Path("check.html")), {}),
+        (["check", "a.yaml", "--report=b.html"], "check", (Path("a.yaml"), [], Path("b.html")), {}),
+        (
+            ["check", "a.yaml", "--report", "b.html", "--data.root", "x"],
+            "check",
+            (Path("a.yaml"), ["--data.root", "x"], Path("b.html")),
+            {},
+        ),
+        (["check", "--report", "--data.root", "x"], "check", (None, ["--data.root", "x"], Path("check.html")), {}),
+        (["report", "run"], "report", (["run"], [], None, False, None), {}),
+        (
+            ["report", "a", "b", "--output", "o.html", "--overwrite"],
+            "report",
+            (["a", "b"], [], Path("o.html"), True, None),
+            {},
+        ),
+        (
+            ["report", "a", "--data.root", "x", "--attention", "b.jpg"],
+            "report",
+            (["a"], ["--data.root", "x"], None, False, Path("b.jpg")),
+            {},
+        ),
         (["evaluate", "run"], "evaluate", ("run", [], None, None), {}),
         (
             [

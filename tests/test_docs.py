@@ -1,7 +1,14 @@
-"""Pages that are made from code agree with it."""
+"""Pages that are made from code agree with it, and code on pages runs."""
 
+import re
 import runpy
 from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hf_detr_ft import plots
+from tests.report.constructed import write_run
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -10,3 +17,15 @@ def test_the_page_of_recipe_fields_is_up_to_date() -> None:
     page = runpy.run_path(str(REPOSITORY / "docs" / "build_recipe_page.py"))["build_page"]()
     assert (REPOSITORY / "docs" / "recipe.md").read_text() == page, "run: python docs/build_recipe_page.py"
     assert page.count("\n| `") > 45
+
+
+def test_the_page_of_figures_runs_and_shows_every_public_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "plots.md").read_text(), re.DOTALL))
+    assert [name for name in plots.__all__ if f"plots.{name}" not in code] == []
+    write_run(tmp_path / "runs" / "balloon", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/plots.md", "exec"), {})
+    assert all(Image.open(name).width > 100 for name in ("average-precision.png", "drawn.png", "sheet.png"))
+    assert capsys.readouterr().out == "9 detections, the best with a score of 0.9\n"

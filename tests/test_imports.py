@@ -16,7 +16,7 @@ NAME = PACKAGE.name
 LAYERS = (
     {"cli"},
     {"runs"},
-    {"trainer", "callbacks", "hub"},
+    {"trainer", "callbacks", "hub", "report"},
     {"plots", "evaluation"},
     {"data", "model"},
     {"recipe", "recipe_file", "recipe_yaml", "boxes", "errors", "atomic", "precision"},

@@ -44,3 +44,21 @@ def test_detections_carry_category_ids_and_leave_unknown_classes_out() -> None:
     assert detections.image_id.tolist() == [42, 42]
     assert detections.category_id.tolist() == [3, 17]
     assert detections.boxes_xywh_px.tolist() == [[10, 20, 20, 40], [0, 0, 5, 5]]
+
+
+def test_the_log_carries_the_rate_of_the_backbone_beside_the_other(tmp_path: Path) -> None:
+    trainer = job.build(tmp_path, batch=2, accumulation=1)
+    trainer.args.learning_rate_drop_epoch, trainer.args.num_train_epochs = 1.0, 2.0
+    trainer.create_optimizer()
+    trainer.create_scheduler(num_training_steps=2)
+    assert trainer.optimizer is not None and trainer.lr_scheduler is not None
+    for rest, backbone in ((1e-4, 1e-5), (1e-5, 1e-6)):
+        rate = trainer._get_learning_rate()  # the Trainer reads it before the step and logs it behind
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+        trainer.log({"loss": 1.0, "learning_rate": rate})
+        logged = trainer.state.log_history[-1]
+        assert (logged["learning_rate"], logged["backbone_learning_rate"]) == (
+            pytest.approx(rest),
+            pytest.approx(backbone),
+        )

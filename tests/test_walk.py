@@ -151,7 +151,11 @@ def build(splits: Splits, run: Path, *, shortest_edge: int = 96, backend: Backen
         train_transform=augment,
         backend=backend,
     )
-    trainer.add_callback(RunFolderCallback(lambda: trainer.result, {"data": {"name": "walk", "split": "validation"}}))
+    trainer.add_callback(
+        RunFolderCallback(
+            lambda: trainer.result, lambda: trainer.detections, {"data": {"name": "walk", "split": "validation"}}
+        )
+    )
     return trainer
 
 

@@ -1,5 +1,6 @@
 """Detections of any number of images as arrays, from and to COCO's results format."""
 
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 
 from hf_detr_ft.boxes import xyxy_to_xywh
 from hf_detr_ft.data.coco import LabelMap
-from hf_detr_ft.errors import DataError
+from hf_detr_ft.errors import DataError, first_line
 from hf_detr_ft.evaluation.wording import listed
 
 _COLUMNS = {"image_id": np.int64, "category_id": np.int64, "score": float, "boxes_xywh_px": float}
@@ -74,6 +75,27 @@ class Detections:
         columns = (self.image_id, self.category_id, self.boxes_xywh_px, self.score)
         keys = ("image_id", "category_id", "bbox", "score")
         return [dict(zip(keys, row, strict=True)) for row in zip(*(c.tolist() for c in columns), strict=True)]
+
+    @classmethod
+    def from_npz(cls, content: bytes) -> "Detections":
+        """The inverse of `to_npz`.
+
+        Raises:
+            DataError: it is no such file, or cut off.
+        """
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                return cls(*(arrays[name] for name in _COLUMNS))
+        except Exception as error:  # zip, zlib, NumPy and key errors alike
+            raise DataError(
+                f"expected the arrays {', '.join(_COLUMNS)} of an .npz file: {first_line(error)}"
+            ) from error
+
+    def to_npz(self) -> bytes:
+        """The four arrays, bit for bit, compressed; the same bytes for the same detections."""
+        stream = io.BytesIO()
+        np.savez_compressed(stream, allow_pickle=False, **{name: getattr(self, name) for name in _COLUMNS})
+        return stream.getvalue()
 
 
 def read_column(entries: list[dict], key: str, what: str, *, ids: bool = False, width: int | None = None) -> np.ndarray:

@@ -108,9 +108,9 @@ def check_run_folder(run: Path) -> None:
 def collect_files(run: Path, repo_id: str, license: str | None = None, token: str | None = None) -> Files:
     """All that goes up.
 
-    An allow list: weights, config.json, preprocessor_config.json, recipe.yaml, README.md, metrics.json, results.csv,
-    report.html and plots/*.png but for those of `PHOTOS`. Never checkpoints, optimizer states, logs or
-    training_args.bin (which holds the token).
+    An allow list: weights, config.json, preprocessor_config.json, recipe.yaml, README.md, metrics.json, results.csv and
+    plots/*.png but for those of `PHOTOS`. Never report.html and plots/photos, which show the user's photos; nor
+    checkpoints, optimizer states, detections, logs or training_args.bin (which holds the token).
 
     Raises:
         DataError: the folder is incomplete, or a file still holds what looks like an access token.
@@ -127,9 +127,9 @@ def collect_files(run: Path, repo_id: str, license: str | None = None, token: st
     if recipe is not None:
         files["recipe.yaml"] = yaml.safe_dump(_public_recipe(recipe), sort_keys=False, allow_unicode=True).encode()
     paths |= {str(run.absolute()), str(run.resolve()), str(Path.home())} - {"/"}
-    for name in ("results.csv", "report.html"):
-        if (run / name).is_file():
-            files[name] = clean_text((run / name).read_text(encoding="utf-8"), secrets, paths).encode()
+    if (run / "results.csv").is_file():
+        text = (run / "results.csv").read_text(encoding="utf-8")
+        files["results.csv"] = clean_text(text, secrets, paths).encode()
     plots = (plot for plot in sorted((run / "plots").glob("*.png")) if plot.name not in PHOTOS and plot.is_file())
     files |= {f"plots/{plot.name}": plot for plot in plots}
     files[CARD] = _card_to_push(run, repo_id, license).encode()

@@ -1,8 +1,6 @@
 """`hf-detr-ft check RECIPE`: data, model and memory, before any training."""
 
-import resource
 import shlex
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +18,11 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 from hf_detr_ft.data.dataset import most_objects, read_column
 from hf_detr_ft.data.splits import build_splits, check_data, list_problems
 from hf_detr_ft.recipe_file import load_recipe
+from hf_detr_ft.report.figures import own_style
+from hf_detr_ft.report.pages import build_check_page
+from hf_detr_ft.runs.environment import peak_memory
+from hf_detr_ft.runs.page_file import check_page, is_page, write_page
+from hf_detr_ft.runs.run_folder import check_output
 from hf_detr_ft.runs.train import build_trainer, describe_job
 from hf_detr_ft.trainer import DetrTrainer
 
@@ -27,18 +30,30 @@ SHOWN = 5
 """Problems of each kind that are printed."""
 
 
-def check(path: Path | None, flags: Sequence[str] = ()) -> int:
+def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = None) -> int:
     """Decodes every image, checks every annotation, builds the model and runs one batch of the largest shapes.
+
+    Args:
+        path: the recipe.
+        flags: over it.
+        report: where to write what was found, as an HTML page; an earlier page of ours is replaced.
 
     Returns:
         0, or 1 where the data have errors.
     """
     recipe = load_recipe(path, flags)
+    if report is not None:
+        check_output(report, "--report")
+        check_page(report, overwrite=is_page(report), flag="--report")
     sources, problems = check_data(recipe.data, decode=True, progress=lambda images: tqdm(images, "decoding images"))
     if problems:
         print(list_problems(problems, SHOWN))
     counts = Counter(problem.severity for problem in problems)
     print(f"data      {counts['error']} errors, {counts['warning']} warnings")
+    if report is not None:
+        with own_style():
+            write_page(build_check_page(recipe.data.name, problems), report)
+        print(f"written: {report}")
     if counts["error"]:
         return 1
 
@@ -155,11 +170,3 @@ def random_batch(shape: tuple[int, int, int], objects: int, device: torch.device
         "pixel_mask": torch.ones(images, height, width, dtype=torch.int64, device=device),
         "labels": [dict(target) for _ in range(images)],
     }
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: on a GPU what torch allocated at most, else the most that this process ever held."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

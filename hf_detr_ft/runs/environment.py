@@ -2,11 +2,14 @@
 
 import os
 import platform
+import resource
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 import hf_detr_ft
 from hf_detr_ft.data.synthetic_photos import count_cores
@@ -25,7 +28,7 @@ PACKAGES = (
 
 
 def describe_environment(fingerprints: dict[str, str]) -> dict[str, Any]:
-    """Versions, device, commit of the working directory if it is in git, and fingerprints of the annotation files."""
+    """Versions, device, cores, processes, commit of the working directory if in git, fingerprints of annotations."""
     versions = {"hf_detr_ft": hf_detr_ft.__version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -36,6 +39,8 @@ def describe_environment(fingerprints: dict[str, str]) -> dict[str, Any]:
     return {
         "versions": versions,
         "device": device_name(device),
+        "cores": count_cores(),
+        "processes": PartialState().num_processes,
         "git": git_commit(),
         "annotations_sha256": fingerprints,
     }
@@ -79,3 +84,11 @@ def set_cpu_threads(threads: int | None, device: str) -> None:
         threads = count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if threads is not None:
         torch.set_num_threads(max(1, threads))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: on a GPU what torch allocated at most, else the most that this process ever held."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from transformers import DetrConfig
 
 from hf_detr_ft.atomic import write_json
@@ -16,9 +18,12 @@ from hf_detr_ft.data.dataset import limit_coco
 from hf_detr_ft.data.splits import check_split, require_no_errors
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import DataError, RecipeError
+from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.inference import load_detector
+from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.model.detector import as_trainable
 from hf_detr_ft.model.half_backbone import is_faster_in_bf16, use_bf16_backbone
+from hf_detr_ft.recipe import Recipe
 from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.run_folder import check_output
 from hf_detr_ft.runs.train import show_progress
@@ -43,15 +48,47 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
             f"'{source}' carries no recipe.yaml that names the data. Give --recipe RECIPE, or --data.root and its like."
         )
     check_output(output)
-    loaded = load_recipe(recipe or (own if own.is_file() else None), flags)
-    asked, data = loaded.resolved["training"].get("bf16"), loaded.data
-    fp32 = ("--training.bf16", "false", "--training.fp16", "false")
-    args = load_recipe(recipe or (own if own.is_file() else None), [*flags, *fp32]).training
+    result = evaluate_model(source, load_recipe(recipe or (own if own.is_file() else None), flags)).result
+    if PartialState().is_main_process:
+        print(result.table())
+        if output is not None:
+            write_json(output, result.as_dict())
+            print(f"written: {output}")
+    return 0
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What an evaluation found, and on what.
+
+    Attributes:
+        result: the numbers.
+        detections: what they were computed from.
+        truth: the COCO dict that was evaluated on.
+        rows: of `load_split`, one for each image.
+    """
+
+    result: CocoResult
+    detections: Detections
+    truth: dict
+    rows: Dataset
+
+
+def evaluate_model(source: str, recipe: Recipe) -> Evaluation:
+    """Runs a model over the validation split of a recipe.
+
+    Args:
+        source: a run folder, another folder of a model, or a Hub id.
+        recipe: whose data and batch sizes are used.
+    """
+    args, data, asked = recipe.training, recipe.data, recipe.resolved["training"].get("bf16")
+    args.bf16, args.fp16, args.mixed_precision = False, False, "no"
     model, processor = load_detector(source)
     split, problems = check_split(data, "val", decode=False, progress=show_progress)
     require_no_errors(problems)
     truth, _ = with_polygon_areas(limit_coco(split.coco, data.val_limit))
     label_map = match_classes(model.config, truth, source)
+    rows = split.load(truth, label_map)
     args.push_to_hub, args.report_to = False, []
     with TemporaryDirectory() as folder:
         args.output_dir = folder
@@ -62,22 +99,16 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
             detector,
             args,
             train_dataset=None,
-            eval_dataset=transformed(split.load(truth, label_map), DetrTransform(processor)),
+            eval_dataset=transformed(rows, DetrTransform(processor)),
             truth=truth,
             label_map=label_map,
             processor=processor,
-            backend=loaded.evaluation.backend,
+            backend=recipe.evaluation.backend,
         )
         print_progress_lines(trainer)
         trainer.evaluate()
-    result = trainer.result
-    assert result is not None
-    if PartialState().is_main_process:
-        print(result.table())
-        if output is not None:
-            write_json(output, result.as_dict())
-            print(f"written: {output}")
-    return 0
+    assert trainer.result is not None and trainer.detections is not None
+    return Evaluation(trainer.result, trainer.detections, truth, rows)
 
 
 def match_classes(config: DetrConfig, truth: dict, source: str) -> LabelMap:

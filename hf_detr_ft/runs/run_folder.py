@@ -15,6 +15,7 @@ WRITTEN = (
     "*.json",
     "*.safetensors",
     "*.csv",
+    "*.npz",
     "recipe.yaml",
     "README.md",
     "report.html",
@@ -24,16 +25,14 @@ WRITTEN = (
 """What runs write, TensorBoard's `runs` among it."""
 
 
-def check_output(output: Path | None) -> None:
-    """Refuses, before any work, a file of `--output` that could not be written for want of a folder.
+def check_output(output: Path | None, flag: str = "--output") -> None:
+    """Refuses, before any work, a file of `--output` or another flag that could not be written for want of a folder.
 
     Raises:
         RecipeError: its folder does not exist.
     """
     if output is not None and not output.parent.is_dir():
-        raise RecipeError(
-            f"--output: expected a file in a folder that exists, found '{output}'. Make '{output.parent}'."
-        )
+        raise RecipeError(f"{flag}: expected a file in a folder that exists, found '{output}'. Make '{output.parent}'.")
 
 
 def find_checkpoint(run: Path, args: DetrTrainingArguments) -> str | None:

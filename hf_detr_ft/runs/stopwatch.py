@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_detr_ft.runs.check import peak_memory
+from hf_detr_ft.runs.environment import peak_memory
 
 WARM_UP = 2
 """Steps before those that are timed: the first ones allocate memory and choose algorithms. Of the very first one the

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
-from hf_detr_ft.callbacks import RunFolderCallback, print_progress_lines
+from hf_detr_ft.callbacks import RunFolderCallback, log_picture, print_progress_lines, restore_detections
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.photo_store import store_photos
@@ -28,7 +28,8 @@ from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.stages import summarise_trainable, train_stages
 from hf_detr_ft.recipe import DetrTrainingArguments, Recipe
 from hf_detr_ft.recipe_file import load_recipe, save_recipe
-from hf_detr_ft.runs.environment import describe_environment, set_cpu_threads
+from hf_detr_ft.runs.environment import describe_environment, peak_memory, set_cpu_threads
+from hf_detr_ft.runs.page_file import write_run_page
 from hf_detr_ft.runs.picture import draw_predictions
 from hf_detr_ft.runs.run_folder import check_free, find_checkpoint, make_run_folder
 from hf_detr_ft.trainer import DetrTrainer
@@ -73,6 +74,8 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
     if PartialState().is_main_process:
         if checkpoint is None:
             make_run_folder(run)
+        else:
+            restore_detections(Path(checkpoint), run)
         save_recipe(recipe, run / "recipe.yaml", describe_environment(splits.fingerprints))
 
     try:
@@ -175,7 +178,7 @@ def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
         "data": {"name": recipe.data.name, "split": "validation"},
         "base_model": model_config.checkpoint or model_config.backbone,
     }
-    trainer.add_callback(RunFolderCallback(lambda: trainer.result, about))
+    trainer.add_callback(RunFolderCallback(lambda: trainer.result, lambda: trainer.detections, about))
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     print_progress_lines(trainer)
@@ -213,9 +216,14 @@ def describe_job(recipe: Recipe, splits: Splits, trainer: DetrTrainer) -> str:
 def finish(trainer: DetrTrainer, recipe: Recipe, val: Dataset, run: Path, seconds: float) -> None:
     """Writes the last files, a picture of the rows `val`, and prints the result, where it lies and what to do next."""
     callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, RunFolderCallback))
-    callback.about = {**callback.about, "seconds": round(seconds, 1)}
+    used = {"seconds": round(seconds, 1), "peak_memory_bytes": peak_memory(trainer.args.device)}
+    callback.about = {**callback.about, **used}
     if callback.best is None:
-        print(f"no evaluation took place (training.eval_strategy: no); weights and processor are in {run}")
+        page = write_run_page(run, trainer.truth, val)
+        print(
+            f"no evaluation took place (training.eval_strategy: no); weights and processor are in {run}\n"
+            f"the page    {page}  (how the training went)"
+        )
         return
     callback.write(trainer.args, trainer.state)
     write_model_card(run)
@@ -224,12 +232,15 @@ def finish(trainer: DetrTrainer, recipe: Recipe, val: Dataset, run: Path, second
     kept = best if trainer.args.load_best_model_at_end else callback.last or best
     threshold = kept["best_f1"]["threshold"]
     picture = draw_predictions(run, val, trainer.truth, trainer.label_map, threshold, trainer.args.device)
+    log_picture(trainer, "predictions", picture)
+    page = write_run_page(run, trainer.truth, val)
     print(
         f"\nbest AP {best['metrics']['map']:.3f}, AP50 {best['metrics']['map_50']:.3f} in epoch {best['epoch']:.4g} "
         f"({seconds:.0f} s in all)\n"
         f"run folder  {run}  (weights of the {'best' if trainer.args.load_best_model_at_end else 'last'} evaluation, "
         f"metrics.json, results.csv, README.md)\n"
         f"first look  {picture}  (validation images: what is found, missed and wrong)\n"
+        f"the page    {page}  (results, curves, photos and recipe; open it in a browser)\n"
         f"look at it  hf-detr-ft predict {run} PHOTO_OR_FOLDER --threshold {best['best_f1']['threshold']:.2f}\n"
         f"publish it  hf-detr-ft push {run} USER/NAME"
     )

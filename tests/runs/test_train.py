@@ -1,6 +1,7 @@
 """`hf-detr-ft train` on drawn images with a tiny DETR: run folder, resuming, early stopping, errors."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -22,14 +23,18 @@ from transformers import AutoModelForObjectDetection, pipeline
 
 from hf_detr_ft.cli import main
 from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
+from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.picture import draw_predictions
 from hf_detr_ft.runs.run_folder import check_free
 from hf_detr_ft.runs.train import train
 from tests.hub_server import ANNA, HubServer, point_client_at
+from tests.report.parsed import parse, table
 from tests.synthetic import CLASSES, tiny_detr, write_coco_folder
 
 REPOSITORY = Path(__file__).parents[2]
@@ -74,9 +79,9 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
     names = {path.name for path in finished.iterdir() if not path.name.startswith("checkpoint-")}
     assert names == {
         *("config.json", "model.safetensors", "preprocessor_config.json", "metrics.json", "results.csv"),
-        *("recipe.yaml", "README.md", "plots"),
+        *("recipe.yaml", "README.md", "plots", "detections.npz", "trainer_state.json", "report.html"),
     }
-    assert [path.name for path in (finished / "plots").iterdir()] == ["predictions.png"]
+    assert {"predictions.png", "loss.png"} <= {path.name for path in (finished / "plots").iterdir()}
     assert Image.open(finished / "plots" / "predictions.png").format == "PNG"
     assert len(list(finished.glob("checkpoint-*"))) == 9
     assert not list(finished.rglob("training_args.bin"))
@@ -135,6 +140,27 @@ def test_the_root_holds_the_best_weights_and_metrics_say_so(finished: Path) -> N
     assert_same(load_file(finished / "model.safetensors"), saved)
 
 
+def test_the_detections_give_the_metrics_to_the_last_digit(job: list[str], finished: Path) -> None:
+    detections = Detections.from_npz((finished / "detections.npz").read_bytes())
+    truth = load_splits(load_recipe(None, job).data).truth
+    best = json.loads((finished / "metrics.json").read_text())["best"]
+    again = evaluate_detections(truth, detections).as_dict()
+    assert again == {name: best[name] for name in again}
+
+
+def test_the_page_has_the_numbers_of_metrics_json_and_needs_no_inference(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    best = json.loads((finished / "metrics.json").read_text())["best"]
+    rows = table(parse(page), "coco")[1]
+    assert [row[1] for row in rows.values()] == [None if v < 0 else v for v in best["metrics"].values()]
+    assert len(parse(page).all("article", class_="card")) == best["images"]
+    monkeypatch.setattr("hf_detr_ft.runs.report.evaluate_model", None)
+    assert main(["report", str(finished), "--output", str(tmp_path / "again.html")]) == 0
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
 def test_evaluate_repeats_the_ap_of_the_best_weights(finished: Path, tmp_path: Path) -> None:
     assert main(["evaluate", str(finished), "--output", str(tmp_path / "again.json")]) == 0
     again = json.loads((tmp_path / "again.json").read_text())
@@ -179,6 +205,7 @@ def test_resumed_after_a_checkpoint_it_ends_with_the_same_weights(
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (run, finished)]
     assert metrics[0]["best"] == metrics[1]["best"]
     assert metrics[0]["last"] == metrics[1]["last"]
+    assert (run / "detections.npz").read_bytes() == (finished / "detections.npz").read_bytes()
 
 
 def test_a_killed_process_resumes_to_the_same_weights(job: list[str], tmp_path: Path) -> None:
@@ -220,7 +247,9 @@ def test_a_run_folder_is_not_overwritten_unless_asked(
     flags = ("--training.max_steps", "1", "--training.eval_strategy", "no", "--training.save_strategy", "no")
     assert run_job(job, run, *flags, "--training.overwrite") == 0
     assert not list(run.glob("checkpoint-*"))
-    assert not (run / "plots").exists(), "no evaluation took place"
+    assert not (run / "plots" / "predictions.png").exists(), "no evaluation took place"
+    page = parse((run / "report.html").read_text(encoding="utf-8"))
+    assert "No evaluation took place" in page.text() and not page.all("article")
 
 
 def test_overwriting_spares_folders_that_are_no_runs(tmp_path: Path) -> None:
@@ -272,9 +301,15 @@ def test_tensorboard_gets_losses_and_ap(job: list[str], tmp_path: Path) -> None:
     flags = ("--training.num_train_epochs", "1", "--training.report_to", "tensorboard")
     os.environ.pop("TENSORBOARD_LOGGING_DIR", None)
     assert run_job(job, run, *flags) == 0
-    (events,) = run.rglob("events.out.tfevents.*")
-    accumulator = event_accumulator.EventAccumulator(str(events.parent)).Reload()
+    (folder,) = {events.parent for events in run.rglob("events.out.tfevents.*")}
+    accumulator = event_accumulator.EventAccumulator(str(folder)).Reload()
     assert {"train/loss_giou", "train/class_error", "eval/map"} <= set(accumulator.Tags()["scalars"])
+    assert "train/backbone_learning_rate" in accumulator.Tags()["scalars"]
+    (event,) = accumulator.Images("predictions")
+    image = Image.open(io.BytesIO(event.encoded_image_string))
+    drawn = Image.open(run / "plots" / "predictions.png")
+    assert image.tobytes() == drawn.tobytes()
+    assert event.step == 3
 
 
 def test_the_saved_model_has_the_stock_class_and_no_auxiliary_flag(finished: Path) -> None:

@@ -1,0 +1,219 @@
+"""How trainings went, one or several laid over each other: losses, AP, learning rates and gradient norm.
+
+A history is Transformers' own: `log_history` of a run's trainer_state.json, a dictionary for each line of its log.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from hf_detr_ft.plots.style import INK, PALETTE, new_figure
+
+History = Sequence[Mapping[str, Any]]
+Histories = Mapping[str, History]
+"""By the run's name, in the order of their colours."""
+
+PARTS = {
+    "loss": "Loss, weighted sum",
+    "loss_ce": "Class loss",
+    "loss_bbox": "L1 loss of boxes",
+    "loss_giou": "GIoU loss of boxes",
+    "loss_encoder_ce": "Class loss of the encoder",
+    "loss_encoder_bbox": "L1 loss of the encoder's boxes",
+    "loss_encoder_giou": "GIoU loss of the encoder's boxes",
+    "class_error": "Matched objects with the wrong class, %",
+    "cardinality_error": "Objects too many or too few, per image",
+}
+"""Names in the log, and what they are."""
+METRICS = {
+    "map": "AP",
+    "map_50": "AP50",
+    "map_75": "AP75",
+    "map_small": "AP small",
+    "map_medium": "AP medium",
+    "map_large": "AP large",
+}
+MOST_POINTS = 300
+"""Points of a line; of more, neighbours are averaged."""
+MARKED = 12
+"""Points up to which each is marked, so that a single one is seen."""
+LEAST_TOP = 0.01
+"""Of an axis for AP: less is noise, and is not to look like much."""
+LETTERS = 9
+"""Points."""
+LONGEST = 24
+"""Letters of a run's name in a legend."""
+
+
+def read_series(history: History, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs and values, `[N]` each, of the log's lines that carry the name; those that are not finite are left out.
+
+    AP that is not defined (-1) is left out, too.
+    """
+    found = [
+        (entry["epoch"], entry[name])
+        for entry in history
+        if isinstance(entry.get(name), int | float) and math.isfinite(entry[name]) and entry.get("epoch") is not None
+    ]
+    if name.startswith("eval_m"):
+        found = [(epoch, value) for epoch, value in found if value >= 0]
+    columns = np.array(found, dtype=float).reshape(-1, 2)
+    return columns[:, 0], columns[:, 1]
+
+
+def average_neighbours(epochs: np.ndarray, values: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, ...]:
+    """At most so many points, each the mean of equally many neighbours (but for the last one)."""
+    size = math.ceil(len(values) / most)
+    if size <= 1:
+        return epochs, values
+    starts = np.arange(0, len(values), size)
+    counts = np.diff([*starts.tolist(), len(values)])
+    return tuple(np.add.reduceat(column, starts) / counts for column in (epochs, values))
+
+
+def plot_losses(histories: Histories, part: str = "loss") -> Figure:
+    """One part of the loss, in training and in validation, of the last layer where each has its own.
+
+    Args:
+        histories: of one run, where colours tell training from validation, or of several, where they tell the runs.
+        part: one of `PARTS`.
+    """
+    figure, axes = _new(PARTS[part])
+    for colour, (name, history) in zip(cycle(PALETTE), histories.items(), strict=False):
+        single = len(histories) == 1
+        label = "" if single else _short(name)
+        _draw(axes, history, part, PALETTE[1] if single else colour, "training" if single else "", 1.0, (0, (2, 1.5)))
+        _draw(axes, history, f"eval_{part}", colour, "validation" if single else label, 1.8)
+    if len(histories) > 1:
+        axes.plot([], [], color=INK, linewidth=1.0, linestyle=(0, (2, 1.5)), label="dotted: training")
+    return _finish(figure, axes, "not in the log")
+
+
+def plot_layers(history: History, part: str = "loss_ce") -> Figure:
+    """One part of the validation loss behind every decoder layer; of the training loss where nothing was validated.
+
+    Args:
+        history: of one run.
+        part: `loss_ce`, `loss_bbox` or `loss_giou`.
+    """
+    validated = any(f"eval_{part}" in entry for entry in history)
+    prefix = "eval_" if validated else ""
+    figure, axes = _new(f"{PARTS[part]}, {'validation' if validated else 'training'}")
+    layers = 0
+    while any(f"{prefix}{part}_{layers}" in entry for entry in history):
+        layers += 1
+    for layer in range(layers):
+        colour = PALETTE[(1 + layer) % len(PALETTE)]
+        _draw(axes, history, f"{prefix}{part}_{layer}", colour, f"layer {layer + 1}", 1.2)
+    _draw(axes, history, f"{prefix}{part}", PALETTE[0], f"layer {layers + 1}, the last" if layers else "last layer", 2)
+    return _finish(figure, axes, "not in the log")
+
+
+def plot_average_precision(
+    histories: Histories, names: Sequence[str] = ("map", "map_50", "map_75"), best_epoch: float | None = None
+) -> Figure:
+    """AP on the validation images over the epochs.
+
+    Args:
+        histories: of one run, or of several where there is one name.
+        names: of `METRICS`.
+        best_epoch: is marked.
+    """
+    by_size = all(name.endswith(("small", "medium", "large")) for name in names)
+    title = METRICS[names[0]] if len(names) == 1 else f"Average precision{' by size of the object' if by_size else ''}"
+    figure, axes = _new(title)
+    colours = cycle(PALETTE)
+    for run, history in histories.items():
+        for name in names:
+            _draw(axes, history, f"eval_{name}", next(colours), METRICS[name] if len(histories) == 1 else _short(run))
+    if axes.lines:
+        top = max(float(np.max(np.asarray(line.get_ydata()))) for line in axes.lines)
+        axes.set_ylim(0, 1.08 * max(top, LEAST_TOP))
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=INK, linewidth=1, linestyle=(0, (1, 2)), label=f"best: epoch {best_epoch:g}")
+    return _finish(figure, axes, "no evaluation with such objects took place")
+
+
+def plot_learning_rates(histories: Histories) -> Figure:
+    """The learning rates of transformer and heads, and of the backbone."""
+    figure, axes = _new("Learning rates")
+    for colour, (name, history) in zip(cycle(PALETTE), histories.items(), strict=False):
+        single = len(histories) == 1
+        label = "transformer and heads" if single else _short(name)
+        other = PALETTE[1] if single else colour
+        _draw(axes, history, "learning_rate", colour, label)
+        _draw(axes, history, "backbone_learning_rate", other, "backbone" if single else "", 1.4, (0, (2, 1.5)))
+    if len(histories) > 1:
+        axes.plot([], [], color=INK, linewidth=1.4, linestyle=(0, (2, 1.5)), label="dotted: backbone")
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.yaxis.get_offset_text().set(color=INK, fontsize=LETTERS)
+    if axes.lines:
+        axes.set_ylim(bottom=0)
+    return _finish(figure, axes, "not in the log")
+
+
+def plot_gradient_norm(histories: Histories, clipped_to: float | None = None) -> Figure:
+    """The gradient's L2 norm before clipping.
+
+    Args:
+        histories: of one run or several.
+        clipped_to: `training.max_grad_norm`, drawn as a line; None or 0 where nothing is clipped.
+    """
+    figure, axes = _new("Gradient norm before clipping")
+    for colour, (name, history) in zip(cycle(PALETTE), histories.items(), strict=False):
+        _draw(axes, history, "grad_norm", colour, "" if len(histories) == 1 else _short(name))
+    if axes.lines:
+        if clipped_to:
+            axes.axhline(clipped_to, color=INK, linewidth=1, linestyle=(0, (4, 2)), label=f"clipped to {clipped_to:g}")
+        positive = all((np.asarray(line.get_ydata(), dtype=float) > 0).all() for line in axes.lines)
+        if positive:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+    return _finish(figure, axes, "not in the log")
+
+
+def _new(title: str) -> tuple[Figure, Axes]:
+    figure, axes = new_figure()
+    axes.set_title(title, color=INK, fontsize=LETTERS + 1, loc="left")
+    axes.set_xlabel("Epoch", color=INK, fontsize=LETTERS)
+    return figure, axes
+
+
+def _draw(
+    axes: Axes, history: History, name: str, colour: str, label: str = "", width: float = 1.6, line: Any = "-"
+) -> None:
+    """One series, if the history has it."""
+    epochs, values = average_neighbours(*read_series(history, name))
+    if len(values):
+        marker = "o" if len(values) <= MARKED else None
+        axes.plot(
+            epochs, values, color=colour, linewidth=width, linestyle=line, label=label, marker=marker, markersize=3.5
+        )
+
+
+def _finish(figure: Figure, axes: Axes, instead: str) -> Figure:
+    """Adds the legend, or says why there is nothing to see."""
+    if not any(len(np.asarray(line.get_xdata())) for line in axes.lines):
+        axes.set(xticks=[], yticks=[], xlabel="")
+        axes.spines[:].set_visible(False)
+        axes.text(0.5, 0.5, instead, color=INK, fontsize=LETTERS + 1, ha="center", va="center")
+        return figure
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=axes.get_xlim()[1] > 3))
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        legend = axes.legend(handles, labels, fontsize=LETTERS, labelcolor=INK, framealpha=0, handlelength=1.6)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 + 1 :]}"
