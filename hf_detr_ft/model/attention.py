@@ -1,10 +1,11 @@
 """Where a DETR looks: its attention weights, computed for the rows that are asked for.
 
 Transformers gives attention weights in "eager" mode only, and then every row of every layer: for the 50 x 84 places
-of a large image at stride 16, 8 heads and 6 encoder layers that is 3.4 GB. Here the model runs as it always does (in
-"sdpa" mode, which keeps no weights), and only the queries and keys of the layers in question are kept as they leave
-their projections: a few MB. The weights of a row are the softmax of its products with the keys. So nothing is switched
-that would have to be switched back, and the logits are bit for bit those of a forward without all this.
+of a large image at stride 16, 8 heads and 6 encoder layers that is 3.4 GB. Here the model runs as it always does, in
+"sdpa" mode, which keeps no weights, and only the queries and keys of the layers in question are caught as they leave
+their projections: 35 MB for that image. The weights of a row are the softmax of its products with the keys. So the
+mode is never switched (with Transformers' own ResNet there is no way back from "eager"), and the logits are bit for
+bit those of any other forward.
 """
 
 from contextlib import ExitStack

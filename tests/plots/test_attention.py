@@ -255,8 +255,9 @@ def test_long_names_and_letters_that_the_font_lacks() -> None:
     assert title.get_window_extent().width <= figure.bbox.width
     (title,) = titles(plot_cross_attention(photo(), constructed(), 1, names))
     assert title.startswith("2: class 1 0.60\n")
-    (title,) = titles(plot_cross_attention(photo(), constructed(), 0, ("$x_1$", "a")))
-    assert title.startswith("1: $x_1$ 0.90\n")
+    figure = plot_cross_attention(photo(), constructed(), 0, ("$\\no$", "a"))
+    pixels(figure)  # it is no formula, of which this one could not be written
+    assert titles(figure)[0].startswith("1: $\\no$ 0.90\n")
 
 
 def test_the_photo_stays_as_it_is() -> None:
@@ -284,6 +285,13 @@ def test_each_point_lies_below_its_detection_and_the_background_below_the_photo(
         "Decoder: what each detection's query reads",
         "Encoder: what each point's place reads",
     ]
+
+
+def test_without_a_background_the_place_below_the_photo_stays_free() -> None:
+    figure = plot_attention(photo(), constructed(count=2, background=False), NAMES, "a title")
+    left = {axes.get_title().split(":")[0]: axes.get_window_extent().x0 for axes in figure.axes if axes.get_title()}
+    assert left["p1"] == pytest.approx(left["1"]) and left["p2"] == pytest.approx(left["2"])
+    assert left["1"] > left["Detections and points"]
 
 
 @pytest.mark.parametrize(("count", "points", "own"), [(1, 1, 0), (2, 2, 2), (4, 5, 4), (1, 7, 0), (2, 0, 0)])
