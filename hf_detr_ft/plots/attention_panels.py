@@ -31,6 +31,8 @@ LETTERS = 9.5
 """Their height, in points."""
 POINTS = 68
 """Of text in an inch: letters are up to 5% wider at one resolution than at another."""
+SMALL = 28
+"""Sides of a box, in points, below which its number goes above it: inside there is room for the point only."""
 STROKE = [withStroke(linewidth=3.4, foreground="black")]
 """Around lines and letters in a photo, which are seen on each colour of a map."""
 
@@ -97,9 +99,12 @@ def _add_axes(figure: Figure, left: float, top: float, width: float, height: flo
 def draw_places(axes: Axes, image: Image.Image, attention: ImageAttention) -> None:
     """The photo as it is, with numbered boxes and points."""
     _show(axes, _shown(np.asarray(shrink(image, SIDE))))
+    points = 72 / axes.figure.dpi * axes.bbox.height / attention.size[0]
     for index, box_xyxy_px in enumerate(attention.boxes_xyxy_px):
-        x0, y0, _, _ = _draw_box(axes, box_xyxy_px, attention.size, PALETTE[index % len(PALETTE)])
-        _letter(axes, str(index + 1), (x0, y0), (3, -3), va="top", weight="bold")
+        x0, y0, x1, y1 = _draw_box(axes, box_xyxy_px, attention.size, PALETTE[index % len(PALETTE)])
+        outside = min(x1 - x0, y1 - y0) * points < SMALL < y0 * points
+        offset, side = ((0, 3), "bottom") if outside else ((3, -3), "top")
+        _letter(axes, str(index + 1), (x0, y0), offset, va=side, weight="bold")
     for index, (x, y) in enumerate(attention.points_xy_px):
         _draw_mark(axes, x, y)
         offset, align = ((-6, 0), "right") if x > 0.85 * attention.size[1] else ((6, 0), "left")

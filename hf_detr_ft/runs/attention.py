@@ -55,7 +55,7 @@ def draw_attention(
     names = class_names(model)
     attention = attend(model, processor, image, threshold=threshold, name=str(path))
     with writing(output):
-        write_bytes(output, encode(image, attention, names, f"{Path(source).name}: {path.name}"))
+        write_bytes(output, encode(image, attention, names, f"{Path(source).resolve().name}: {path.name}"))
     print(describe(attention, names, path))
     print(f"written: {output}")
     return 0

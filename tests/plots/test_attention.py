@@ -203,6 +203,15 @@ def test_places_are_numbered_in_a_photo_that_is_as_it_was() -> None:
     assert label.x0 > axes.get_window_extent().x0 and label.x1 < axes.get_window_extent().x1
 
 
+def test_the_number_of_a_small_box_stands_above_it() -> None:
+    attention = constructed(count=1)
+    for box, above in (([100, 100, 120, 190], True), ([100, 100, 190, 190], False), ([100, 5, 120, 25], False)):
+        figure = plot_places(photo(), ImageAttention(**{**vars(attention), "boxes_xyxy_px": np.array([box])}))
+        pixels(figure)
+        number = figure.axes[0].texts[0].get_window_extent()
+        assert (number.y0 > figure.axes[0].patches[0].get_window_extent().y1) == above
+
+
 # All figures
 
 Plot = Callable[[Image.Image, ImageAttention], Figure]
