@@ -1,4 +1,3 @@
-import os
 import re
 from pathlib import Path
 
@@ -112,11 +111,13 @@ def test_no_model(folder: Path) -> None:
         draw_attention("./no_run", "photo.jpg")
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="a folder that its owner may not write into")
-def test_a_disk_that_refuses(run: str, folder: Path) -> None:
-    Path("locked").mkdir(mode=0o500)
-    with pytest.raises(DataError, match="cannot be written"):
-        draw_attention(run, "photo.jpg", Path("locked/a.png"))
+def test_a_disk_that_refuses(run: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(attention, "write_bytes", refuse)
+    with pytest.raises(DataError, match="attention.png: cannot be written: No space left on device"):
+        draw_attention(run, "photo.jpg")
 
 
 def test_the_users_matplotlibrc_changes_nothing(run: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
