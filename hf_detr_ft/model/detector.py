@@ -69,7 +69,7 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
             return super().forward(pixel_values, pixel_mask=pixel_mask, **kwargs)
         if self.channels_last:
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        with _outputs_of(self.model.input_projection) as maps:
+        with outputs_of(self.model.input_projection) as maps:
             outputs: Any = self.model(pixel_values, pixel_mask=pixel_mask, output_hidden_states=self.auxiliary_losses)
         states = outputs.last_hidden_state[None]
         if self.auxiliary_losses:
@@ -115,7 +115,7 @@ def _add_to_scores(name: str, module: Any, args: tuple, kwargs: dict[str, Any]) 
 
 
 @contextmanager
-def _outputs_of(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+def outputs_of(module: nn.Module) -> Iterator[list[torch.Tensor]]:
     """What the module returns meanwhile; nothing of it stays behind, whatever goes wrong."""
     outputs: list[torch.Tensor] = []
     hook = module.register_forward_hook(lambda *call: outputs.append(call[-1]))
