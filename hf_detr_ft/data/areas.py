@@ -9,6 +9,8 @@ from typing import Any, TypeGuard
 import numpy as np
 from pycocotools import mask as coco_mask
 
+MEDIUM_AREA, LARGE_AREA = 32**2, 96**2
+"""Where COCO's medium and large objects begin, in square pixels."""
 MAX_RASTER_SIDE = 30_000
 MAX_RASTER_PERIMETER = 1_000_000
 """Pixels; beyond them pycocotools would need gigabytes for one outline, and the polygon is nonsense anyway."""

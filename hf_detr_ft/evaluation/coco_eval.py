@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from hf_detr_ft.data.areas import LARGE_AREA, MEDIUM_AREA
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.matching import best_f1, match
 from hf_detr_ft.evaluation.result import ClassResult, CocoResult
@@ -19,9 +20,6 @@ from hf_detr_ft.evaluation.truth import Boxes, Found, Truth, index_detections, r
 
 Backend = Literal["faster-coco-eval", "pycocotools"]
 """`pycocotools` is the reference; `faster-coco-eval` gives the same numbers several times faster."""
-
-MEDIUM_AREA, LARGE_AREA = 32**2, 96**2
-"""Where COCO's medium and large objects begin, in square pixels."""
 
 
 def evaluate_detections(
