@@ -23,6 +23,7 @@ class Calibration:
         kept_score: their mean score, None where nothing is kept.
         kept_right: the share of them that is right.
         kept: how many they are.
+        threshold: from which on detections are kept.
     """
 
     edges: np.ndarray
@@ -34,6 +35,7 @@ class Calibration:
     kept_score: float | None
     kept_right: float | None
     kept: int
+    threshold: float
 
 
 def calibrate(score: np.ndarray, outcome: np.ndarray, threshold: float) -> Calibration:
@@ -57,6 +59,7 @@ def calibrate(score: np.ndarray, outcome: np.ndarray, threshold: float) -> Calib
         kept_score=float(score[kept].mean()) if kept.any() else None,
         kept_right=float(right[kept].mean()) if kept.any() else None,
         kept=int(kept.sum()),
+        threshold=threshold,
     )
 
 

@@ -73,7 +73,7 @@ def _unpredicted(analysis: Analysis) -> Iterator[str]:
     for never, when in (
         ([(n, c.objects) for n, c, _ in pairs if c.objects and not c.detections], "never predicted"),
         (
-            [(n, c.objects) for n, c, k in pairs if c.objects and c.detections and not k],
+            [(n, c.objects) for n, c, k in pairs if c.objects >= FEW and c.detections and not k],
             f"never predicted with a score from {_from(analysis)} on",
         ),
     ):
@@ -103,8 +103,8 @@ def _sizes(analysis: Analysis) -> Iterator[str]:
         gap = found / rest - recall.found / recall.objects
         table = [[recall.found, recall.objects - recall.found], [found, rest - found]]
         if gap >= LOST and fisher_exact(table).pvalue < UNLIKELY and (worst is None or gap > worst[0]):
-            some = f"{_of(recall.found, str(recall.objects))} found"
-            worst = gap, f"{size} objects: {some}, of the others {found} of {rest}"
+            some = f"{_of(recall.found, f'{recall.objects:,}')} found"
+            worst = gap, f"{size} objects: {some}, of the others {found:,} of {rest:,}"
     if worst is not None:
         yield f"Recall is lost on {worst[1]}."
 
@@ -115,7 +115,7 @@ def _wrong(analysis: Analysis) -> Iterator[str]:
     name, most = max(counts.items(), key=lambda item: item[1])
     total = sum(counts.values())
     if total >= FEW and most > total / 2:
-        yield f"Most wrong detections {_WRONG[name]}: {most} of {total}."
+        yield f"Most wrong detections {_WRONG[name]}: {most:,} of {total:,}."
 
 
 def _worth_fixing(analysis: Analysis) -> Iterator[str]:
@@ -134,7 +134,7 @@ def _mistaken(analysis: Analysis) -> Iterator[str]:
     for row, column, count in analysis.confusion.mistakes()[:1]:
         names, objects = analysis.confusion.names, int(analysis.confusion.counts[row].sum())
         if count >= FEW and count >= objects / 10:
-            yield f"'{names[row]}' is taken for '{names[column]}': {count} of {counted(objects, 'object')}."
+            yield f"'{names[row]}' is taken for '{names[column]}': {count:,} of {counted(objects, 'object')}."
 
 
 def _boxes(analysis: Analysis) -> Iterator[str]:
@@ -162,4 +162,4 @@ def _from(analysis: Analysis) -> str:
 
 def _of(count: int, total: str) -> str:
     """`12 of 17 are`, `1 of 17 is`, `none of 17 is`."""
-    return f"{count or 'none'} of {total} {'is' if count in (0, 1) else 'are'}"
+    return f"{f'{count:,}' if count else 'none'} of {total} {'is' if count in (0, 1) else 'are'}"
