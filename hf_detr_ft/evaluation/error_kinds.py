@@ -23,7 +23,8 @@ It differs from the program published with the paper, tidecv 1.0, where that dep
 - Crowd regions, equal scores, the 100 detections per image and class (there: per image) and the mean over classes with
   objects are COCO's here, so the AP50 that fixing starts from is `map_50`. There a class with detections but without
   objects has AP 0 in the mean. So here a class of which all objects are missed leaves the mean when that is fixed.
-- An IoU of exactly 0.1 or 0.5 is of the upper range; there it is of both.
+- An IoU of exactly 0.1 or 0.5 belongs to the range above; there to both, and the first kind in the list is taken.
+- Gains are as they come; there a negative one is set to 0.
 """
 
 from dataclasses import dataclass

@@ -41,18 +41,7 @@ def add_legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str],
 
 def say(axes: Axes, text: str) -> None:
     """Instead of data, in the middle."""
-    axes.text(
-        0.5,
-        0.5,
-        text,
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        color=INK,
-        fontsize=SIZE,
-        wrap=True,
-        bbox={"facecolor": "none", "edgecolor": "none"},
-    )
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=INK, fontsize=SIZE)
 
 
 def short_names(names: Sequence[str], width: float) -> list[str]:

@@ -83,15 +83,21 @@ def test_levels_of_recall_are_cocos_to_the_last_bit(objects: int) -> None:
         assert ap.mean() == pytest.approx(evaluate_detections(coco, detections).metrics["map"], abs=1e-12), hits
 
 
-def half_found(images: int) -> tuple[dict, Detections]:
-    """Of every second image the object is found."""
+def half_found(images: int, width: int = 50) -> tuple[dict, Detections]:
+    """Of every second image the object, 50 pixels wide, is found."""
     ids = range(1, images + 1)
     coco = {
         "images": [{"id": i} for i in ids],
         "categories": [{"id": 0, "name": "disc"}],
         "annotations": [{"image_id": i, "category_id": 0, "bbox": [0, 0, 50, 50]} for i in ids],
     }
-    return coco, Detections.concat(boxes((0, 0, 50, 50, 0.9), image_id=i) for i in ids if i % 2)
+    return coco, Detections.concat(boxes((0, 0, width, 50, 0.9), image_id=i) for i in ids if i % 2)
+
+
+def test_each_number_is_of_its_own_ious() -> None:
+    above, below = (analyse_detections(*half_found(20, width)).intervals for width in (38, 37))  # IoU 0.76 and 0.74
+    assert above["map_50"] == above["map_75"] == below["map_50"] != above["map"]
+    assert below["map_75"] is None and below["map"] is not None
 
 
 def test_the_interval_is_that_of_a_known_distribution() -> None:
