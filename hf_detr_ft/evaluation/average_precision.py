@@ -1,13 +1,14 @@
 """COCO's AP from matches, for images that count any number of times each."""
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from hf_detr_ft.evaluation.curves import RECALLS
 from hf_detr_ft.evaluation.matching import NOT_COUNTED
 from hf_detr_ft.evaluation.truth import Found, Truth
 
-_NUMBERS_AT_ONCE = 1_000_000
-"""Detections times replicates whose running counts are held at once (about 50 bytes each)."""
+_NUMBERS_AT_ONCE = 2_000_000
+"""Right detections times replicates that are computed at once (about 50 bytes each)."""
 
 
 def average_precision(counted: np.ndarray, right: np.ndarray, objects: np.ndarray) -> np.ndarray:
@@ -52,29 +53,39 @@ def weighted_average_precision(truth: Truth, found: Found, taken: np.ndarray, we
     order = np.lexsort((found.image, -found.score, found.category))  # of equal scores the earlier image, as COCO
     order = order[(taken[:, order] != NOT_COUNTED).any(axis=0)]
     start = np.searchsorted(found.category[order], np.arange(len(truth.names) + 1))
-    objects_of = truth.image[~truth.crowd], truth.category[~truth.crowd]
     for category in range(len(truth.names)):
         own = order[start[category] : start[category + 1]]
-        right = np.flatnonzero((taken[:, own] >= 0).any(axis=0))
-        own = own[: right[-1] + 1 if len(right) else 0]  # what comes after the last right one changes nothing
-        images = objects_of[0][objects_of[1] == category]
-        block = max(1, _NUMBERS_AT_ONCE // max(1, len(own), len(images)))
+        objects = truth.image[~truth.crowd & (truth.category == category)]
+        right = int((taken[:, own] >= 0).any(axis=0).sum())
+        block = max(1, _NUMBERS_AT_ONCE // max(1, right))
         for first in range(0, replicates, block):
-            chosen = weights[:, first : first + block]
-            objects = chosen[images].sum(axis=0)
-            result[:, category, first : first + block] = _of_class(taken[:, own], chosen[found.image[own]], objects)
+            some = weights[:, first : first + block]
+            result[:, category, first : first + block] = _of_class(taken[:, own], found.image[own], objects, some)
     return result
 
 
-def _of_class(taken: np.ndarray, weight: np.ndarray, objects: np.ndarray) -> np.ndarray:
-    """[IoU, R] from what the detections of a class took [IoU, N] and their weights [N, R], the best score first."""
-    total = np.cumsum(weight, axis=0)
-    result = np.empty((len(taken), len(objects)))
+def _of_class(taken: np.ndarray, image: np.ndarray, objects: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """AP [IoU, R] of a class.
+
+    Args:
+        taken: [IoU, N], what its detections took, the best score first.
+        image: [N], theirs.
+        objects: the images of its objects.
+        weights: [images, R].
+    """
+    number = weights[objects].sum(axis=0)
+    stops = np.flatnonzero((taken >= 0).any(axis=0))  # where a running count is needed
+    before = image[: stops[-1] + 1] if len(stops) else image[:0]
+    stretch = np.searchsorted(stops, np.arange(len(before)))
+    # A row holds how many detections each image has from one stop to the next.
+    steps = csr_array((np.ones(len(before)), (stretch, before)), shape=(len(stops), len(weights)))
+    total = np.cumsum(steps @ np.ascontiguousarray(weights), axis=0)
+    result = np.empty((len(taken), weights.shape[1]))
     for index, row in enumerate(taken):
         right, ignored = np.flatnonzero(row >= 0), np.flatnonzero(row == NOT_COUNTED)
-        counted = total[right]
+        counted = total[np.searchsorted(stops, right)]
         if len(ignored):
-            before = np.cumsum(np.insert(weight[ignored], 0, 0, axis=0), axis=0)
-            counted -= before[np.searchsorted(ignored, right)]
-        result[index] = average_precision(counted, np.cumsum(weight[right], axis=0), objects)
+            left_out = np.cumsum(np.insert(weights[image[ignored]], 0, 0, axis=0), axis=0)
+            counted -= left_out[np.searchsorted(ignored, right)]
+        result[index] = average_precision(counted, np.cumsum(weights[image[right]], axis=0), number)
     return result

@@ -59,7 +59,8 @@ def plot_class_precision_recall(curves: PrecisionRecall) -> Figure:
 def plot_f1(curves: ThresholdCurves) -> Figure:
     """F1, precision and recall at IoU 0.5 against the score from which on detections are kept; all classes together."""
     figure, axes = new_figure()
-    _unit_axes(axes, "What a score threshold keeps, at IoU 0.5", "Score threshold", "")
+    title = "What a score threshold keeps, at IoU 0.5"
+    _unit_axes(axes, title, "Score threshold", "")
     best = curves.overall.best
     if best is None:
         say(axes, "No objects: no recall, no F1")
@@ -77,16 +78,7 @@ def plot_f1(curves: ThresholdCurves) -> Figure:
         return figure
     axes.axvline(best.threshold, color=FAINT, linewidth=1)
     axes.plot(best.threshold, best.f1, "o", color=INK, markersize=5)
-    left = best.threshold > 0.5
-    axes.annotate(
-        f"best F1 {best.f1:.3f}\nfrom {round_down(best.threshold)} on",
-        (best.threshold, 0.02),
-        xytext=(-4 if left else 4, 0),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        color=INK,
-        fontsize=SIZE,
-    )
+    axes.set_title(f"{title}\nbest F1 {best.f1:.3f}, with scores from {round_down(best.threshold)} on", loc="left")
     return figure
 
 

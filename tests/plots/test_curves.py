@@ -107,7 +107,9 @@ def test_f1_draws_the_curves_and_marks_the_best() -> None:
     assert legend(figure) == ["F1", "Precision", "Recall"]
     assert list(lines[3].get_xdata()) == [best.threshold] * 2
     assert (lines[4].get_xdata()[0], lines[4].get_ydata()[0]) == (best.threshold, best.f1)
-    assert written(figure)[0] == f"best F1 {best.f1:.3f}\nfrom {np.floor(best.threshold * 1000) / 1000:.3f} on"
+    threshold = np.floor(best.threshold * 1000) / 1000
+    assert figure.axes[0].get_title("left").endswith(f"\nbest F1 {best.f1:.3f}, with scores from {threshold:.3f} on")
+    assert to_hex(figure.axes[0]._left_title.get_color()) == INK
     assert all_on_page(figure)
 
 
