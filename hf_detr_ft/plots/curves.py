@@ -78,7 +78,8 @@ def plot_f1(curves: ThresholdCurves) -> Figure:
         return figure
     axes.axvline(best.threshold, color=FAINT, linewidth=1)
     axes.plot(best.threshold, best.f1, "o", color=INK, markersize=5)
-    axes.set_title(f"{title}\nbest F1 {best.f1:.3f}, with scores from {round_down(best.threshold)} on", loc="left")
+    title += f"\nbest F1 {best.f1:.3f}, with scores from {round_down(best.threshold)} on"
+    label_axes(axes, title, "Score threshold", "")
     return figure
 
 
