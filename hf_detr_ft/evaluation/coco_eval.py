@@ -13,13 +13,16 @@ from typing import Literal
 import numpy as np
 
 from hf_detr_ft.data.areas import LARGE_AREA, MEDIUM_AREA
+from hf_detr_ft.evaluation.curves import IOUS, RECALLS, PrecisionRecall, best_f1
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.matching import best_f1, match
+from hf_detr_ft.evaluation.matching import match
 from hf_detr_ft.evaluation.result import ClassResult, CocoResult
 from hf_detr_ft.evaluation.truth import Boxes, Found, Truth, index_detections, read_truth
 
 Backend = Literal["faster-coco-eval", "pycocotools"]
 """`pycocotools` is the reference; `faster-coco-eval` gives the same numbers several times faster."""
+
+SIZES = ("small", "medium", "large")
 
 
 def evaluate_detections(
@@ -52,21 +55,36 @@ def evaluate_detections(
         raise ValueError(f"max_detections must be three ascending positive numbers, found {max_detections!r}")
     truth = read_truth(coco)
     found = index_detections(truth, detections)
+    return score(truth, found, match(truth, found, max_detections[-1]), backend, max_detections)[0]
+
+
+def score(
+    truth: Truth,
+    found: Found,
+    outcome: np.ndarray,
+    backend: Backend = "faster-coco-eval",
+    max_detections: Sequence[int] = (1, 10, 100),
+) -> tuple[CocoResult, PrecisionRecall]:
+    """`evaluate_detections` for what is read and matched: outcome [N] is that of `match`. With the curves behind AP."""
     precision, recall = _precision_and_recall(truth, found, backend, max_detections)
     objects = truth.area[~truth.crowd]
-    return CocoResult(
+    result = CocoResult(
         metrics=_metrics(precision, recall, max_detections),
         per_class=_per_class(truth, precision, recall),
-        sizes={
-            "small": int(np.sum(objects < MEDIUM_AREA)),
-            "medium": int(np.sum((objects >= MEDIUM_AREA) & (objects < LARGE_AREA))),
-            "large": int(np.sum(objects >= LARGE_AREA)),
-        },
-        best_f1=best_f1(match(truth, found, max_detections[-1]), found.score, len(objects)),
+        sizes=dict(zip(SIZES, np.bincount(size_of(objects), minlength=len(SIZES)).tolist(), strict=True)),
+        best_f1=best_f1(outcome, found.score, len(objects)),
         images=len(truth.image_ids),
         objects=len(objects),
-        detections=len(detections),
+        detections=len(found.score),
     )
+    curves = precision[:, :, :, 0, -1]
+    per_class = np.array([row.objects for row in result.per_class])
+    return result, PrecisionRecall(np.where(curves < 0, np.nan, curves), truth.names, per_class, IOUS, RECALLS)
+
+
+def size_of(area: np.ndarray) -> np.ndarray:
+    """Positions in `SIZES` of areas in square pixels, each in one size: small < 32**2 <= medium < 96**2 <= large."""
+    return np.searchsorted([MEDIUM_AREA, LARGE_AREA], area, side="right")
 
 
 def _precision_and_recall(
@@ -114,10 +132,9 @@ def _metrics(precision: np.ndarray, recall: np.ndarray, max_detections: Sequence
         "map_50": _mean(precision[0, :, :, 0, -1]),
         "map_75": _mean(precision[5, :, :, 0, -1]),
     }
-    sizes = ("small", "medium", "large")
-    metrics |= {f"map_{size}": _mean(precision[:, :, :, area, -1]) for area, size in enumerate(sizes, start=1)}
+    metrics |= {f"map_{size}": _mean(precision[:, :, :, area, -1]) for area, size in enumerate(SIZES, start=1)}
     metrics |= {f"mar_{count}": _mean(recall[:, :, 0, index]) for index, count in enumerate(max_detections)}
-    return metrics | {f"mar_{size}": _mean(recall[:, :, area, -1]) for area, size in enumerate(sizes, start=1)}
+    return metrics | {f"mar_{size}": _mean(recall[:, :, area, -1]) for area, size in enumerate(SIZES, start=1)}
 
 
 def _per_class(truth: Truth, precision: np.ndarray, recall: np.ndarray) -> list[ClassResult]:

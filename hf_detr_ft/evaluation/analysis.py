@@ -1,0 +1,135 @@
+"""What a model's detections on a validation split say: curves, confusion, calibration, intervals and kinds of errors.
+
+`analyse_detections` is the entrance; truth and detections are read once and matched once, at COCO's ten IoUs.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_detr_ft.evaluation.bootstrap import Interval, bootstrap_intervals
+from hf_detr_ft.evaluation.calibration import Calibration, calibrate
+from hf_detr_ft.evaluation.coco_eval import SIZES, score, size_of
+from hf_detr_ft.evaluation.confusion import Confusion, confuse_classes
+from hf_detr_ft.evaluation.curves import IOUS, PrecisionRecall, ThresholdCurves, trace_thresholds
+from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.evaluation.error_kinds import BACKGROUND_IOU, Errors, find_errors
+from hf_detr_ft.evaluation.matching import NOTHING, best_of_class, find_pairs, take_objects
+from hf_detr_ft.evaluation.result import CocoResult
+from hf_detr_ft.evaluation.truth import Found, Truth, index_detections, read_truth
+
+MOST = 100
+"""Detections per image and class that count, as in COCO."""
+MOST_MISTAKES = 20
+"""Pairs of confused classes in `Analysis.as_dict`."""
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How many of some objects are found with the kept detections, at IoU 0.5."""
+
+    objects: int
+    found: int
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What `analyse_detections` found.
+
+    Attributes:
+        result: that of `evaluate_detections`.
+        threshold: detections with this score or a higher one are kept.
+        recall: of the objects of each COCO size.
+        intervals: of `map`, `map_50` and `map_75`; None where there is none.
+        precision_recall: the curves behind AP.
+        thresholds: precision, recall and F1 against the threshold.
+        confusion: with the kept detections.
+        calibration: of all detections.
+        errors: of all detections.
+    """
+
+    result: CocoResult
+    threshold: float
+    recall: dict[str, Recall]
+    intervals: dict[str, Interval | None]
+    precision_recall: PrecisionRecall
+    thresholds: ThresholdCurves
+    confusion: Confusion
+    calibration: Calibration
+    errors: Errors
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, None for what is undefined.
+
+        Left out are the curves, what single detections and objects are, classes confused less often than the first 20
+        pairs, and `result`, which metrics.json has.
+        """
+        names = self.confusion.names
+        mistakes = self.confusion.mistakes()[:MOST_MISTAKES]
+        classes = zip(self.result.per_class, self.thresholds.classes, strict=True)
+        calibration = {key: _plain(value) for key, value in asdict(self.calibration).items()}
+        return {
+            "threshold": self.threshold,
+            "recall": {size: asdict(recall) for size, recall in self.recall.items()},
+            "intervals": {name: None if i is None else asdict(i) for name, i in self.intervals.items()},
+            "best_f1_per_class": [
+                {"category_id": row.category_id, "name": row.name, **({} if c.best is None else asdict(c.best))}
+                for row, c in classes
+            ],
+            "mistaken": [{"true": names[a], "predicted": names[b], "count": count} for a, b, count in mistakes],
+            "calibration": calibration,
+            "errors": {name: asdict(kind) for name, kind in self.errors.kinds.items()},
+        }
+
+
+def analyse_detections(coco: dict, detections: Detections, threshold: float | None = None) -> Analysis:
+    """Analyses detections against the truth of a COCO dict, over exactly the images it lists.
+
+    Args:
+        coco: the annotations as read, as `evaluate_detections` takes them.
+        detections: ids are the data set's, boxes in pixels of the original upright image, scores in [0, 1]. Below rank
+            100 of their image and class they are left out, as in COCO.
+        threshold: scores from which on detections are kept, for confusion, recall and counts; that of the best F1 where
+            not given.
+
+    Raises:
+        DataError: as `evaluate_detections`.
+    """
+    truth = read_truth(coco)
+    found = index_detections(truth, detections)
+    kept = best_of_class(truth, found, MOST)
+    pairs = find_pairs(truth, found, kept, BACKGROUND_IOU, any_class=True)
+    own = pairs.select(found.category[pairs.detection] == truth.category[pairs.target])
+    taken = np.array([take_objects(truth, own.select(own.iou >= iou), kept) for iou in IOUS])
+    outcome = np.minimum(taken[0], 0) + 1
+    result, precision_recall = score(truth, found, outcome)
+    if threshold is None:
+        threshold = result.best_f1.threshold
+    return Analysis(
+        result=result,
+        threshold=threshold,
+        recall=_recall(truth, found, taken[0], threshold),
+        intervals=bootstrap_intervals(truth, found, taken),
+        precision_recall=precision_recall,
+        thresholds=trace_thresholds(truth, found, outcome),
+        confusion=confuse_classes(truth, found, pairs, taken[0], threshold),
+        calibration=calibrate(found.score, outcome, threshold),
+        errors=find_errors(truth, found, pairs, taken[0], threshold),
+    )
+
+
+def _recall(truth: Truth, found: Found, taken: np.ndarray, threshold: float) -> dict[str, Recall]:
+    hit = np.zeros(len(truth.area), dtype=bool)
+    hit[taken[(found.score >= threshold) & (taken > NOTHING)]] = True
+    sizes = size_of(truth.area)
+    counts = [[int((chosen & (sizes == s)).sum()) for chosen in (~truth.crowd, hit)] for s in range(len(SIZES))]
+    return {name: Recall(*count) for name, count in zip(SIZES, counts, strict=True)}
+
+
+def _plain(value: Any) -> Any:
+    """Arrays to lists with None for NaN."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return [None if isinstance(v, float) and math.isnan(v) else v for v in value.tolist()]

@@ -1,0 +1,77 @@
+"""Whether scores are the probabilities that they look like."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+BINS = 10
+EDGES = np.arange(BINS + 1) / BINS
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Detections by score, in 10 bins of equal width, and how many of them took an object of their class at IoU 0.5.
+
+    Attributes:
+        edges: [11], of the bins; the last one includes 1.
+        count: [10], detections that count.
+        score: [10], their mean score, NaN where there is none.
+        right: [10], the share of them that is right, NaN where there is none.
+        expected_error: the mean over detections of |score - right| of their bins (Naeini et al. 2015), None without
+            detections. With a model that gives every image many detections of low scores, these decide it.
+        kept_error: the same for detections from the threshold on, by the same edges.
+        kept_score: their mean score, None where nothing is kept.
+        kept_right: the share of them that is right.
+        kept: how many they are.
+        threshold: from which on detections are kept.
+    """
+
+    edges: np.ndarray
+    count: np.ndarray
+    score: np.ndarray
+    right: np.ndarray
+    expected_error: float | None
+    kept_error: float | None
+    kept_score: float | None
+    kept_right: float | None
+    kept: int
+    threshold: float
+
+
+def calibrate(score: np.ndarray, outcome: np.ndarray, threshold: float) -> Calibration:
+    """Of detections with scores in [0, 1].
+
+    Args:
+        score: [N].
+        outcome: [N], what `match` returns; what does not count is left out.
+        threshold: scores from which on detections are kept.
+    """
+    score, right = score[outcome >= 0], outcome[outcome >= 0]
+    count, mean_score, mean_right = _bin(score, right)
+    kept = score >= threshold
+    return Calibration(
+        edges=EDGES,
+        count=count,
+        score=mean_score,
+        right=mean_right,
+        expected_error=_error(count, mean_score, mean_right),
+        kept_error=_error(*_bin(score[kept], right[kept])),
+        kept_score=float(score[kept].mean()) if kept.any() else None,
+        kept_right=float(right[kept].mean()) if kept.any() else None,
+        kept=int(kept.sum()),
+        threshold=threshold,
+    )
+
+
+def _bin(score: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count, mean score and share of right ones, [10] each."""
+    place = np.clip(np.searchsorted(EDGES, score, side="right") - 1, 0, BINS - 1)
+    count = np.bincount(place, minlength=BINS)
+    sums = (np.bincount(place, weights=values, minlength=BINS) for values in (score, right))
+    mean_score, mean_right = (np.divide(s, count, out=np.full(BINS, np.nan), where=count > 0) for s in sums)
+    return count, mean_score, mean_right
+
+
+def _error(count: np.ndarray, score: np.ndarray, right: np.ndarray) -> float | None:
+    total = int(count.sum())
+    return float(np.nansum(count * np.abs(score - right)) / total) if total else None
