@@ -18,7 +18,8 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.environment import set_cpu_threads
-from hf_detr_ft.runs.train import build_trainer, store_splits
+from hf_detr_ft.runs.train import build_trainer
+from hf_detr_ft.runs.train_data import store_splits
 
 FLAGS = (
     *("--model.checkpoint", "package:hf_detr_ft/tiny_detr", "--model.square_edge", "64"),

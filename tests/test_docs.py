@@ -11,6 +11,7 @@ from hf_detr_ft import plots
 from tests.report.constructed import write_run
 
 REPOSITORY = Path(__file__).parents[1]
+WRITTEN = ("average-precision.png", "drawn.png", "sheet.png", "precision-recall.png", "sample.png", "attention.png")
 
 
 def test_the_page_of_recipe_fields_is_up_to_date() -> None:
@@ -27,5 +28,11 @@ def test_the_page_of_figures_runs_and_shows_every_public_one(
     write_run(tmp_path / "runs" / "balloon", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "docs/plots.md", "exec"), {})
-    assert all(Image.open(name).width > 100 for name in ("average-precision.png", "drawn.png", "sheet.png"))
+    assert all(Image.open(name).width > 100 for name in WRITTEN)
     assert capsys.readouterr().out == "9 detections, the best with a score of 0.9\n"
+
+
+def test_the_page_of_performance_has_the_measured_figures() -> None:
+    build_page = runpy.run_path(str(REPOSITORY / "docs" / "build_performance_page.py"))["build_page"]
+    page = (REPOSITORY / "docs" / "performance.md").read_text()
+    assert build_page(page) == page, "run: python docs/build_performance_page.py"

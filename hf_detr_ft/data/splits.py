@@ -25,7 +25,8 @@ class Splits:
     Attributes:
         train: rows of the training split.
         val: rows of the validation split.
-        truth: the validation split's COCO dict, with areas that agree with its polygons.
+        train_coco: the training split's COCO dict, with areas that agree with its polygons.
+        truth: the same of the validation split.
         label_map: of the training split's categories.
         problems: what the checks found; no errors among them.
         fingerprints: SHA-256 of each split's annotations, for the record.
@@ -33,6 +34,7 @@ class Splits:
 
     train: Dataset
     val: Dataset
+    train_coco: dict
     truth: dict
     label_map: LabelMap
     problems: list[Problem]
@@ -110,6 +112,7 @@ def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[
     return Splits(
         train=train.load(used, label_map),
         val=val.load(truth, label_map),
+        train_coco=used,
         truth=truth,
         label_map=label_map,
         problems=problems,

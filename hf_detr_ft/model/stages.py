@@ -7,6 +7,7 @@ the stem and layer1. Transformers trains all of a timm backbone.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 from transformers import DetrForObjectDetection
 
@@ -52,6 +53,18 @@ def backbone_stages(backbone: nn.Module) -> list[str]:
         else:
             stages.append(name)
     return stages
+
+
+@torch.inference_mode()
+def feature_stride(model: DetrForObjectDetection) -> int:
+    """Pixels of the image per step of the feature map that the transformer reads."""
+    backbone, training = model.model.backbone, model.training
+    parameter = next(backbone.parameters())
+    side = 256
+    backbone.eval()  # in training, norms that are not frozen would count this image
+    maps = backbone(torch.zeros(1, 3, side, side).to(parameter), torch.ones(1, side, side, device=parameter.device))
+    backbone.train(training)
+    return side // int(maps[-1][0].shape[-1])
 
 
 def default_stages(backbone: nn.Module, stages: Sequence[str]) -> list[str]:

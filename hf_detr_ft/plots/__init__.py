@@ -3,9 +3,47 @@
 None of them reads or writes files, and none touches pyplot. docs/plots.md shows each in use.
 """
 
-from hf_detr_ft.plots.compared_boxes import ComparedPhoto
-from hf_detr_ft.plots.comparison import plot_comparison
-from hf_detr_ft.plots.detections import draw_detections
+from hf_detr_ft.plots.attention import (
+    plot_attention,
+    plot_cross_attention,
+    plot_places,
+    plot_self_attention,
+)
+from hf_detr_ft.plots.compared_boxes import (
+    ComparedPhoto,
+)
+from hf_detr_ft.plots.comparison import (
+    plot_comparison,
+)
+from hf_detr_ft.plots.curves import (
+    plot_calibration,
+    plot_class_f1,
+    plot_class_precision_recall,
+    plot_f1,
+    plot_precision_recall,
+)
+from hf_detr_ft.plots.data import (
+    plot_aspect_ratios,
+    plot_class_balance,
+    plot_image_sizes,
+    plot_object_sizes,
+    plot_objects_per_image,
+    plot_positions,
+    plot_resized_sides,
+)
+from hf_detr_ft.plots.detections import (
+    draw_detections,
+)
+from hf_detr_ft.plots.mistakes import (
+    plot_confusion,
+    plot_errors,
+)
+from hf_detr_ft.plots.samples import (
+    draw_sample,
+    draw_training_sample,
+    restore_boxes,
+    restore_image,
+)
 from hf_detr_ft.plots.training import (
     plot_average_precision,
     plot_gradient_norm,
@@ -17,10 +55,32 @@ from hf_detr_ft.plots.training import (
 __all__ = [
     "ComparedPhoto",
     "draw_detections",
+    "draw_sample",
+    "draw_training_sample",
+    "plot_aspect_ratios",
+    "plot_attention",
     "plot_average_precision",
+    "plot_calibration",
+    "plot_class_balance",
+    "plot_class_f1",
+    "plot_class_precision_recall",
     "plot_comparison",
+    "plot_confusion",
+    "plot_cross_attention",
+    "plot_errors",
+    "plot_f1",
     "plot_gradient_norm",
+    "plot_image_sizes",
     "plot_layers",
     "plot_learning_rates",
     "plot_losses",
+    "plot_object_sizes",
+    "plot_objects_per_image",
+    "plot_places",
+    "plot_positions",
+    "plot_precision_recall",
+    "plot_resized_sides",
+    "plot_self_attention",
+    "restore_boxes",
+    "restore_image",
 ]

@@ -1,6 +1,7 @@
 """The section Gallery: validation photos with truth and predictions side by side, the worst ones first."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ from PIL import Image
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.images import cell_size, decode_cell
 from hf_detr_ft.errors import DataError
+from hf_detr_ft.evaluation.error_kinds import KINDS as ERROR_KINDS
+from hf_detr_ft.evaluation.error_kinds import RIGHT, Errors
+from hf_detr_ft.evaluation.matching import NOTHING
 from hf_detr_ft.evaluation.truth import Found, Truth, index_detections, read_truth
 from hf_detr_ft.evaluation.wording import counted
 from hf_detr_ft.report.blocks import WRONG, Block, Card, Gallery, Mark, Note, Section, Text
-from hf_detr_ft.report.outcomes import Outcomes, find_outcomes
 from hf_detr_ft.report.record import Validation
 
 WORST, OF_EACH_KIND, MOST = 12, 3, 24
@@ -23,11 +26,31 @@ LEAST_SCORE, MOST_MARKS = 0.05, 100
 """Predictions in the page: none with a smaller score, and no more of the best than so many on a photo."""
 
 
-def describe_gallery(validation: Validation, threshold: float) -> Section:
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What became of detections at IoU 0.5.
+
+    Attributes:
+        kind: `[N]` str, per detection: `right`, `ignored` (in a crowd region, or one too many), or an error of `WRONG`.
+        taken: `[N]`, the position in `Truth` of the object that a right detection took, negative for all others.
+    """
+
+    kind: np.ndarray
+    taken: np.ndarray
+
+    @classmethod
+    def of_errors(cls, errors: Errors) -> "Outcomes":
+        """The same in words."""
+        words = np.array([*ERROR_KINDS, "ignored", "right"])  # RIGHT is -1 and IGNORED -2
+        return cls(words[errors.kind], np.where(errors.kind == RIGHT, errors.target, NOTHING))
+
+
+def describe_gallery(validation: Validation, errors: Errors, threshold: float) -> Section:
     """Up to 24 photos.
 
     Args:
         validation: with or without rows.
+        errors: of its detections.
         threshold: scores from which on predictions are drawn at first.
     """
     title, anchor = "Gallery", "gallery"
@@ -35,7 +58,7 @@ def describe_gallery(validation: Validation, threshold: float) -> Section:
         return Section(title, anchor, [Note("The validation photos cannot be read, so there are none to show.")])
     truth = read_truth(validation.truth)
     found = index_detections(truth, validation.detections)
-    outcomes = find_outcomes(truth, found)
+    outcomes = Outcomes.of_errors(errors)
     images = choose_images(truth, found, outcomes, threshold)
     place = {image_id: index for index, image_id in enumerate(read_column(validation.rows, "image_id"))}
     plain, least = validation.rows.with_format(None), min(LEAST_SCORE, threshold)

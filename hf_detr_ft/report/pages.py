@@ -1,11 +1,16 @@
 """The pages there are, each a list of sections."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hf_detr_ft.data.entries import Problem
+from hf_detr_ft.evaluation.analysis import Analysis
 from hf_detr_ft.evaluation.wording import counted
+from hf_detr_ft.report.analysis import describe_errors, describe_precision
+from hf_detr_ft.report.attention import Look, describe_attention
 from hf_detr_ft.report.blocks import Page
 from hf_detr_ft.report.curves import describe_curves
+from hf_detr_ft.report.data import DataView, describe_data
 from hf_detr_ft.report.gallery import describe_gallery
 from hf_detr_ft.report.making import compare_recipes, describe_making
 from hf_detr_ft.report.problems import describe_problems
@@ -13,17 +18,40 @@ from hf_detr_ft.report.record import RunRecord, Validation
 from hf_detr_ft.report.result import compare_results, describe_result
 
 
-def build_run_page(record: RunRecord, validation: Validation | None, notes: Sequence[str] = ()) -> Page:
+@dataclass(frozen=True, eq=False)
+class Views:
+    """What the page shows beside what the run folder tells; None, or nothing, where it cannot be had.
+
+    Attributes:
+        validation: truth and detections.
+        analysis: of them.
+        looks: the model's attention over some photos.
+        data: both splits.
+    """
+
+    validation: Validation | None = None
+    analysis: Analysis | None = None
+    looks: Sequence[Look] = ()
+    data: DataView | None = None
+
+
+def build_run_page(record: RunRecord, views: Views, notes: Sequence[str] = ()) -> Page:
     """The page of one run.
 
     Args:
         record: as its folder tells it.
-        validation: truth and detections; None where they cannot be had, which `notes` explain.
-        notes: what is missing.
+        views: what there is to see.
+        notes: what is missing, and why.
     """
-    sections = [describe_result(record), describe_curves([record])]
-    if validation is not None:
-        sections.append(describe_gallery(validation, record.threshold))
+    analysis = views.analysis
+    sections = [describe_result(record, analysis), describe_curves([record])]
+    if analysis is not None and views.validation is not None:
+        sections += [describe_precision(analysis), describe_errors(analysis)]
+        sections.append(describe_gallery(views.validation, analysis.errors, record.threshold))
+    if views.looks and analysis is not None:
+        sections.append(describe_attention(views.looks, [row.name for row in analysis.result.per_class]))
+    if views.data is not None:
+        sections.append(describe_data(views.data))
     sections.append(describe_making(record))
     return Page(record.name, _subtitle(record), sections, notes)
 
@@ -34,9 +62,16 @@ def build_comparison_page(records: Sequence[RunRecord]) -> Page:
     return Page(f"{len(records)} runs", ", ".join(record.name for record in records), sections)
 
 
-def build_check_page(name: str, problems: Sequence[Problem]) -> Page:
-    """The page of a data set before any training."""
-    return Page(name, "The data, before any training", [describe_problems(problems)])
+def build_check_page(name: str, problems: Sequence[Problem], data: DataView | None) -> Page:
+    """The page of a data set before any training.
+
+    Args:
+        name: of the data set.
+        problems: what was found in it.
+        data: both splits; None where errors stand in the way of reading them.
+    """
+    sections = [describe_problems(problems)] if data is None else [describe_data(data)]
+    return Page(name, "The data, before any training", sections)
 
 
 def _subtitle(record: RunRecord) -> str:

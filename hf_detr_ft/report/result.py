@@ -4,8 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hf_detr_ft.evaluation.analysis import Analysis
+from hf_detr_ft.evaluation.describe import describe_result as describe_in_words
 from hf_detr_ft.evaluation.wording import counted
 from hf_detr_ft.hub.card import COCO_ROWS
+from hf_detr_ft.report.analysis import interval_table, recall_table
 from hf_detr_ft.report.blocks import Block, Cell, Note, Number, Section, Table, Text
 from hf_detr_ft.report.record import RunRecord
 
@@ -13,8 +16,13 @@ MOST_CLASSES = 1000
 """Rows of a table."""
 
 
-def describe_result(record: RunRecord) -> Section:
-    """Of one run."""
+def describe_result(record: RunRecord, analysis: Analysis | None = None) -> Section:
+    """Of one run.
+
+    Args:
+        record: with the numbers.
+        analysis: of the same detections, for what stands out in words; None where there are none.
+    """
     kept = record.kept
     if kept is None:
         note = "No evaluation took place (training.eval_strategy: no), so there is no result. Evaluate the run with"
@@ -24,7 +32,10 @@ def describe_result(record: RunRecord) -> Section:
     blocks: list[Block] = [Text(_in_words(record, kept))]
     if not kept["objects"]:
         blocks.append(Note("The validation images have no objects: AP is not defined, and every prediction is wrong."))
-    blocks += [_coco_table(given), _size_table(kept), *_threshold(kept), *_class_table(kept)]
+    if analysis is not None:
+        blocks.append(Text(" ".join(describe_in_words(analysis))))
+    blocks += [_coco_table(given), *(interval_table(analysis) if analysis else ()), _size_table(kept)]
+    blocks += [*([recall_table(analysis)] if analysis else ()), *_threshold(kept), *_class_table(kept)]
     return Section("Result", "result", blocks)
 
 

@@ -21,7 +21,8 @@ from hf_detr_ft.runs.environment import describe_environment, device_name, set_c
 from hf_detr_ft.runs.run_folder import check_output
 from hf_detr_ft.runs.stock import build_stock
 from hf_detr_ft.runs.stopwatch import WARM_UP, Measurement, Stopwatch, peak_flops
-from hf_detr_ft.runs.train import build_trainer, show_progress, store_splits
+from hf_detr_ft.runs.train import build_trainer, show_progress
+from hf_detr_ft.runs.train_data import store_splits
 
 STOCK = "stock"
 STOCK_FASTER = "stock, {}"

@@ -17,6 +17,8 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 
 from hf_detr_ft.data.dataset import most_objects, read_column
 from hf_detr_ft.data.splits import build_splits, check_data, list_problems
+from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.report.figures import own_style
 from hf_detr_ft.report.pages import build_check_page
@@ -24,6 +26,7 @@ from hf_detr_ft.runs.environment import peak_memory
 from hf_detr_ft.runs.page_file import check_page, is_page, write_page
 from hf_detr_ft.runs.run_folder import check_output
 from hf_detr_ft.runs.train import build_trainer, describe_job
+from hf_detr_ft.runs.views import view_data
 from hf_detr_ft.trainer import DetrTrainer
 
 SHOWN = 5
@@ -50,11 +53,11 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
         print(list_problems(problems, SHOWN))
     counts = Counter(problem.severity for problem in problems)
     print(f"data      {counts['error']} errors, {counts['warning']} warnings")
-    if report is not None:
-        with own_style():
-            write_page(build_check_page(recipe.data.name, problems), report)
-        print(f"written: {report}")
     if counts["error"]:
+        if report is not None:
+            with own_style():
+                write_page(build_check_page(recipe.data.name, problems, None), report)
+            print(f"written: {report}")
         return 1
 
     splits = build_splits(recipe.data, sources, problems)
@@ -77,6 +80,11 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
         print(describe_job(recipe, splits, trainer))
         for trial in try_largest_batches(trainer):
             print(trial)
+    if report is not None:
+        data = view_data(recipe, splits, feature_stride(cast(DetrForObjectDetection, trainer.model)))
+        with own_style():
+            write_page(build_check_page(recipe.data.name, problems, data), report)
+        print(f"written: {report}")
     print(
         f"nothing stands in the way of: {shlex.join(['hf-detr-ft', 'train', *([str(path)] if path else []), *flags])}"
     )

@@ -1,18 +1,20 @@
 """A page of the report as a file, and its figures beside it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from datasets import Dataset
-
-from hf_detr_ft.atomic import write_bytes, write_text
+from hf_detr_ft.atomic import write_bytes, write_json, write_text
 from hf_detr_ft.callbacks import DETECTIONS
+from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.recipe import Recipe
 from hf_detr_ft.report.blocks import Page, Plot
 from hf_detr_ft.report.figures import own_style, to_png
 from hf_detr_ft.report.page import render_page
-from hf_detr_ft.report.pages import build_run_page
-from hf_detr_ft.report.record import Validation, read_run
+from hf_detr_ft.report.pages import Views, build_run_page
+from hf_detr_ft.report.record import RunRecord, Validation, read_run
+from hf_detr_ft.runs.views import add_numbers, gather_views
 
 PAGE = "report.html"
 """In the run folder."""
@@ -54,20 +56,29 @@ def write_page(page: Page, target: Path, plots: Path | None = None) -> None:
             write_bytes(folder / f"{block.name}.png", to_png(block.figure))
 
 
-def write_run_page(run: Path, truth: dict, rows: Dataset) -> Path:
-    """The page of a run that has just come to its end.
+def write_run_page(run: Path, recipe: Recipe, splits: Splits) -> Path:
+    """The page of a run that has just come to its end; metrics.json gets its numbers.
 
     Args:
         run: its folder, with what it keeps.
-        truth: the COCO dict that it was evaluated on.
-        rows: of `load_split`, of these images.
+        recipe: of the run.
+        splits: that it was trained and evaluated on.
 
     Returns:
         Where it lies.
     """
     kept, validation = run / DETECTIONS, None
     if kept.is_file():
-        validation = Validation(truth, Detections.from_npz(kept.read_bytes()), rows)
-    with own_style():
-        write_page(build_run_page(read_run(run), validation), run / PAGE, run / "plots")
+        validation = Validation(splits.truth, Detections.from_npz(kept.read_bytes()), splits.val)
+    record = read_run(run)
+    views, missing = gather_views(str(run), record, validation, recipe, splits)
+    write_own_page(run, record, views, missing)
     return run / PAGE
+
+
+def write_own_page(run: Path, record: RunRecord, views: Views, notes: Sequence[str]) -> None:
+    """The page in the run's folder, its figures, and its numbers in metrics.json, where the run has one."""
+    with own_style():
+        write_page(build_run_page(record, views, notes), run / PAGE, run / "plots")
+    if (run / "metrics.json").is_file():
+        write_json(run / "metrics.json", add_numbers(record.metrics, views.analysis, views.data))

@@ -10,7 +10,7 @@ from hf_detr_ft.data.check import check_coco
 from hf_detr_ft.data.coco import LabelMap, with_polygon_areas
 from hf_detr_ft.data.dataset import limit_coco
 from hf_detr_ft.data.source import Source, load_source
-from hf_detr_ft.data.splits import require_no_errors
+from hf_detr_ft.data.splits import Splits, build_splits, require_no_errors
 from hf_detr_ft.errors import InputError, RecipeError
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.recipe import Recipe
@@ -18,9 +18,11 @@ from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.report.figures import own_style
 from hf_detr_ft.report.pages import build_comparison_page, build_run_page
 from hf_detr_ft.report.record import RunRecord, Validation, read_run
+from hf_detr_ft.runs.attention import draw_attention
 from hf_detr_ft.runs.evaluate import Evaluation, evaluate_model
-from hf_detr_ft.runs.page_file import PAGE, check_page, write_page
+from hf_detr_ft.runs.page_file import PAGE, check_page, write_own_page, write_page
 from hf_detr_ft.runs.run_folder import check_output
+from hf_detr_ft.runs.views import gather_views
 
 
 def report(
@@ -43,12 +45,9 @@ def report(
         InputError: there is nothing to report on, or the file cannot be written.
     """
     if attention is not None:
-        from hf_detr_ft.runs.attention import draw_attention
-
         if len(sources) > 1 or flags:
             raise RecipeError(f"--attention: expected one model and no other flags, found {[*sources, *flags]}.")
-        drawn: int = draw_attention(sources[0], attention, output, overwrite=overwrite)
-        return drawn
+        return draw_attention(sources[0], attention, output, overwrite=overwrite)
     check_output(output)
     runs = [Path(source) for source in sources]
     own = runs[0] / PAGE if len(runs) == 1 and output is None and is_run_folder(runs[0]) else None
@@ -63,8 +62,14 @@ def report(
             write_page(build_comparison_page(records), target)
     else:
         record, validation, notes = find_validation(sources[0], flags)
-        with own_style():
-            write_page(build_run_page(record, validation, notes), target, own and runs[0] / "plots")
+        recipe, splits, lacking = find_splits(sources[0], record, flags)
+        views, missing = gather_views(sources[0], record, validation, recipe, splits)
+        notes = [*notes, *lacking, *missing]
+        if own is not None:
+            write_own_page(runs[0], record, views, notes)
+        else:
+            with own_style():
+                write_page(build_run_page(record, views, notes), target)
         for note in notes:
             print(f"note      {note}")
     print(f"written: {target}")
@@ -127,6 +132,17 @@ def find_validation(source: str, flags: Sequence[str]) -> tuple[RunRecord, Valid
             raise
         return record, None, [f"The gallery is left out. {detections}, and the model cannot run over them: {error}"]
     return _of_evaluation(record, evaluation, recipe.data.name, detections, _same_data(record, split, truth))
+
+
+def find_splits(source: str, record: RunRecord, flags: Sequence[str]) -> tuple[Recipe | None, Splits | None, list[str]]:
+    """The run's recipe and data, images unchecked, and what has to be said where they cannot be read."""
+    try:
+        recipe = _recipe_of(source, record, flags)
+        sources = {name: load_source(recipe.data, name) for name in ("train", "val")}
+        problems = [p for one in sources.values() for p in check_coco(one.coco, one.annotations, None)]
+        return recipe, build_splits(recipe.data, sources, problems), []
+    except InputError as error:
+        return None, None, [f"The section about the data is left out: {error}"]
 
 
 def _of_evaluation(

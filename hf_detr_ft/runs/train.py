@@ -3,21 +3,17 @@
 import pickle
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from accelerate import PartialState
-from datasets import Dataset
 from torch._dynamo.exc import BackendCompilerFailed
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.callbacks import RunFolderCallback, log_picture, print_progress_lines, restore_detections
-from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.dataset import most_objects
-from hf_detr_ft.data.photo_store import store_photos
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError, first_line
@@ -32,6 +28,7 @@ from hf_detr_ft.runs.environment import describe_environment, peak_memory, set_c
 from hf_detr_ft.runs.page_file import write_run_page
 from hf_detr_ft.runs.picture import draw_predictions
 from hf_detr_ft.runs.run_folder import check_free, find_checkpoint, make_run_folder
+from hf_detr_ft.runs.train_data import build_train_transform, store_splits
 from hf_detr_ft.trainer import DetrTrainer
 
 METRICS = (
@@ -92,7 +89,7 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
         ) from error
     trainer.save_model()
     if trainer.is_world_process_zero():
-        finish(trainer, recipe, splits.val, run, time.monotonic() - started)
+        finish(trainer, recipe, splits, run, time.monotonic() - started)
         if push:
             url = push_run(
                 run,
@@ -131,28 +128,13 @@ def _silent(*_: Any) -> None:
     """Instead of `print` on all processes but the first."""
 
 
-def store_splits(recipe: Recipe, splits: Splits) -> Splits:
-    """The splits with their photos decoded and resized, as far as `speed.store_gigabytes` reaches."""
-    size = dict(build_processor(recipe.model).size)
-    # A crop or a turn belongs before the resize to a square: training photos keep their shape.
-    edge = recipe.model.square_edge
-    train_size = size if edge is None else {"shortest_edge": edge, "longest_edge": 8 * edge}
-    limit = recipe.speed.store_gigabytes * 1e9
-    train = store_photos(splits.train, train_size, limit, "train")
-    val = store_photos(splits.val, size, limit, "val")
-    return replace(splits, train=splits.train if train is None else train, val=splits.val if val is None else val)
-
-
 def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
     """Model, transforms, trainer and callbacks of a recipe."""
     args, model_config, label_map = recipe.training, recipe.model, splits.label_map
     model = build_model(model_config, label_map.names, label_map.category_ids, recipe.speed)
     train_stages(model, model_config.trainable_stages)
     processor = build_processor(model_config)
-    seed = args.seed if args.data_seed is None else args.data_seed
-    edge = model_config.square_edge or model_config.shortest_edge
-    least_side = edge if recipe.speed.reduced_decoding else None
-    augment = DetrTransform(processor, build_augmentation(recipe.augment, edge), seed, least_side)
+    augment = build_train_transform(recipe)
     if recipe.evaluation.batch_size is not None:
         args.per_device_eval_batch_size = recipe.evaluation.batch_size
     metric = args.metric_for_best_model
@@ -213,13 +195,13 @@ def describe_job(recipe: Recipe, splits: Splits, trainer: DetrTrainer) -> str:
     return "\n".join(lines)
 
 
-def finish(trainer: DetrTrainer, recipe: Recipe, val: Dataset, run: Path, seconds: float) -> None:
-    """Writes the last files, a picture of the rows `val`, and prints the result, where it lies and what to do next."""
+def finish(trainer: DetrTrainer, recipe: Recipe, splits: Splits, run: Path, seconds: float) -> None:
+    """Writes the last files, pictures and the page, and prints the result, where it lies and what to do next."""
     callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, RunFolderCallback))
     used = {"seconds": round(seconds, 1), "peak_memory_bytes": peak_memory(trainer.args.device)}
     callback.about = {**callback.about, **used}
     if callback.best is None:
-        page = write_run_page(run, trainer.truth, val)
+        page = write_run_page(run, recipe, splits)
         print(
             f"no evaluation took place (training.eval_strategy: no); weights and processor are in {run}\n"
             f"the page    {page}  (how the training went)"
@@ -231,9 +213,9 @@ def finish(trainer: DetrTrainer, recipe: Recipe, val: Dataset, run: Path, second
     print(f"\nthe best weights, of epoch {best['epoch']:.4g}:\n{CocoResult.from_dict(best).table()}")
     kept = best if trainer.args.load_best_model_at_end else callback.last or best
     threshold = kept["best_f1"]["threshold"]
-    picture = draw_predictions(run, val, trainer.truth, trainer.label_map, threshold, trainer.args.device)
+    picture = draw_predictions(run, splits.val, trainer.truth, trainer.label_map, threshold, trainer.args.device)
     log_picture(trainer, "predictions", picture)
-    page = write_run_page(run, trainer.truth, val)
+    page = write_run_page(run, recipe, splits)
     print(
         f"\nbest AP {best['metrics']['map']:.3f}, AP50 {best['metrics']['map_50']:.3f} in epoch {best['epoch']:.4g} "
         f"({seconds:.0f} s in all)\n"

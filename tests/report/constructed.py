@@ -11,8 +11,10 @@ from PIL import Image, ImageDraw
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import load_split
 from hf_detr_ft.data.source import file_fingerprint
+from hf_detr_ft.evaluation.analysis import analyse_detections
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.report.pages import Views
 from hf_detr_ft.report.record import Validation
 
 NAMES = ("<script>alert(1)</script>", 'a "b" & c')
@@ -72,6 +74,11 @@ def validation(folder: Path, images: int = 4) -> Validation:
     coco = truth(images)
     rows = load_split(coco, write_photos(coco, folder), LabelMap.from_coco(coco))
     return Validation(coco, detections(), rows)
+
+
+def views(one: Validation) -> Views:
+    """Of the validation split alone."""
+    return Views(one, analyse_detections(one.truth, one.detections))
 
 
 def history(epochs: int, layers: int = 2) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.report.page import render_page
-from hf_detr_ft.report.pages import build_check_page, build_comparison_page, build_run_page
+from hf_detr_ft.report.pages import Views, build_check_page, build_comparison_page, build_run_page
 from hf_detr_ft.report.record import RunRecord, read_run
 from tests.report.constructed import NAMES, detections, history, truth, write_run
 from tests.report.parsed import Element, parse, table
@@ -21,7 +21,7 @@ METRICS += ("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large"
 
 
 def page_of(record: RunRecord) -> Element:
-    return parse(render_page(build_run_page(record, None)))
+    return parse(render_page(build_run_page(record, Views())))
 
 
 def notes(page: Element) -> str:
@@ -122,7 +122,7 @@ def test_no_evaluation_at_all(run: Path) -> None:
 @pytest.mark.parametrize(("epochs", "layers"), [(1, 1), (1, 6), (300, 6)])
 def test_curves_of_one_epoch_and_of_three_hundred(run: Path, epochs: int, layers: int) -> None:
     (run / "trainer_state.json").write_text(json.dumps({"log_history": history(epochs, layers)}))
-    html = render_page(build_run_page(read_run(run), None))
+    html = render_page(build_run_page(read_run(run), Views()))
     assert len(html) < 1_500_000
     page = parse(html)
     assert len(page.all("svg")) == 2 + 6 + 2 + (2 if layers > 1 else 0)
@@ -195,10 +195,10 @@ def problem(severity: Any, kind: str, entry: str = "annotation id 3") -> Problem
 
 def test_problems_are_listed_by_kind_errors_first() -> None:
     many = [problem("warning", "small", f"annotation id {n}") for n in range(500)]
-    page = parse(render_page(build_check_page("balloon", [*many, problem("error", "box")])))
+    page = parse(render_page(build_check_page("balloon", [*many, problem("error", "box")], None)))
     assert [summary.text() for summary in page.all("summary")] == ["error: box (1)", "warning: small (500)"]
     assert ["open" in details.attributes for details in page.all("details")] == [True, False]
     assert "1 error, 500 warnings." in page.text()
     assert table(page, "problem-box")[1] == {"annotation id 3": ["expected <b>, found >", "correct it", "a.json"]}
     assert len(table(page, "problem-small")[1]) == 200
-    assert "None was found." in parse(render_page(build_check_page("balloon", []))).text()
+    assert "None was found." in parse(render_page(build_check_page("balloon", [], None))).text()

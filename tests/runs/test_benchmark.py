@@ -18,7 +18,8 @@ from hf_detr_ft.runs.benchmark import benchmark
 from hf_detr_ft.runs.benchmark_table import Row, table
 from hf_detr_ft.runs.stock import build_stock
 from hf_detr_ft.runs.stopwatch import Measurement
-from hf_detr_ft.runs.train import build_trainer, store_splits
+from hf_detr_ft.runs.train import build_trainer
+from hf_detr_ft.runs.train_data import store_splits
 
 FLAGS = [
     *("--data.synthetic_images", "4", "--data.synthetic_val_images", "1", "--data.synthetic_short_side", "[64,80]"),
