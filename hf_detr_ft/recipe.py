@@ -141,6 +141,10 @@ class SpeedConfig:
     reduced_decoding: bool = True
     """Decode training JPEGs that are not kept at a half, a quarter or an eighth of their size, where that is no smaller
     than the model takes them (the original: no)."""
+    size_step: int | None = None
+    """Pad training batches to multiples of so many pixels, so that their shapes come again: for each new shape a CPU
+    has to prepare every convolution anew. Where not set an eighth of the short side on a CPU where augmentation
+    draws shapes, else 1 (the original: 1)."""
     compile_backbone: bool = False
     """Compile the backbone with torch.compile, once for images of all shapes. On a CPU that takes a C++ compiler and a
     minute or two, which a long training wins back (the original: no)."""

@@ -83,6 +83,7 @@ class DetrTrainer(Trainer):
         label_map: between labels and the data's category ids.
         processor: saved beside the weights.
         train_transform: that `train_dataset` has: it is told the epoch, and tells the sampler the shapes.
+        size_step: pixels that heights and widths of training batches are multiples of.
         backend: of the COCO evaluation.
         callbacks: more of them.
     """
@@ -101,11 +102,13 @@ class DetrTrainer(Trainer):
         label_map: LabelMap,
         processor: DetrImageProcessor,
         train_transform: DetrTransform | None = None,
+        size_step: int = 1,
         backend: Backend = "faster-coco-eval",
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.epoch = Epoch() if train_transform is None else train_transform.epoch
         self.train_transform = train_transform
+        self.size_step = size_step
         self.truth = truth
         self.label_map = label_map
         self.backend = backend
@@ -135,10 +138,18 @@ class DetrTrainer(Trainer):
             return super()._get_train_sampler(dataset)
         shapes = None
         if self.args.train_sampling_strategy == "group_by_length" and self.train_transform is not None:
-            columns = [read_column(dataset, name) for name in ("image_id", "aspect_ratio")]
-            shapes = partial(self.train_transform.shapes, *columns)
+            image_ids, aspect_ratios = (read_column(dataset, name) for name in ("image_id", "aspect_ratio"))
+            shapes = partial(self.train_transform.shapes, image_ids, aspect_ratios, self.size_step)
         batches = self.args.world_size * self.args.gradient_accumulation_steps
         return EpochSampler(len(dataset), self.args.train_batch_size, seed, self.epoch, shapes, batches)
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """Batches that are padded to multiples of `size_step`; those of evaluation only as far as they have to be."""
+        whole, self.data_collator = self.data_collator, partial(collate, step=self.size_step)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = whole
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> torch.utils.data.Sampler | None:
         """From wide to tall: the order does not matter to AP, and batches of one shape need no padding."""

@@ -125,6 +125,11 @@ class Augmentation:
         self.crop_edges = list(crop_edges)
         self.crop_sides = crop_sides
 
+    @property
+    def draws_shapes(self) -> bool:
+        """Whether an image's shape differs from epoch to epoch."""
+        return len(set(self.shortest_edges)) > 1 or self.random_crop > 0
+
     def plan(self, height: int, width: int, seed: int) -> Plan:
         """The shape that `seed` draws for an image of so many pixels.
 

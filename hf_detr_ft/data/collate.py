@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 
-def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def collate(rows: Sequence[Mapping[str, Any]], step: int = 1) -> dict[str, Any]:
     """Pads images of different sizes to one batch and marks the padding.
 
     Zeros (the mean colour, once normalised) are added right and below, up to the largest height and the largest width.
@@ -30,13 +30,14 @@ def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Args:
         rows: `pixel_values` `[3, h, w]` each, and either all or none with `labels`; other keys are left out.
+        step: in pixels; heights and widths of batches are multiples of it.
 
     Returns:
         `pixel_values` `[B, 3, H, W]`, `pixel_mask` `[B, H, W]` int64 (1 on the image, 0 on the padding) and, where the
         rows have them, `labels` as a list of B.
     """
     images = [row["pixel_values"] for row in rows]
-    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    height, width = (-(-max(image.shape[axis] for image in images) // step) * step for axis in (1, 2))
     pixel_values = images[0].new_zeros(len(images), images[0].shape[0], height, width)
     pixel_mask = torch.zeros(len(images), height, width, dtype=torch.int64, device=images[0].device)
     for index, image in enumerate(images):

@@ -70,8 +70,14 @@ class DetrTransform:
         """Of all that is drawn for an image in the running epoch."""
         return int(np.random.SeedSequence((self.seed, self.epoch.get(), abs(image_id))).generate_state(1)[0])
 
-    def shapes(self, image_ids: Sequence[int], aspect_ratios: Sequence[float]) -> np.ndarray:
-        """What the running epoch makes of images, without their pixels: (height, width) `[N, 2]`, but for rounding."""
+    def shapes(self, image_ids: Sequence[int], aspect_ratios: Sequence[float], step: int = 1) -> np.ndarray:
+        """What the running epoch makes of images, without their pixels: (height, width) `[N, 2]`, but for rounding.
+
+        Args:
+            image_ids: N.
+            aspect_ratios: N, width over height.
+            step: shapes are rounded up to multiples of it, as `collate` pads them.
+        """
         size = dict(self.processor.size)
         if "height" in size:
             return np.tile((size["height"], size["width"]), (len(image_ids), 1))
@@ -83,7 +89,7 @@ class DetrTransform:
                 plan = self.augmentation.plan(*shape, self._seed_of(image_id))
                 shape, edge = plan.size, plan.shortest_edge
             shapes.append(get_size_with_aspect_ratio(shape, edge, size["longest_edge"]))
-        return np.array(shapes, dtype=np.int64).reshape(-1, 2)
+        return -(-np.array(shapes, dtype=np.int64).reshape(-1, 2) // step) * step
 
     def __call__(self, rows: Mapping[str, list]) -> dict[str, list]:
         """Rows as columns in, `pixel_values` (`[3, h, w]` fp32 each) and `labels` out.

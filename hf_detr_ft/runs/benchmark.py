@@ -33,6 +33,7 @@ ALONE: dict[str, Sequence[str]] = {
     "fp32": ["--training.bf16", "false", "--training.fp16", "false"],
     "all stages trained": ["--model.trainable_stages", "[all]"],
     "random batches": ["--training.train_sampling_strategy", "random"],
+    "shapes as they come": ["--speed.size_step", "1"],
     "photos not kept": ["--speed.store_gigabytes", "0"],
     "photos decoded whole": ["--speed.store_gigabytes", "0", "--speed.reduced_decoding", "false"],
     "not compiled": ["--speed.compile_backbone", "false"],
@@ -78,12 +79,12 @@ def benchmark(
     variants = _variants(path, flags, recipe, breakdown)
     rows = {name: Row(name) for name in variants}
     bar = tqdm(total=rounds * len(rows), desc="benchmark", disable=None)
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, changes in variants.items():
             bar.set_postfix_str(name)
             if rows[name].failure is None:
                 try:
-                    rows[name].rounds.append(run_variant(name, path, [*flags, *changes], splits, steps))
+                    rows[name].rounds.append(run_variant(name, path, [*flags, *changes], splits, steps, number))
                 except (ArithmeticError, RuntimeError, ValueError) as error:  # such as stock's NaN, shown in the table
                     rows[name].failure = f"{type(error).__name__}: {first_line(error)}"
             bar.update()
@@ -151,9 +152,14 @@ def run_variant(
     flags: Sequence[str],
     splits: Splits,
     steps: int,
+    number: int,
     profiler: Any = None,
 ) -> Measurement:
-    """Trains `WARM_UP + steps` steps anew and times the last ones."""
+    """Trains `WARM_UP + steps` steps anew and times the last ones.
+
+    Each round, by its `number`, draws other shapes, as each epoch of a training does: what a CPU prepares for a shape
+    would otherwise be there from the round before.
+    """
     recipe = load_recipe(path, flags)
     args = recipe.training
     args.push_to_hub, args.report_to, args.disable_tqdm = False, [], True
@@ -162,6 +168,7 @@ def run_variant(
     args.max_steps = WARM_UP + steps
     with TemporaryDirectory() as folder:
         args.output_dir = folder
+        args.seed += number
         set_seed(args.seed)
         if name.startswith(OURS):
             trainer: Trainer = build_trainer(recipe, store_splits(recipe, splits))
@@ -187,7 +194,7 @@ def profile_ours(path: Path | None, flags: Sequence[str], splits: Splits, steps:
     if on_gpu:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     profiler = torch.profiler.profile(activities=activities)
-    run_variant(OURS, path, flags, splits, steps, profiler)
+    run_variant(OURS, path, flags, splits, steps, 0, profiler)
     attribute = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     spent = {event.key: (getattr(event, attribute), event.count) for event in profiler.key_averages()}
     total = sum(microseconds for microseconds, _ in spent.values())

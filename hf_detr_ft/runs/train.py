@@ -28,7 +28,7 @@ from hf_detr_ft.runs.environment import describe_environment, peak_memory, set_c
 from hf_detr_ft.runs.page_file import write_run_page
 from hf_detr_ft.runs.picture import draw_predictions
 from hf_detr_ft.runs.run_folder import check_free, find_checkpoint, make_run_folder
-from hf_detr_ft.runs.train_data import build_train_transform, store_splits
+from hf_detr_ft.runs.train_data import build_train_transform, choose_size_step, store_splits
 from hf_detr_ft.trainer import DetrTrainer
 
 METRICS = (
@@ -152,6 +152,7 @@ def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
             label_map=label_map,
             processor=processor,
             train_transform=augment,
+            size_step=choose_size_step(recipe),
             backend=recipe.evaluation.backend,
         )
     except (ImportError, KeyError, ValueError) as error:  # an unknown report_to or log_level, fsdp in one process, …

@@ -6,8 +6,12 @@ from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.photo_store import store_photos
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import DetrTransform
+from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.model.build import build_processor
 from hf_detr_ft.recipe import Recipe
+
+STRIDE = 32
+"""Pixels of the image per step of the feature map, in most models."""
 
 
 def store_splits(recipe: Recipe, splits: Splits) -> Splits:
@@ -32,3 +36,20 @@ def build_train_transform(recipe: Recipe) -> DetrTransform:
         args.seed if args.data_seed is None else args.data_seed,
         edge if recipe.speed.reduced_decoding else None,
     )
+
+
+def choose_size_step(recipe: Recipe) -> int:
+    """Pixels that the sides of training batches are multiples of.
+
+    Raises:
+        RecipeError: `speed.size_step` is below 1.
+    """
+    step, model = recipe.speed.size_step, recipe.model
+    if step is not None and step < 1:
+        raise RecipeError(f"speed.size_step: expected 1 or more pixels, found {step}.")
+    if step is not None:
+        return step
+    new_shapes = model.square_edge is None and build_augmentation(recipe.augment, model.shortest_edge).draws_shapes
+    if not new_shapes or recipe.training.device.type != "cpu":
+        return 1
+    return max(STRIDE, round(model.shortest_edge / 8 / STRIDE) * STRIDE)

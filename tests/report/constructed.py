@@ -107,9 +107,11 @@ def write_run(
     """A run folder without weights, over a data set that is written, too."""
     coco, found = coco or truth(), detections() if found is None else found
     write_photos(coco, root / "val2017")
+    write_photos(coco, root / "train2017")
     annotations = root / "annotations" / "custom_val.json"
     annotations.parent.mkdir(parents=True, exist_ok=True)
     annotations.write_text(json.dumps(coco))
+    (annotations.parent / "custom_train.json").write_text(json.dumps(coco))
     best = {"epoch": 1.0, "step": 1, **evaluate_detections(coco, found).as_dict()}
     last = {**best, "epoch": 2.0, "step": 2, "metrics": {**best["metrics"], "map": 0.125}}
     about = {"data": {"name": "drawn", "split": "validation"}, "seconds": 75.0, "peak_memory_bytes": 2**30}

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from PIL import Image
@@ -14,14 +12,16 @@ from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.runs import report as report_module
 from hf_detr_ft.runs.report import report
-from tests.lively import write_lively_run
+from tests.lively import lively_detr, write_lively_run
 from tests.report.constructed import truth, write_run
 from tests.report.parsed import Element, parse, table
-from tests.synthetic import write_coco_folder
+from tests.synthetic import tiny_processor, write_coco_folder
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
+    lively_detr().save_pretrained(tmp_path / "run")
+    tiny_processor().save_pretrained(tmp_path / "run")
     return write_run(tmp_path / "run", tmp_path / "data")
 
 
@@ -50,8 +50,22 @@ def test_the_page_and_its_pictures_lie_in_the_run_folder(
     page = read(run / "report.html")
     assert len(page.all("article", class_="card")) == 4
     assert said(page) == ""
-    pictures = {path.name for path in (run / "plots").iterdir()}
+    pictures = {path.name for path in (run / "plots").glob("*.png")}
     assert {"loss.png", "average-precision.png", "learning-rates.png", "gradient-norm.png"} <= pictures
+    assert {"precision-recall.png", "errors.png", "confusion.png", "class-balance.png"} <= pictures
+    assert (run / "plots" / "photos" / "decoder-attention-1-1.png").is_file()
+    headings = [heading.text() for heading in page.all("h2")]
+    for title in (
+        "Result",
+        "Curves",
+        "Precision and recall",
+        "Errors",
+        "Gallery",
+        "Attention",
+        "Data",
+        "How it was made",
+    ):
+        assert title in headings
     assert all(Image.open(run / "plots" / name).format == "PNG" for name in pictures)
 
 
@@ -193,9 +207,7 @@ def test_attention_is_drawn_instead_of_the_page(tmp_path: Path, monkeypatch: pyt
         calls.append((args, kwargs))
         return 0
 
-    module = ModuleType("hf_detr_ft.runs.attention")
-    module.draw_attention = draw_attention  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(report_module, "draw_attention", draw_attention)
     output = tmp_path / "a.png"
     assert main(["report", "me/x", "--attention", "photo.jpg", "--output", str(output), "--overwrite"]) == 0
     assert calls == [(("me/x", Path("photo.jpg"), output), {"overwrite": True})]
