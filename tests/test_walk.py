@@ -219,6 +219,20 @@ def test_batches_go_by_the_shapes_that_the_epoch_draws(splits: Splits, tmp_path:
         assert sorted(sampler) == list(range(len(splits.train)))
 
 
+def test_training_batches_come_in_few_shapes_and_evaluation_is_padded_no_more_than_it_has_to(
+    splits: Splits, tmp_path: Path
+) -> None:
+    trainer = build(splits, tmp_path)
+    trainer.size_step = 32
+    sides = {side for batch in trainer.get_train_dataloader() for side in batch["pixel_values"].shape[2:]}
+    assert all(side % 32 == 0 for side in sides)
+    for batch in trainer.get_train_dataloader():
+        assert batch["pixel_mask"].sum((1, 2)).tolist() == [int(target["size"].prod()) for target in batch["labels"]]
+    for batch in trainer.get_eval_dataloader():
+        height, width = torch.stack([target["size"] for target in batch["labels"]]).amax(0).tolist()
+        assert batch["pixel_values"].shape[2:] == (height, width)
+
+
 def test_a_training_run_writes_ap_1_into_its_folder(splits: Splits, tmp_path: Path) -> None:
     trainer = build(splits, tmp_path)
     find_crowds(trainer.model)

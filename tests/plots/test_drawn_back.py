@@ -148,7 +148,7 @@ RANDOM = ("light", "detr", "crop", "multi-scale", "rotation", "all but rotation"
 CROPS = ("detr", "crop", "all but rotation")
 
 
-def prepare(rows: Dataset, way: str, change: str, epoch: Epoch) -> tuple[Dataset, object]:
+def prepare(rows: Dataset, way: str, change: str) -> tuple[Dataset, object, Epoch]:
     """The rows with their transform, set up as a training run does, and the processor."""
     square = EDGE if way.startswith("square") else None
     processor = build_processor(ModelConfig(shortest_edge=EDGE, longest_edge=260, square_edge=square))
@@ -161,17 +161,17 @@ def prepare(rows: Dataset, way: str, change: str, epoch: Epoch) -> tuple[Dataset
         assert stored is not None
         rows = stored
     if settings is None:
-        return transformed(rows, DetrTransform(processor)), processor
+        return transformed(rows, DetrTransform(processor)), processor, Epoch()
     augmentation = build_augmentation(AugmentConfig(**settings), EDGE)
     least_side = EDGE if way.endswith("reduced") else None
-    return transformed(rows, DetrTransform(processor, augmentation, 5, epoch, least_side)), processor
+    transform = DetrTransform(processor, augmentation, 5, least_side)
+    return transformed(rows, transform), processor, transform.epoch
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("change", CHANGES)
 def test_boxes_lie_on_the_objects(rows: Dataset, way: str, change: str) -> None:
-    epoch = Epoch()
-    dataset, processor = prepare(rows, way, change, epoch)
+    dataset, processor, epoch = prepare(rows, way, change)
     judged, cut = 0, 0
     for number in range(2 if change in RANDOM else 1):
         epoch.set(number)
@@ -211,15 +211,15 @@ def covers(image: Image.Image, box_xyxy_px: np.ndarray, label: int) -> bool:
 
 def test_the_ways_are_what_they_are_called(rows: Dataset) -> None:
     """Batches are padded, photos are decoded at a reduced size, stored ones are smaller than their files."""
-    dataset, _ = prepare(rows, "files", "evaluation", Epoch())
+    dataset, _, _ = prepare(rows, "files", "evaluation")
     masks = [batch["pixel_mask"] for batch in DataLoader(dataset, 4, collate_fn=collate)]
     assert all((mask == 0).any() for mask in masks)
     last = rows[len(rows) - 1]["image"]
     assert cell_size(last) == LARGE[::-1]
     assert decode_cell(last, EDGE).size == (LARGE[0] // 4, LARGE[1] // 4)
-    stored, _ = prepare(rows, "stored", "none", Epoch())
+    stored, _, _ = prepare(rows, "stored", "none")
     assert decode_cell(stored.with_format(None)[len(rows) - 1]["image"]).size == (160, 218)
-    square, _ = prepare(rows, "square", "none", Epoch())
+    square, _, _ = prepare(rows, "square", "none")
     assert {tuple(row["pixel_values"].shape) for row in square} == {(3, EDGE, EDGE)}
 
 
@@ -237,7 +237,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_misplaced_box_is_seen(rows: Dataset, mistake: str) -> None:
-    dataset, processor = prepare(rows, "files", "evaluation", Epoch())
+    dataset, processor, _ = prepare(rows, "files", "evaluation")
     for picture, boxes, labels in restored(dataset, processor):
         limits = np.array([picture.width, picture.height] * 2)
         wrong = np.clip(MISTAKES[mistake](boxes, picture.width, picture.height), 0, limits)
