@@ -69,6 +69,30 @@ def test_the_page_and_its_pictures_lie_in_the_run_folder(
     assert all(Image.open(run / "plots" / name).format == "PNG" for name in pictures)
 
 
+def test_the_numbers_of_analysis_and_data_are_those_in_metrics_json(run: Path) -> None:
+    before = json.loads((run / "metrics.json").read_text())
+    report([str(run)])
+    page, metrics = read(run / "report.html"), json.loads((run / "metrics.json").read_text())
+    assert {key: metrics[key] for key in before} == before
+    analysis, splits = metrics["analysis"], metrics["splits"]
+    kinds = table(page, "error-kinds")[1]
+    assert list(kinds) == list(analysis["errors"])
+    for name, kind in analysis["errors"].items():
+        assert kinds[name][1:] == [kind["kept"], kind["count"], kind["gain"]]
+    assert sum(kind["count"] for kind in analysis["errors"].values()) > 0
+    found = table(page, "recall")[1]
+    assert found == {size: [recall["found"], recall["objects"]] for size, recall in analysis["recall"].items()}
+    intervals = table(page, "intervals")[1]
+    for key, name in (("map", "AP"), ("map_50", "AP50"), ("map_75", "AP75")):
+        interval = analysis["intervals"][key]
+        assert intervals[name] == [metrics["best"]["metrics"][key], interval["low"], interval["high"]]
+    assert table(page, "calibration")[1]["all"][1] == analysis["calibration"]["expected_error"]
+    data = table(page, "data")[1]
+    for row, key in (("images", "images"), ("objects", "objects"), ("without objects", "images_without_objects")):
+        assert data[row] == [splits["training"][key], splits["validation"][key]]
+    assert data["images"] == [4, 4] and data["objects"] == [4, 4]
+
+
 def test_another_file_is_not_overwritten_unless_asked(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
