@@ -30,3 +30,10 @@ def test_the_page_of_figures_runs_and_shows_every_public_one(
     exec(compile(code, "docs/plots.md", "exec"), {})
     assert all(Image.open(name).width > 100 for name in WRITTEN)
     assert capsys.readouterr().out == "9 detections, the best with a score of 0.9\n"
+
+
+def test_the_page_of_performance_has_the_measured_figures() -> None:
+    build_page = runpy.run_path(str(REPOSITORY / "docs" / "build_performance_page.py"))["build_page"]
+    page = (REPOSITORY / "docs" / "performance.md").read_text()
+    assert build_page(page) == page, "run: python docs/build_performance_page.py"
+    assert page.count("| **") >= 1
