@@ -9,7 +9,6 @@ the photos in the cache of `datasets`; those the system drops whenever it needs 
 """
 
 import argparse
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -18,6 +17,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.environment import set_cpu_threads
+from hf_detr_ft.runs.stopwatch import read_status, reset_peak
 from hf_detr_ft.runs.train import build_trainer
 from hf_detr_ft.runs.train_data import store_splits
 
@@ -28,12 +28,6 @@ FLAGS = (
     *("--training.save_strategy", "no", "--training.load_best_model_at_end", "false", "--training.bf16", "false"),
 )
 MIB = 2**20
-
-
-def read_status(name: str) -> int:
-    """Bytes of a line of /proc/self/status."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1]) * 1024
 
 
 class Memory(TrainerCallback):
@@ -63,7 +57,7 @@ class Memory(TrainerCallback):
             f"epoch {self.number:2}: own {self.own / MIB:7.1f} MiB, with mapped files {read_status('VmHWM') / MIB:7.1f}"
         )
         self.own = 0
-        Path("/proc/self/clear_refs").write_text("5")
+        reset_peak(args.device)
 
 
 def main() -> None:

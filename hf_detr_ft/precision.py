@@ -2,7 +2,9 @@
 
 import os
 import time
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 # oneDNN, which computes convolutions on a CPU, keeps what it has prepared for a shape: by default 1024 entries, those
 # of some six shapes of a ResNet-50. It reads this when it meets the first convolution.
@@ -42,18 +44,27 @@ def time_convolution(device: str, dtype: torch.dtype) -> float:
     images = torch.rand(IMAGES, CHANNELS, SIDE, SIDE, generator=generator).to(device, memory_format=torch.channels_last)
     weight = torch.rand(CHANNELS, CHANNELS, 3, 3, generator=generator).to(device).requires_grad_()
     images.requires_grad_()
-    seconds = []
-    for _ in range(ROUNDS):
-        _finish(device)
-        started = time.perf_counter()
+
+    def there_and_back() -> None:
         with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
             result = F.conv2d(images, weight, padding=1)
         torch.autograd.grad(result.float().sum(), (images, weight))
+
+    return best_seconds(there_and_back, device, ROUNDS)
+
+
+def best_seconds(work: Callable[[], Any], device: str, rounds: int) -> float:
+    """The least time of some rounds, each until the device is done."""
+    seconds = []
+    for _ in range(rounds):
+        _finish(device)
+        started = time.perf_counter()
+        work()
         _finish(device)
         seconds.append(time.perf_counter() - started)
     return min(seconds)
 
 
 def _finish(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
+    if device != "cpu":
+        torch.accelerator.synchronize()

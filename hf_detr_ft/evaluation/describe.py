@@ -1,13 +1,12 @@
 """What stands out in an analysis, in words: only what its numbers carry."""
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
 from scipy.stats import fisher_exact
 
 from hf_detr_ft.evaluation.analysis import Analysis
-from hf_detr_ft.evaluation.wording import counted, listed
+from hf_detr_ft.evaluation.wording import counted, cut_threshold, listed
 
 MOST_SENTENCES = 5
 UNLIKELY = 0.05
@@ -157,7 +156,7 @@ def _scores(analysis: Analysis) -> Iterator[str]:
 
 
 def _from(analysis: Analysis) -> str:
-    return f"{math.floor(analysis.threshold * 1000) / 1000:.3f}"  # rounded up it would drop the last detection counted
+    return f"{cut_threshold(analysis.threshold):.3f}"
 
 
 def _of(count: int, total: str) -> str:

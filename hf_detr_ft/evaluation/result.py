@@ -1,11 +1,10 @@
 """What an evaluation found: the 12 COCO numbers, classes, objects per size and best F1, as dict and table."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from hf_detr_ft.evaluation.wording import counted
+from hf_detr_ft.evaluation.wording import counted, cut_threshold
 
 CLASS_ROWS = 20
 """How many classes `CocoResult.table` shows."""
@@ -106,7 +105,7 @@ class CocoResult:
         best = self.best_f1
         if not best.f1:
             return " Best F1 at IoU 0.50: n/a, no detection matches an object"
-        threshold = math.floor(best.threshold * 1000) / 1000  # rounded up it would drop the last detection counted
+        threshold = cut_threshold(best.threshold)
         numbers = f"precision {best.precision:.3f}, recall {best.recall:.3f}"
         return f" Best F1 at IoU 0.50: {best.f1:.3f} with scores from {threshold:.3f} on ({numbers})"
 

@@ -1,6 +1,5 @@
 """The model card as text: metadata for the Hub and a page for people. Nothing here reads or writes files."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_detr_ft import __version__
+from hf_detr_ft.evaluation.wording import cut_threshold
 from hf_detr_ft.hub.authorship import stamp
 
 COCO_ROWS = (
@@ -168,7 +168,7 @@ def snippet_call(repo_id: str) -> str:
 def _use(metrics: Mapping[str, Any], config: Mapping[str, Any], repo_id: str) -> str:
     threshold = metrics["best"].get("best_f1", {}).get("threshold", -1)
     known = isinstance(threshold, int | float) and 0 < threshold < 1
-    shown = f"{math.floor(threshold * 1000) / 1000:g}" if known else "0.5"  # down: every detection that counted stays
+    shown = f"{cut_threshold(threshold):g}" if known else "0.5"
     origin = "the score threshold of the best F1 on the validation split" if known else "a usual score threshold"
     queries = config.get("num_queries")
     limit = f"- At most {queries} objects are found in one image.\n" if queries else ""

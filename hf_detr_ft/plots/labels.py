@@ -1,12 +1,12 @@
 """Titles, legends and classes' names in figures of the report."""
 
-import math
 from collections.abc import Sequence
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hf_detr_ft.evaluation.wording import cut_threshold
 from hf_detr_ft.plots.lettering import is_readable, readable, shorten
 from hf_detr_ft.plots.style import INK
 
@@ -60,4 +60,4 @@ def compact(count: int) -> str:
 
 def round_down(threshold: float) -> str:
     """To three decimals; rounded up it would drop the last detection that is kept."""
-    return f"{math.floor(threshold * 1000) / 1000:.3f}"
+    return f"{cut_threshold(threshold):.3f}"

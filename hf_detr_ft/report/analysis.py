@@ -1,9 +1,9 @@
 """The sections Precision and recall, and Errors: what an analysis of the detections says, in figures and tables."""
 
-import math
 from collections.abc import Sequence
 
 from hf_detr_ft.evaluation.analysis import MOST_MISTAKES, Analysis
+from hf_detr_ft.evaluation.wording import cut_threshold
 from hf_detr_ft.plots.curves import (
     plot_calibration,
     plot_class_f1,
@@ -78,15 +78,16 @@ def recall_table(analysis: Analysis) -> Table:
     rows: list[Sequence[Cell]] = [
         (size, Number(recall.found), Number(recall.objects)) for size, recall in analysis.recall.items()
     ]
-    caption = f"Objects found at IoU 0.50 with scores from {_cut(analysis.threshold)} on"
+    cut = cut_threshold(analysis.threshold)
+    caption = f"Objects found at IoU 0.50 with scores from {cut:.3f} on"
     return Table("recall", caption, ["Size", "Found", "Of"], rows)
 
 
 def _calibration_table(analysis: Analysis) -> Table:
-    calibration = analysis.calibration
+    calibration, cut = analysis.calibration, cut_threshold(analysis.threshold)
     rows: list[Sequence[Cell]] = [
         ("all", Number(len(analysis.errors.kind)), Number(calibration.expected_error)),
-        (f"with scores from {_cut(analysis.threshold)} on", Number(calibration.kept), Number(calibration.kept_error)),
+        (f"with scores from {cut:.3f} on", Number(calibration.kept), Number(calibration.kept_error)),
     ]
     caption = "How far scores are from the share of detections that is right (expected calibration error)"
     return Table("calibration", caption, ["Detections", "Number", "Error"], rows)
@@ -97,7 +98,8 @@ def _error_table(analysis: Analysis) -> Table:
         (name, MEANINGS[name], Number(kind.kept), Number(kind.count), Number(kind.gain))
         for name, kind in analysis.errors.kinds.items()
     ]
-    columns = ["Kind", "A detection", f"With scores from {_cut(analysis.threshold)} on", "Of any score", "AP50 to gain"]
+    cut = cut_threshold(analysis.threshold)
+    columns = ["Kind", "A detection", f"With scores from {cut:.3f} on", "Of any score", "AP50 to gain"]
     return Table("error-kinds", "Errors by kind", columns, rows)
 
 
@@ -111,8 +113,3 @@ def _mistaken(analysis: Analysis) -> list[Block]:
         return []
     caption = f"The most frequent confusions, of at most {MOST_MISTAKES}"
     return [Heading("Classes taken for others"), Table("mistaken", caption, ["True", "Predicted", "Times"], rows)]
-
-
-def _cut(threshold: float) -> str:
-    """With three decimals, rounded down: rounded up, it would drop the last detection that counts."""
-    return f"{math.floor(threshold * 1000) / 1000:.3f}"

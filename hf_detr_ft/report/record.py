@@ -1,7 +1,6 @@
 """What is known of a run: what its folder holds, and its validation split where that can be read."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from datasets import Dataset
 from hf_detr_ft.callbacks import TRAINER_STATE
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.evaluation.wording import cut_threshold
 from hf_detr_ft.plots.training import History
 
 
@@ -75,7 +75,7 @@ class RunRecord:
     def threshold(self) -> float:
         """That of the best F1, cut to three decimals, so that every detection that counted stays."""
         threshold = self.kept["best_f1"]["threshold"] if self.kept else 0.5
-        return math.floor(threshold * 1000) / 1000 or float(threshold)
+        return cut_threshold(threshold) or float(threshold)
 
     def setting(self, section: str, key: str) -> Any:
         """A value of the recipe, None where it has none."""

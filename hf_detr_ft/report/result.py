@@ -1,12 +1,11 @@
 """The section Result: COCO's numbers of best and last, per class and per size, and the threshold of the best F1."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_detr_ft.evaluation.analysis import Analysis
 from hf_detr_ft.evaluation.describe import describe_result as describe_in_words
-from hf_detr_ft.evaluation.wording import counted
+from hf_detr_ft.evaluation.wording import counted, cut_threshold
 from hf_detr_ft.hub.card import COCO_ROWS
 from hf_detr_ft.report.analysis import interval_table, recall_table
 from hf_detr_ft.report.blocks import Block, Cell, Note, Number, Section, Table, Text
@@ -123,4 +122,4 @@ def _f1_number(best_f1: Mapping[str, float], key: str) -> Number | str:
         return Number(best_f1[key])
     if not best_f1["f1"]:
         return Number(None)
-    return Number(best_f1[key], shown=f"{math.floor(best_f1[key] * 1000) / 1000:.3f}")
+    return Number(best_f1[key], shown=f"{cut_threshold(best_f1[key]):.3f}")

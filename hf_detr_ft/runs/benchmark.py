@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from tqdm.auto import tqdm
-from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, set_seed
 from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.atomic import write_json
@@ -89,14 +89,11 @@ def benchmark(
                     rows[name].failure = f"{type(error).__name__}: {first_line(error)}"
             bar.update()
     bar.close()
-    peaks = {
-        name: peak_flops(args.device, dtype) for name, dtype in DTYPES.items() if name in ("fp32", precision_of(args))
-    }
+    peaks = {name: peak_flops(args.device, dtype) for name, dtype in DTYPES.items() if name in ("fp32", args.precision)}
     precise = (STOCK, f"{OURS}, fp32")
     figures: dict[str, Any] = {
         "variants": [
-            row.as_dict(rows[STOCK], peaks["fp32" if name in precise else precision_of(args)])
-            for name, row in rows.items()
+            row.as_dict(rows[STOCK], peaks["fp32" if name in precise else args.precision]) for name, row in rows.items()
         ],
         "job": describe_benchmark(recipe, splits, rounds, steps),
         "peak_flops": peaks,
@@ -110,11 +107,6 @@ def benchmark(
     return 0
 
 
-def precision_of(args: TrainingArguments) -> str:
-    """bf16, fp16 or fp32."""
-    return "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
-
-
 def describe_benchmark(recipe: Recipe, splits: Splits, rounds: int, steps: int) -> dict[str, Any]:
     """What is timed, and on what."""
     args, model = recipe.training, recipe.model
@@ -124,7 +116,7 @@ def describe_benchmark(recipe: Recipe, splits: Splits, rounds: int, steps: int) 
         "model": model.checkpoint or model.backbone,
         "short_side": model.square_edge or model.shortest_edge,
         "batch_size": args.train_batch_size * args.gradient_accumulation_steps,
-        "precision": precision_of(args),
+        "precision": args.precision,
         "device": device_name(args.device),
         "threads": torch.get_num_threads(),
         "rounds": rounds,
@@ -134,7 +126,7 @@ def describe_benchmark(recipe: Recipe, splits: Splits, rounds: int, steps: int) 
 
 def _variants(path: Path | None, flags: Sequence[str], recipe: Recipe, breakdown: bool) -> dict[str, list[str]]:
     """Names and flags: stock, stock in our precision, ours, and ours without each measure that the recipe takes."""
-    precision = precision_of(recipe.training)
+    precision = recipe.training.precision
     variants: dict[str, list[str]] = {STOCK: []}
     if breakdown and precision != "fp32":
         variants[STOCK_FASTER.format(precision)] = []
@@ -174,7 +166,7 @@ def run_variant(
             trainer: Trainer = build_trainer(recipe, store_splits(recipe, splits))
             trainer.remove_callback(PrinterCallback)
         else:
-            trainer = build_stock(recipe, splits, precision_of(args) if name != STOCK else "fp32")
+            trainer = build_stock(recipe, splits, args.precision if name != STOCK else "fp32")
         watch = Stopwatch(trainer, profiler and profiler.start)
         trainer.train()
     if profiler is not None:

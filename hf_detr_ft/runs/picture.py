@@ -1,7 +1,6 @@
 """`RUN/plots/predictions.png`: what the run's weights find, miss and get wrong on validation images."""
 
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.inference import ImageDetections, detect_prepared, load_detector, prepare
 from hf_detr_ft.evaluation.matching import match_objects
 from hf_detr_ft.evaluation.truth import index_detections, read_truth
+from hf_detr_ft.evaluation.wording import cut_threshold
 from hf_detr_ft.plots.compared_boxes import ComparedPhoto
 from hf_detr_ft.plots.comparison import TILE, plot_comparison, shrink
 
@@ -57,7 +57,7 @@ def draw_predictions(
         The file.
     """
     # Down, and as it is shown: every detection that counted stays.
-    threshold = math.floor(threshold * 1000) / 1000 or threshold
+    threshold = cut_threshold(threshold) or threshold
     plain = rows.with_format(None)
     picked = [plain[index] for index in pick(len(plain), MOST)]
     model, processor = load_detector(str(run))

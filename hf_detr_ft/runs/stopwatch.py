@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_detr_ft.precision import best_seconds
 from hf_detr_ft.runs.environment import peak_memory
 
 WARM_UP = 2
@@ -117,22 +118,19 @@ def reset_peak(device: torch.device) -> None:
 def peak_bytes(device: torch.device) -> int:
     """The most memory since `reset_peak`; of the process's life where the system cannot tell."""
     if device.type == "cpu" and sys.platform == "linux":
-        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
+        return read_status("VmHWM")
     return peak_memory(device)
+
+
+def read_status(name: str) -> int:
+    """Bytes that a line of Linux's /proc/self/status says."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Multiplications and additions a second that this device reaches in a large matrix product, the best of some."""
     side = 8192 if device.type == "cuda" else 2048
     left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(5):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        left @ right
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - started)
-    return 2 * side**3 / best
+    return 2 * side**3 / best_seconds(lambda: left @ right, device.type, 5)

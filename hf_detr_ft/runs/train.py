@@ -185,7 +185,7 @@ def describe_job(recipe: Recipe, splits: Splits, trainer: DetrTrainer) -> str:
         f"          {summarise_trainable(model)}",
         f"training  {length} of batches of {args.train_batch_size}"
         f" x {args.gradient_accumulation_steps} accumulated x {args.world_size} processes on {args.device.type}, "
-        f"{'bf16' if args.bf16 else 'fp16' if args.fp16 else 'fp32'}",
+        f"{recipe.training.precision}",
         f"run       {args.output_dir}",
     ]
     if most > queries:

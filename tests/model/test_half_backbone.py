@@ -5,6 +5,7 @@ from itertools import accumulate, cycle
 import pytest
 import torch
 
+from hf_detr_ft import precision
 from hf_detr_ft.model import half_backbone
 from hf_detr_ft.model.frozen_bn import lighten
 from hf_detr_ft.model.half_backbone import is_faster_in_bf16, use_bf16_backbone
@@ -35,5 +36,5 @@ def test_only_the_backbone_is_rounded_and_boxes_hardly_move() -> None:
 def test_it_has_to_be_faster(in_fp32: float, in_bf16: float, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = half_backbone.ROUNDS
     seconds = cycle([*[0.0, in_fp32] * rounds, *[0.0, in_bf16] * rounds])
-    monkeypatch.setattr(half_backbone.time, "perf_counter", accumulate(seconds).__next__)
+    monkeypatch.setattr(precision.time, "perf_counter", accumulate(seconds).__next__)
     assert is_faster_in_bf16(lively_detr()) is expected
