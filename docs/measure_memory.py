@@ -5,7 +5,8 @@
 
 The tiny DETR is fine-tuned on drawn photos, with an evaluation in each epoch. Of each epoch it prints the most memory
 of the process's own (what the system calls anonymous), and the most with the pages of files that it has mapped, such as
-the photos in the cache of `datasets`; those the system drops whenever it needs the room. Linux only.
+the photos in the cache of `datasets`; those the system drops whenever it needs the room. Linux only. Further flags are
+the recipe's.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from hf_detr_ft.data.splits import load_splits
+from hf_detr_ft.native import keeping_memory
 from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.environment import set_cpu_threads
 from hf_detr_ft.runs.stopwatch import read_status, reset_peak
@@ -65,16 +67,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, required=True)
     parser.add_argument("--epochs", type=int, required=True)
-    options = parser.parse_args()
+    options, flags = parser.parse_known_args()
     sizes = ("--data.synthetic_images", str(options.images), "--training.num_train_epochs", str(options.epochs))
     with TemporaryDirectory() as folder:
-        recipe = load_recipe(None, [*FLAGS, *sizes, "--training.output_dir", folder])
+        recipe = load_recipe(None, [*FLAGS, *sizes, *flags, "--training.output_dir", folder])
         set_cpu_threads(recipe.speed.cpu_threads, "cpu")
         set_seed(0)
         trainer = build_trainer(recipe, store_splits(recipe, load_splits(recipe.data)))
         print(f"{options.images} photos, before training: own {read_status('RssAnon') / MIB:.1f} MiB")
         trainer.add_callback(Memory())
-        trainer.train()
+        with keeping_memory(recipe.speed.keep_memory):
+            trainer.train()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.errors import CheckpointError, DataError, first_line
-from hf_detr_ft.model.frozen_bn import lighten
+from hf_detr_ft.model.frozen_bn import keep_folded, lighten
 from hf_detr_ft.model.initial import resolve_source, why_unreadable
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -144,6 +144,8 @@ def detect_prepared(
 def load_detector(source: str) -> tuple[DetrForObjectDetection, DetrImageProcessor]:
     """Model (fp32, in evaluation mode, on the CPU) and processor as `pipeline("object-detection", source)` uses them.
 
+    The model is made for inference: change its weights, and without gradients it goes on with the old ones.
+
     Args:
         source: a run folder, one of its checkpoints, any folder that `save_pretrained` wrote, `package:NAME/PATH` in a
             Python package, or a Hub id.
@@ -188,6 +190,7 @@ def load_detector(source: str) -> tuple[DetrForObjectDetection, DetrImageProcess
             f"are '{unset[0]}'{more}. Weights and config.json are not of one model."
         )
     lighten(model.model.backbone.model)
+    keep_folded(model.model.backbone.model)
     try:
         return model.eval(), DetrImageProcessor.from_pretrained(source)
     except Exception as error:

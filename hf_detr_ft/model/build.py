@@ -12,6 +12,7 @@ from transformers import DetrConfig, DetrImageProcessor
 from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.errors import CheckpointError, RecipeError, first_line
+from hf_detr_ft.model.cpu_attention import use_fp32_attention
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.frozen_bn import lighten
 from hf_detr_ft.model.initial import (
@@ -78,6 +79,8 @@ def build_model(
     speed = speed or SpeedConfig()
     model.channels_last = speed.channels_last
     lighten(model.model.backbone.model, speed.fold_frozen_norms)
+    if speed.fp32_attention:
+        use_fp32_attention(model)
     if speed.compile_backbone:
         # Sizes that are known to change are compiled for once; those of each batch would be compiled for anew.
         model.model.backbone.compile(dynamic=True)

@@ -72,6 +72,13 @@ def lighten(backbone: nn.Module, fold: bool = True) -> None:
     skip_unused_stages(backbone)
 
 
+def keep_folded(backbone: nn.Module) -> None:
+    """Folds norms only once from now on, where no gradients are asked for: for weights that do not change any more."""
+    for module in backbone.modules():
+        if "folded_norm" in vars(module):
+            vars(module)["kept_folded"] = None
+
+
 def skip_unused_stages(backbone: nn.Module) -> list[str]:
     """Lets stages behind the feature map that DETR reads pass on what they get; timm computes them for nothing.
 
@@ -120,16 +127,31 @@ def _pairs(backbone: nn.Module, image: torch.Tensor) -> list[tuple[nn.Conv2d, nn
 
 def _convolve_and_normalise(self: Any, x: torch.Tensor) -> torch.Tensor:
     """Of a convolution with a `folded_norm`."""
-    norm = self.folded_norm
-    epsilon = getattr(norm, "eps", 1e-5)  # Transformers' is written into its forward
-    scale = norm.weight * (norm.running_var + epsilon).rsqrt()
-    shift = norm.bias - norm.running_mean * scale
-    weight = self.weight * scale[:, None, None, None]
-    bias = shift if self.bias is None else shift + self.bias * scale
+    weight, bias = _fold(self) if "kept_folded" not in vars(self) or torch.is_grad_enabled() else _kept(self, x)
     padding = self.padding
     if isinstance(self, Conv2dSame):
         x, padding = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation)), (0, 0)
     return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+def _fold(convolution: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias that do what convolution and norm do."""
+    norm = convolution.folded_norm
+    epsilon = getattr(norm, "eps", 1e-5)  # Transformers' is written into its forward
+    scale = norm.weight * (norm.running_var + epsilon).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    weight = convolution.weight * scale[:, None, None, None]
+    return weight, shift if convolution.bias is None else shift + convolution.bias * scale
+
+
+def _kept(convolution: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `_fold` gave the first time, in the dtype that autocast wants; anew for another dtype or device."""
+    autocast = torch.is_autocast_enabled(x.device.type)
+    dtype = torch.get_autocast_dtype(x.device.type) if autocast else convolution.weight.dtype
+    kept = convolution.kept_folded
+    if kept is None or (kept[0].dtype, kept[0].device) != (dtype, x.device):
+        kept = vars(convolution)["kept_folded"] = tuple(part.to(dtype) for part in _fold(convolution))
+    return kept
 
 
 def _activate(self: Any, x: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from hf_detr_ft.atomic import write_json
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.errors import RecipeError, first_line
+from hf_detr_ft.native import keeping_memory
 from hf_detr_ft.recipe import Recipe
 from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.benchmark_table import Row, render
@@ -30,6 +31,8 @@ OURS = "ours"
 ALONE: dict[str, Sequence[str]] = {
     "frozen norms not folded": ["--speed.fold_frozen_norms", "false"],
     "not channels last": ["--speed.channels_last", "false"],
+    "attention in bf16": ["--speed.fp32_attention", "false"],
+    "memory given back": ["--speed.keep_memory", "false"],
     "fp32": ["--training.bf16", "false", "--training.fp16", "false"],
     "all stages trained": ["--model.trainable_stages", "[all]"],
     "random batches": ["--training.train_sampling_strategy", "random"],
@@ -39,6 +42,9 @@ ALONE: dict[str, Sequence[str]] = {
     "not compiled": ["--speed.compile_backbone", "false"],
 }
 """Our measures, each taken back alone by these flags."""
+ON_A_CPU = {"attention in bf16", "memory given back", "shapes as they come"}
+IN_MIXED_PRECISION = {"attention in bf16", "fp32"}
+"""Measures that bring something only there."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """In which the arithmetic of the device is measured."""
 PROFILE_ROWS = 15
@@ -131,9 +137,10 @@ def _variants(path: Path | None, flags: Sequence[str], recipe: Recipe, breakdown
     if breakdown and precision != "fp32":
         variants[STOCK_FASTER.format(precision)] = []
     variants[OURS] = []
+    idle = IN_MIXED_PRECISION if precision == "fp32" else set()
+    idle = idle | (set() if recipe.training.device.type == "cpu" else ON_A_CPU)
     for name, changes in ALONE.items() if breakdown else ():
-        changed = load_recipe(path, [*flags, *changes]).resolved != recipe.resolved
-        if changed and name != precision:
+        if name not in idle and load_recipe(path, [*flags, *changes]).resolved != recipe.resolved:
             variants[f"{OURS}, {name}"] = list(changes)
     return variants
 
@@ -168,7 +175,8 @@ def run_variant(
         else:
             trainer = build_stock(recipe, splits, args.precision if name != STOCK else "fp32")
         watch = Stopwatch(trainer, profiler and profiler.start)
-        trainer.train()
+        with keeping_memory(name.startswith(OURS) and recipe.speed.keep_memory and args.device.type == "cpu"):
+            trainer.train()
     if profiler is not None:
         profiler.stop()
     measurement = watch.measurement()

@@ -22,6 +22,7 @@ from hf_detr_ft.data.synthetic_photos import count_cores
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.evaluation.inference import ImageDetections, detect_prepared, load_detector, prepare
 from hf_detr_ft.model.half_backbone import is_faster_in_bf16, use_bf16_backbone
+from hf_detr_ft.native import keeping_memory
 from hf_detr_ft.plots.detections import draw_detections
 from hf_detr_ft.runs.find_images import find_images
 
@@ -82,10 +83,11 @@ def predict(
 
     found: dict[Path, ImageDetections] = {}
     highest = 0.0
-    for path, image, detections in detect_files(model, processor, files, batch_size):
-        highest = max(highest, float(detections.scores.max()))
-        found[path] = detections.above(threshold)
-        save_image(draw(image, found[path], names), drawn[path])
+    with keeping_memory(device is not None and device.type == "cpu"):
+        for path, image, detections in detect_files(model, processor, files, batch_size):
+            highest = max(highest, float(detections.scores.max()))
+            found[path] = detections.above(threshold)
+            save_image(draw(image, found[path], names), drawn[path])
     results = [
         result
         for image_id, path in enumerate(files, start=1)

@@ -9,7 +9,7 @@ from timm.layers import freeze_batch_norm_2d
 from torch import nn
 
 from hf_detr_ft.model.build import build_model
-from hf_detr_ft.model.frozen_bn import FROZEN_NORMS, fold_frozen_norms, skip_unused_stages
+from hf_detr_ft.model.frozen_bn import FROZEN_NORMS, fold_frozen_norms, keep_folded, skip_unused_stages
 from hf_detr_ft.recipe import ModelConfig
 from tests.synthetic import SMALL_TRANSFORMER, tiny_detr
 
@@ -64,6 +64,31 @@ def test_a_copy_uses_its_own_weights() -> None:
             parameter.zero_()
     torch.testing.assert_close(twin(images)[-1], expected)
     assert not torch.allclose(backbone(images)[-1], expected)
+
+
+def test_kept_weights_serve_inference_alone_in_the_dtype_that_is_wanted() -> None:
+    backbone = frozen_backbone("test_resnet").float()
+    fold_frozen_norms(backbone)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = backbone(images)[-1]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            expected_bf16 = backbone(images)[-1]
+    keep_folded(backbone)
+    with torch.inference_mode():
+        assert torch.equal(backbone(images)[-1], expected)
+    first = next(module for module in backbone.modules() if "folded_norm" in vars(module))
+    kept = vars(first)["kept_folded"]
+    with torch.no_grad():
+        backbone(images)
+        assert vars(first)["kept_folded"] is kept, "folded once"
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(backbone(images)[-1], expected_bf16)
+        assert torch.equal(backbone(images)[-1], expected)
+        for parameter in backbone.parameters():
+            parameter.zero_()
+        assert torch.equal(backbone(images)[-1], expected), "for weights that do not change any more"
+    assert not torch.allclose(backbone(images)[-1], expected), "with gradients the weights count"
 
 
 class Shortcut(nn.Module):

@@ -1,0 +1,54 @@
+"""How the C library is told to keep memory, and what oneDNN reads."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from hf_detr_ft import native
+from hf_detr_ft.native import keeping_memory, set_native_defaults
+
+SIZE = 200 * 2**20
+FREED = f"""
+import ctypes, sys
+import numpy as np
+from hf_detr_ft.native import keeping_memory
+from hf_detr_ft.runs.stopwatch import read_status
+
+def after_use():
+    np.ones({SIZE}, dtype=np.uint8).sum()
+    return read_status("RssAnon")
+
+before = after_use()
+with keeping_memory(sys.argv[1] == "yes"):
+    meanwhile = after_use()
+print((meanwhile - before) // 2**20, (read_status("RssAnon") - before) // 2**20)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+@pytest.mark.parametrize(("wanted", "kept"), [("yes", 200), ("no", 0)])
+def test_freed_memory_stays_meanwhile_and_goes_back_afterwards(wanted: str, kept: int) -> None:
+    command = [sys.executable, "-c", FREED, wanted]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    meanwhile, afterwards = map(int, printed)
+    assert abs(meanwhile - kept) < 20
+    assert abs(afterwards) < 20
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native.ctypes, "CDLL", lambda _: SimpleNamespace())
+    with keeping_memory():
+        pass
+
+
+def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    set_native_defaults()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    set_native_defaults()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "8192"
