@@ -30,8 +30,8 @@ def keeping_memory(wanted: bool = True) -> Iterator[None]:
     By itself it gives a block of more than 32 MiB back to the system as soon as it is free, and a batch of eight images
     has many of them: a sixth of a step went into having them mapped and zeroed again.
     """
-    library = ctypes.CDLL(None)
-    if not wanted or not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):
+    library = _glibc()
+    if not wanted or library is None:
         yield
         return
     _set(library, KEEPING)
@@ -40,6 +40,18 @@ def keeping_memory(wanted: bool = True) -> Iterator[None]:
     finally:
         _set(library, USUAL)
         library.malloc_trim(0)
+
+
+def give_memory_back() -> None:
+    """Gives the system what is free, if the C library is glibc."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
 def _set(library: ctypes.CDLL, values: dict[int, int]) -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from hf_detr_ft import native
-from hf_detr_ft.native import keeping_memory, set_native_defaults
+from hf_detr_ft.native import give_memory_back, keeping_memory, set_native_defaults
 
 SIZE = 200 * 2**20
 FREED = f"""
@@ -29,7 +29,30 @@ print((meanwhile - before) // 2**20, (read_status("RssAnon") - before) // 2**20)
 """
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+IN_PIECES = f"""
+from hf_detr_ft.native import give_memory_back
+from hf_detr_ft.runs.stopwatch import read_status
+
+before = read_status("RssAnon")
+pieces = [bytearray(b"1") * 2**16 for _ in range({SIZE} // 2**16)]
+last = bytes(2**16)  # above them, so that they do not go back by themselves
+del pieces
+free = read_status("RssAnon")
+give_memory_back()
+print((free - before) // 2**20, (read_status("RssAnon") - before) // 2**20)
+"""
+glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+
+
+@glibc
+def test_free_memory_goes_back() -> None:
+    printed = subprocess.run([sys.executable, "-c", IN_PIECES], capture_output=True, text=True, check=True).stdout
+    free, afterwards = map(int, printed.split())
+    assert free > 150
+    assert afterwards < 20
+
+
+@glibc
 @pytest.mark.parametrize(("wanted", "kept"), [("yes", 200), ("no", 0)])
 def test_freed_memory_stays_meanwhile_and_goes_back_afterwards(wanted: str, kept: int) -> None:
     command = [sys.executable, "-c", FREED, wanted]
@@ -42,7 +65,7 @@ def test_freed_memory_stays_meanwhile_and_goes_back_afterwards(wanted: str, kept
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native.ctypes, "CDLL", lambda _: SimpleNamespace())
     with keeping_memory():
-        pass
+        give_memory_back()
 
 
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:

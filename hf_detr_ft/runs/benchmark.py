@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from hf_detr_ft.atomic import write_json
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.errors import RecipeError, first_line
-from hf_detr_ft.native import keeping_memory
+from hf_detr_ft.native import give_memory_back, keeping_memory
 from hf_detr_ft.recipe import Recipe
 from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.benchmark_table import Row, render
@@ -182,6 +182,7 @@ def run_variant(
     measurement = watch.measurement()
     del trainer, watch
     gc.collect()
+    give_memory_back()  # else the next variant's peak has it
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return measurement
