@@ -16,7 +16,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainingArguments, set_seed
 
 from hf_detr_ft.data.splits import load_splits
-from hf_detr_ft.native import keeping_memory
+from hf_detr_ft.memory import keeping_memory
 from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.environment import set_cpu_threads
 from hf_detr_ft.runs.stopwatch import read_status, reset_peak
@@ -76,7 +76,7 @@ def main() -> None:
         trainer = build_trainer(recipe, store_splits(recipe, load_splits(recipe.data)))
         print(f"{options.images} photos, before training: own {read_status('RssAnon') / MIB:.1f} MiB")
         trainer.add_callback(Memory())
-        with keeping_memory(recipe.speed.keep_memory):
+        with keeping_memory("cpu", recipe.speed.keep_memory):
             trainer.train()
 
 

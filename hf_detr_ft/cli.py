@@ -9,7 +9,6 @@ from pathlib import Path
 
 from hf_detr_ft import __version__
 from hf_detr_ft.errors import InputError
-from hf_detr_ft.native import set_native_defaults
 
 RECIPE_VERBS = ("train", "check")
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
@@ -41,7 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status; what the user got wrong is printed in words, not as a traceback.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    set_native_defaults()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         return run(arguments)

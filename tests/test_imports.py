@@ -19,7 +19,7 @@ LAYERS = (
     {"trainer", "callbacks", "hub", "report"},
     {"plots", "evaluation"},
     {"data", "model"},
-    {"recipe", "recipe_file", "recipe_yaml", "boxes", "errors", "atomic", "precision", "native"},
+    {"recipe", "recipe_file", "recipe_yaml", "boxes", "errors", "atomic", "precision", "memory"},
 )
 """From the top. A name is a module of the package or one of its folders with everything in it."""
 

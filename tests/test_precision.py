@@ -1,5 +1,8 @@
 """The probe for a precision: what it decides from times, and that it times something."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -49,3 +52,12 @@ def test_this_machine_is_timed_once_and_draws_nothing(monkeypatch: pytest.Monkey
     assert timed == [torch.float32, torch.bfloat16]
     assert time_convolution("cpu", torch.bfloat16) > 0
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "8192"), ("7", "7")])
+def test_onednn_keeps_more_shapes_unless_the_user_said_how_many(given: str | None, expected: str) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    variables = {key: value for key, value in os.environ.items() if key != name} | ({name: given} if given else {})
+    code = f"import os, hf_detr_ft.precision; print(os.environ['{name}'])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=variables)
+    assert printed.stdout.strip() == expected

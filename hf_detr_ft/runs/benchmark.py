@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from hf_detr_ft.atomic import write_json
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.errors import RecipeError, first_line
-from hf_detr_ft.native import give_memory_back, keeping_memory
+from hf_detr_ft.memory import give_memory_back, keeping_memory
 from hf_detr_ft.recipe import Recipe
 from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.benchmark_table import Row, render
@@ -175,7 +175,7 @@ def run_variant(
         else:
             trainer = build_stock(recipe, splits, args.precision if name != STOCK else "fp32")
         watch = Stopwatch(trainer, profiler and profiler.start)
-        with keeping_memory(name.startswith(OURS) and recipe.speed.keep_memory and args.device.type == "cpu"):
+        with keeping_memory(args.device.type, name.startswith(OURS) and recipe.speed.keep_memory):
             trainer.train()
     if profiler is not None:
         profiler.stop()

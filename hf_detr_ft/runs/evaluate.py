@@ -21,10 +21,10 @@ from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.inference import load_detector
 from hf_detr_ft.evaluation.result import CocoResult
+from hf_detr_ft.memory import keeping_memory
 from hf_detr_ft.model.detector import as_trainable
 from hf_detr_ft.model.frozen_bn import keep_folded
 from hf_detr_ft.model.half_backbone import is_faster_in_bf16, use_bf16_backbone
-from hf_detr_ft.native import keeping_memory
 from hf_detr_ft.recipe import Recipe
 from hf_detr_ft.recipe_file import load_recipe
 from hf_detr_ft.runs.run_folder import check_output
@@ -109,7 +109,7 @@ def evaluate_model(source: str, recipe: Recipe) -> Evaluation:
             backend=recipe.evaluation.backend,
         )
         print_progress_lines(trainer)
-        with keeping_memory(recipe.speed.keep_memory and args.device.type == "cpu"):
+        with keeping_memory(args.device.type, recipe.speed.keep_memory):
             trainer.evaluate()
     assert trainer.result is not None and trainer.detections is not None
     return Evaluation(trainer.result, trainer.detections, truth, rows)

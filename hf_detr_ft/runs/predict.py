@@ -21,8 +21,8 @@ from hf_detr_ft.data.images import decode_rgb, upright_size
 from hf_detr_ft.data.synthetic_photos import count_cores
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.evaluation.inference import ImageDetections, detect_prepared, load_detector, prepare
+from hf_detr_ft.memory import keeping_memory
 from hf_detr_ft.model.half_backbone import is_faster_in_bf16, use_bf16_backbone
-from hf_detr_ft.native import keeping_memory
 from hf_detr_ft.plots.detections import draw_detections
 from hf_detr_ft.runs.find_images import find_images
 
@@ -83,7 +83,7 @@ def predict(
 
     found: dict[Path, ImageDetections] = {}
     highest = 0.0
-    with keeping_memory(device is not None and device.type == "cpu"):
+    with keeping_memory(model.device.type):
         for path, image, detections in detect_files(model, processor, files, batch_size):
             highest = max(highest, float(detections.scores.max()))
             found[path] = detections.above(threshold)

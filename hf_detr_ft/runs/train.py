@@ -19,10 +19,10 @@ from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError, first_line
 from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.hub import check_access, push_run, write_model_card
+from hf_detr_ft.memory import keeping_memory
 from hf_detr_ft.model.build import build_model, build_processor, count_parameters
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.stages import summarise_trainable, train_stages
-from hf_detr_ft.native import keeping_memory
 from hf_detr_ft.recipe import DetrTrainingArguments, Recipe
 from hf_detr_ft.recipe_file import load_recipe, save_recipe
 from hf_detr_ft.runs.environment import describe_environment, peak_memory, set_cpu_threads
@@ -77,7 +77,7 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
         save_recipe(recipe, run / "recipe.yaml", describe_environment(splits.fingerprints))
 
     try:
-        with keeping_memory(recipe.speed.keep_memory and args.device.type == "cpu"):
+        with keeping_memory(args.device.type, recipe.speed.keep_memory):
             trainer.train(resume_from_checkpoint=checkpoint)
     except pickle.UnpicklingError as error:  # torch opens no pickle that could run code
         raise CheckpointError(

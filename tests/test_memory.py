@@ -1,21 +1,20 @@
-"""How the C library is told to keep memory, and what oneDNN reads."""
+"""How the C library is told to keep memory."""
 
 import ctypes
-import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from hf_detr_ft import native
-from hf_detr_ft.native import give_memory_back, keeping_memory, set_native_defaults
+from hf_detr_ft import memory
+from hf_detr_ft.memory import give_memory_back, keeping_memory
 
 SIZE = 200 * 2**20
 FREED = f"""
 import ctypes, sys
 import numpy as np
-from hf_detr_ft.native import keeping_memory
+from hf_detr_ft.memory import keeping_memory
 from hf_detr_ft.runs.stopwatch import read_status
 
 def after_use():
@@ -23,14 +22,14 @@ def after_use():
     return read_status("RssAnon")
 
 before = after_use()
-with keeping_memory(sys.argv[1] == "yes"):
+with keeping_memory("cpu", sys.argv[1] == "yes"):
     meanwhile = after_use()
 print((meanwhile - before) // 2**20, (read_status("RssAnon") - before) // 2**20)
 """
 
 
 IN_PIECES = f"""
-from hf_detr_ft.native import give_memory_back
+from hf_detr_ft.memory import give_memory_back
 from hf_detr_ft.runs.stopwatch import read_status
 
 before = read_status("RssAnon")
@@ -62,16 +61,15 @@ def test_freed_memory_stays_meanwhile_and_goes_back_afterwards(wanted: str, kept
     assert abs(afterwards) < 20
 
 
-def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native.ctypes, "CDLL", lambda _: SimpleNamespace())
-    with keeping_memory():
+@pytest.mark.parametrize(("device", "names"), [("cpu", ["mallopt"]), ("cpu", []), ("cuda", ["mallopt", "malloc_trim"])])
+def test_another_c_library_and_another_device_are_left_alone(
+    device: str, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple] = []
+    library = SimpleNamespace(**{name: lambda *call: calls.append(call) for name in names})
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: library)
+    with keeping_memory(device):
+        pass
+    if device == "cpu":
         give_memory_back()
-
-
-def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
-    set_native_defaults()
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
-    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
-    set_native_defaults()
-    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "8192"
+    assert calls == []

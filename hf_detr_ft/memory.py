@@ -1,15 +1,9 @@
-"""Settings of native libraries on a CPU: what oneDNN reads from the environment, and how glibc hands out memory."""
+"""How glibc, whose memory torch computes in on a CPU, hands it out and takes it back."""
 
 import ctypes
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-DEFAULTS = {
-    # oneDNN, which computes convolutions, keeps what it has prepared for a shape: by default 1024 entries, those of
-    # some six shapes of a ResNet-50. It reads this when it meets the first convolution.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8192",
-}
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Of glibc's mallopt."""
 USUAL = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20}
@@ -17,21 +11,15 @@ USUAL = {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 *
 KEEPING = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1}
 
 
-def set_native_defaults() -> None:
-    """Sets `DEFAULTS` where nothing is set; to be called before torch computes anything."""
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
-
-
 @contextmanager
-def keeping_memory(wanted: bool = True) -> Iterator[None]:
-    """Keeps freed memory for the next step meanwhile, if that is wanted and the C library is glibc.
+def keeping_memory(device: str, wanted: bool = True) -> Iterator[None]:
+    """Keeps freed memory for the next step meanwhile, if that is wanted on a CPU and the C library is glibc.
 
     By itself it gives a block of more than 32 MiB back to the system as soon as it is free, and a batch of eight images
     has many of them: a sixth of a step went into having them mapped and zeroed again.
     """
     library = _glibc()
-    if not wanted or library is None:
+    if not wanted or device != "cpu" or library is None:
         yield
         return
     _set(library, KEEPING)
