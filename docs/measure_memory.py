@@ -3,17 +3,20 @@
     python docs/measure_memory.py --images 200 --epochs 10
     python docs/measure_memory.py --images 20000 --epochs 1
 
-The tiny DETR is fine-tuned on drawn photos, with an evaluation in each epoch. Of each epoch it prints the most memory
-of the process's own (what the system calls anonymous), and the most with the pages of files that it has mapped, such as
-the photos in the cache of `datasets`; those the system drops whenever it needs the room. Linux only. Further flags are
-the recipe's.
+The tiny DETR is fine-tuned on drawn photos, with an evaluation in each epoch. Of reading the data and of each epoch it
+prints the most memory of the process's own (what the system calls anonymous), seen every 5 ms, and the most with the
+pages of files that it has mapped, such as the photos in the cache of `datasets`; those the system drops whenever it
+needs the room. Linux only. Further flags are the recipe's.
 """
 
 import argparse
+import threading
+import time
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from transformers import TrainerCallback, TrainingArguments, set_seed
+import torch
+from transformers import TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.memory import keeping_memory
@@ -32,34 +35,35 @@ FLAGS = (
 MIB = 2**20
 
 
+class Sampler(threading.Thread):
+    """Looks all the time how much memory is the process's own."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.most = 0
+
+    def run(self) -> None:
+        """Until the process ends."""
+        while True:
+            self.most = max(self.most, read_status("RssAnon"))
+            time.sleep(0.005)
+
+    def report(self, name: str) -> None:
+        """Prints the most since the last time."""
+        print(f"{name}: own {self.most / MIB:.1f} MiB, with mapped files {read_status('VmHWM') / MIB:.1f}", flush=True)
+        self.most = 0
+        reset_peak(torch.device("cpu"))
+
+
 class Memory(TrainerCallback):
     """Notes the most memory of each epoch, its evaluation included."""
 
-    def __init__(self) -> None:
-        self.own = 0
-        self.number = 0
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
 
-    def look(self, *_: Any, **__: Any) -> None:
-        """Once a step."""
-        self.own = max(self.own, read_status("RssAnon"))
-
-    def on_step_end(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
-        """In training."""
-        self.look()
-
-    def on_prediction_step(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
-        """In evaluation."""
-        self.look()
-
-    def on_evaluate(self, args: TrainingArguments, *_: Any, **__: Any) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         """The epoch is over."""
-        self.look()
-        self.number += 1
-        print(
-            f"epoch {self.number:2}: own {self.own / MIB:7.1f} MiB, with mapped files {read_status('VmHWM') / MIB:7.1f}"
-        )
-        self.own = 0
-        reset_peak(args.device)
+        self.sampler.report(f"epoch {state.epoch:g}")
 
 
 def main() -> None:
@@ -73,9 +77,12 @@ def main() -> None:
         recipe = load_recipe(None, [*FLAGS, *sizes, *flags, "--training.output_dir", folder])
         set_cpu_threads(recipe.speed.cpu_threads, "cpu")
         set_seed(0)
+        sampler = Sampler()
+        sampler.start()
         trainer = build_trainer(recipe, store_splits(recipe, load_splits(recipe.data)))
         print(f"{options.images} photos, before training: own {read_status('RssAnon') / MIB:.1f} MiB")
-        trainer.add_callback(Memory())
+        sampler.report("reading")
+        trainer.add_callback(Memory(sampler))
         with keeping_memory("cpu", recipe.speed.keep_memory):
             trainer.train()
 

@@ -1,11 +1,13 @@
 """COCO annotations as a `datasets.Dataset`, one row an image."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, Image, Sequence, Value
 
-from hf_detr_ft.data.coco import LabelMap, image_path
+from hf_detr_ft.data.coco import LabelMap, image_path, with_polygon_areas
 from hf_detr_ft.errors import RecipeError
 
 FEATURES = Features(
@@ -19,9 +21,28 @@ FEATURES = Features(
             "label": Sequence(Value("int64")),
             "area": Sequence(Value("float32")),
         },
+        "crowd": Sequence(Sequence(Value("float32"), length=4)),
     }
 )
-"""Columns of `load_split`: `bbox` is xywh in pixels of the upright image, `aspect_ratio` is width over height."""
+"""Columns of `load_split`: `bbox` and `crowd`, the regions that do not count, are xywh in pixels of the upright image;
+`aspect_ratio` is width over height."""
+WINDOW = 64
+"""Rows that are read at once where a column is too large to be read in one piece."""
+
+
+def prepare_coco(coco: dict, limit: int | None) -> dict:
+    """What a run needs of a COCO dict: the images up to the limit, right areas, and no outlines.
+
+    The outlines are most of a file, and nothing but the areas is computed from them.
+
+    Args:
+        coco: a checked COCO dict; left as it is.
+        limit: see `limit_coco`.
+    """
+    prepared, _ = with_polygon_areas(limit_coco(coco, limit))
+    for annotation in prepared["annotations"]:
+        annotation.pop("segmentation", None)
+    return prepared
 
 
 def limit_coco(coco: dict, limit: int | None) -> dict:
@@ -44,7 +65,7 @@ def limit_coco(coco: dict, limit: int | None) -> dict:
 
 
 def load_split(coco: dict, images_dir: Path, label_map: LabelMap) -> Dataset:
-    """Rows of one split: images as paths, those without objects too, and their boxes without crowd.
+    """Rows of one split: images as paths, those without objects too, and their boxes, crowd apart.
 
     Args:
         coco: a checked COCO dict.
@@ -57,10 +78,12 @@ def load_split(coco: dict, images_dir: Path, label_map: LabelMap) -> Dataset:
     objects: dict[int, dict[str, list]] = {
         image["id"]: {"bbox": [], "label": [], "area": []} for image in coco["images"]
     }
+    crowd: dict[int, list] = {image["id"]: [] for image in coco["images"]}
     for annotation in coco["annotations"]:
-        if annotation.get("iscrowd", 0):
-            continue
         box = annotation["bbox"]
+        if annotation.get("iscrowd", 0):
+            crowd[annotation["image_id"]].append(box)
+            continue
         entry = objects[annotation["image_id"]]
         entry["bbox"].append(box)
         entry["label"].append(label_map.label(annotation["category_id"]))
@@ -71,6 +94,7 @@ def load_split(coco: dict, images_dir: Path, label_map: LabelMap) -> Dataset:
         "file_name": [image["file_name"] for image in coco["images"]],
         "aspect_ratio": [image["width"] / image["height"] for image in coco["images"]],
         "objects": list(objects.values()),
+        "crowd": list(crowd.values()),
     }
     return Dataset.from_dict(columns, features=FEATURES)
 
@@ -80,9 +104,16 @@ def read_column(dataset: Dataset, name: str) -> list:
     return dataset.with_format(None)[name][:]
 
 
+def iterate_column(dataset: Dataset, name: str) -> Iterator[Any]:
+    """The values of `read_column`, never all of them at once."""
+    column = dataset.with_format(None).select_columns(name)
+    for start in range(0, len(column), WINDOW):
+        yield from column[start : start + WINDOW][name]
+
+
 def most_objects(dataset: Dataset) -> tuple[int, str]:
     """The largest number of objects on one image, and that image's file name."""
-    counts = [len(row["label"]) for row in read_column(dataset, "objects")]
+    counts = [len(row["label"]) for row in iterate_column(dataset, "objects")]
     if not counts:
         return 0, ""
     index = int(np.argmax(counts))

@@ -22,6 +22,7 @@ from transformers import DetrImageProcessor
 from transformers.image_transforms import get_size_with_aspect_ratio
 
 from hf_detr_ft.data import images
+from hf_detr_ft.data.dataset import iterate_column
 from hf_detr_ft.data.images import cell_size, decode_cell
 from hf_detr_ft.data.row_cache import CELL, cached_rows, remove_unused
 from hf_detr_ft.data.synthetic_photos import count_cores
@@ -30,7 +31,7 @@ STORED = Features({"image": CELL, "original_size": Sequence(Value("int32"), leng
 """The pixels as PPM under "bytes", the photo's path or name under "path"; (height, width) of the upright photo."""
 SOURCES = hashlib.sha256(b"".join(Path(str(module)).read_bytes() for module in (__file__, images.__file__)))
 """Of the modules that decode, as they were when they were imported."""
-WINDOW = 64
+AHEAD = 64
 """Photos that are decoded in advance."""
 
 
@@ -48,7 +49,7 @@ def store_photos(rows: Dataset, size: dict[str, int], limit_bytes: float, name: 
     """
     photos = rows.select_columns("image")
     total = 0
-    for cell in read_cells(photos):
+    for cell in iterate_column(photos, "image"):
         height, width = stored_size(*cell_size(cell), size)
         total += height * width * 3
         if total > limit_bytes:
@@ -66,12 +67,6 @@ def store_photos(rows: Dataset, size: dict[str, int], limit_bytes: float, name: 
     return concatenate_datasets([stored, rows.remove_columns("image")], axis=1)
 
 
-def read_cells(photos: Dataset) -> Iterator[dict[str, Any]]:
-    """The column `image`, not all of it at once."""
-    for start in range(0, len(photos), WINDOW):
-        yield from photos[start : start + WINDOW]["image"]
-
-
 def stored_size(height: int, width: int, size: dict[str, int]) -> tuple[int, int]:
     """(height, width) in which a photo is kept; as it is where the other one would be larger, or nothing at all."""
     if "height" in size:
@@ -86,7 +81,7 @@ def store_key(photos: Dataset, size: dict[str, int]) -> str:
     """Another one wherever another byte may be made: files count as changed when their size or time does."""
     made_by = [SOURCES.hexdigest(), *(m.__version__ for m in (PIL, torch, torchvision, transformers))]
     digest = hashlib.sha256(json.dumps([made_by, sorted(size.items())]).encode())
-    for cell in read_cells(photos):
+    for cell in iterate_column(photos, "image"):
         if cell["bytes"]:
             digest.update(hashlib.sha256(cell["bytes"]).digest())
         else:
@@ -115,11 +110,11 @@ def _rows(photos: Dataset, size: dict[str, int]) -> Iterator[dict[str, Any]]:
         head = f"P6 {width} {height} 255\n".encode()
         return {"image": {"path": cell["path"], "bytes": head + pixels.tobytes()}, "original_size": original}
 
-    yield from in_threads(row, read_cells(photos))
+    yield from in_threads(row, iterate_column(photos, "image"))
 
 
 def in_threads(do: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Any]:
     """`map`, on as many threads as there are cores, not far ahead of what is taken."""
     with ThreadPoolExecutor(count_cores()) as pool:
-        while window := list(islice(items, WINDOW)):
+        while window := list(islice(items, AHEAD)):
             yield from pool.map(do, window)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datasets import Dataset
 
 from hf_detr_ft.data.check import check_coco, check_splits
-from hf_detr_ft.data.coco import LabelMap, with_polygon_areas
-from hf_detr_ft.data.dataset import limit_coco
+from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.entries import Problem
 from hf_detr_ft.data.source import Source, load_source
+from hf_detr_ft.data.statistics import SplitStatistics, describe_split
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.recipe import DataConfig
 
@@ -20,13 +21,13 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Splits:
-    """Training and validation data of one recipe.
+    """Training and validation data of one recipe, without the training split's COCO dict, which can take gigabytes.
 
     Attributes:
         train: rows of the training split.
         val: rows of the validation split.
-        train_coco: the training split's COCO dict, with areas that agree with its polygons.
-        truth: the same of the validation split.
+        truth: the validation split's COCO dict as `prepare_coco` makes it.
+        statistics: of the splits `training` and `validation`.
         label_map: of the training split's categories.
         problems: what the checks found; no errors among them.
         fingerprints: SHA-256 of each split's annotations, for the record.
@@ -34,8 +35,8 @@ class Splits:
 
     train: Dataset
     val: Dataset
-    train_coco: dict
     truth: dict
+    statistics: dict[str, SplitStatistics]
     label_map: LabelMap
     problems: list[Problem]
     fingerprints: dict[str, str]
@@ -107,13 +108,12 @@ def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[
     require_no_errors(problems)
     train, val = sources["train"], sources["val"]
     label_map = LabelMap.from_coco(train.coco)
-    used, _ = with_polygon_areas(limit_coco(train.coco, config.train_limit))
-    truth, _ = with_polygon_areas(limit_coco(val.coco, config.val_limit))
+    used, truth = prepare_coco(train.coco, config.train_limit), prepare_coco(val.coco, config.val_limit)
     return Splits(
         train=train.load(used, label_map),
         val=val.load(truth, label_map),
-        train_coco=used,
         truth=truth,
+        statistics={"training": describe_split(used), "validation": describe_split(truth)},
         label_map=label_map,
         problems=problems,
         fingerprints=train.fingerprint | val.fingerprint,

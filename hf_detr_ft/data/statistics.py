@@ -1,7 +1,7 @@
 """What a split holds: images, objects, classes, shapes, places, and how much of it is left after the model's resize."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -51,6 +51,15 @@ class SplitStatistics:
     boxes_xyxy_rel: np.ndarray
     crowd_regions: int
     stride: int
+
+    def resized(self, size: Mapping[str, int], stride: int) -> "SplitStatistics":
+        """The same split as a model sees it.
+
+        Args:
+            size: of `DetrImageProcessor`, in pixels: `shortest_edge` and `longest_edge`, or `height` and `width`.
+            stride: pixels of the resized image per step of the feature map.
+        """
+        return replace(self, resized_sizes_px=resize_sizes(self.image_sizes_px, size), stride=stride)
 
     @property
     def images(self) -> int:
@@ -177,16 +186,14 @@ class SplitStatistics:
         return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
-def describe_split(
-    coco: dict[str, Any], size: Mapping[str, int] = ORIGINAL_SIZE, stride: int = ORIGINAL_STRIDE
-) -> SplitStatistics:
-    """Counts and measures one split; COCO's 118,000 images and 860,000 objects take a few seconds.
+def describe_split(coco: dict[str, Any]) -> SplitStatistics:
+    """Counts and measures one split, as the original DETR resizes it until `SplitStatistics.resized` says otherwise.
+
+    COCO's 118,000 images and 860,000 objects take a few seconds.
 
     Args:
         coco: a checked COCO dict, best with the areas of `with_polygon_areas`; where `area` is missing the box's is
             taken.
-        size: of `DetrImageProcessor`, in pixels: `shortest_edge` and `longest_edge`, or `height` and `width`.
-        stride: pixels of the resized image per step of the feature map.
 
     Raises:
         DataError: `categories` are missing or wrong.
@@ -203,7 +210,7 @@ def describe_split(
     return SplitStatistics(
         label_map=label_map,
         image_sizes_px=sizes_px,
-        resized_sizes_px=resize_sizes(sizes_px, size),
+        resized_sizes_px=resize_sizes(sizes_px, ORIGINAL_SIZE),
         image_indices=image_indices,
         labels=np.array([labels[entry["category_id"]] for entry in objects], dtype=np.int64),
         areas_px=np.where(
@@ -213,7 +220,7 @@ def describe_split(
         ),
         boxes_xyxy_rel=np.clip(xywh_to_xyxy(boxes_xywh_px) / np.tile(sizes_px[image_indices, ::-1], 2), 0, 1),
         crowd_regions=len(coco["annotations"]) - len(objects),
-        stride=stride,
+        stride=ORIGINAL_STRIDE,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets
 
 from hf_detr_ft.data.coco import LabelMap
-from hf_detr_ft.data.dataset import load_split
+from hf_detr_ft.data.dataset import iterate_column, load_split
 from hf_detr_ft.data.row_cache import CELL, cached_rows
 from hf_detr_ft.data.synthetic_photos import Series, build_coco, count_cores, draw_photos
 
@@ -24,7 +24,9 @@ SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__fi
 
 
 def draw_split(name: str, indices: range, series: Series) -> tuple[dict[str, Any], Dataset]:
-    """The COCO dict of a split, and its photos with the columns of `DRAWN`, from the cache where they are in it.
+    """The COCO dict of a split, without outlines, and its photos with the columns of `DRAWN`.
+
+    They are drawn where they are not in the cache.
 
     Args:
         name: of the split, for the progress bar.
@@ -43,7 +45,13 @@ def draw_split(name: str, indices: range, series: Series) -> tuple[dict[str, Any
         folder="drawn",
         what="drawn photos",
     )
-    return build_coco(map(json.loads, photos["entries"][:]), series.classes), photos
+    return build_coco(map(_without_outlines, iterate_column(photos, "entries")), series.classes), photos
+
+
+def _without_outlines(entries: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """COCO's entries of a photo as `draw_split` needs them; its areas are right."""
+    image, annotations = json.loads(entries)
+    return image, [{key: entry[key] for key in entry if key != "segmentation"} for entry in annotations]
 
 
 def _rows(indices: range, series: Series) -> Iterator[dict[str, Any]]:

@@ -62,12 +62,11 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
 
     splits = build_splits(recipe.data, sources, problems)
     for name, dataset in (("training", splits.train), ("validation", splits.val)):
-        objects = read_column(dataset, "objects")
-        total, empty = sum(len(row["label"]) for row in objects), sum(not row["label"] for row in objects)
+        split = splits.statistics[name]
         most, file_name = most_objects(dataset)
         print(
-            f"          {name}: {len(dataset)} images, {total} objects, {empty} images without objects, "
-            f"at most {most} on one ({file_name})"
+            f"          {name}: {split.images} images, {split.objects} objects, "
+            f"{(split.objects_per_image == 0).sum()} images without objects, at most {most} on one ({file_name})"
         )
     args = recipe.training
     args.push_to_hub = False

@@ -13,8 +13,8 @@ from transformers import DetrConfig
 
 from hf_detr_ft.atomic import write_json
 from hf_detr_ft.callbacks import print_progress_lines
-from hf_detr_ft.data.coco import LabelMap, with_polygon_areas
-from hf_detr_ft.data.dataset import limit_coco
+from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.splits import check_split, require_no_errors
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import DataError, RecipeError
@@ -88,7 +88,7 @@ def evaluate_model(source: str, recipe: Recipe) -> Evaluation:
     model, processor = load_detector(source)
     split, problems = check_split(data, "val", decode=False, progress=show_progress)
     require_no_errors(problems)
-    truth, _ = with_polygon_areas(limit_coco(split.coco, data.val_limit))
+    truth = prepare_coco(split.coco, data.val_limit)
     label_map = match_classes(model.config, truth, source)
     rows = split.load(truth, label_map)
     args.push_to_hub, args.report_to = False, []

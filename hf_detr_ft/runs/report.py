@@ -7,8 +7,8 @@ from typing import Any
 
 from hf_detr_ft.callbacks import DETECTIONS
 from hf_detr_ft.data.check import check_coco
-from hf_detr_ft.data.coco import LabelMap, with_polygon_areas
-from hf_detr_ft.data.dataset import limit_coco
+from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.source import Source, load_source
 from hf_detr_ft.data.splits import Splits, build_splits, require_no_errors
 from hf_detr_ft.errors import InputError, RecipeError
@@ -116,7 +116,7 @@ def find_validation(source: str, flags: Sequence[str]) -> tuple[RunRecord, Valid
         recipe = _recipe_of(source, record, flags)
         split = load_source(recipe.data, "val")
         require_no_errors(check_coco(split.coco, split.annotations, None))
-        truth, _ = with_polygon_areas(limit_coco(split.coco, recipe.data.val_limit))
+        truth = prepare_coco(split.coco, recipe.data.val_limit)
         detections = read_detections(folder, record, split, truth)
         if isinstance(detections, Detections):
             rows = split.load(truth, LabelMap.from_coco(truth))

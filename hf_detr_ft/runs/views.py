@@ -10,7 +10,6 @@ from hf_detr_ft.boxes import xywh_to_xyxy
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.images import decode_cell
 from hf_detr_ft.data.splits import Splits
-from hf_detr_ft.data.statistics import describe_split
 from hf_detr_ft.data.transform import transformed
 from hf_detr_ft.errors import InputError
 from hf_detr_ft.evaluation.analysis import Analysis, analyse_detections
@@ -80,27 +79,20 @@ def view_data(recipe: Recipe, splits: Splits, stride: int) -> DataView:
     """
     processor = build_processor(recipe.model)
     size, names = dict(processor.size), splits.label_map.names
-    statistics = {
-        "training": describe_split(splits.train_coco, size, stride),
-        "validation": describe_split(splits.truth, size, stride),
-    }
-    counts = [len(row["label"]) for row in read_column(splits.train, "objects")]
-    with_objects = np.flatnonzero(counts)
+    statistics = {name: split.resized(size, stride) for name, split in splits.statistics.items()}
+    with_objects = np.flatnonzero(statistics["training"].objects_per_image)
     chosen = with_objects[np.linspace(0, len(with_objects) - 1, min(PHOTOS, len(with_objects))).round().astype(int)]
     plain, as_seen = splits.train.with_format(None), transformed(splits.train, build_train_transform(recipe))
-    objects: dict[int, list[dict[str, Any]]] = {}
-    for entry in splits.train_coco["annotations"]:
-        objects.setdefault(entry["image_id"], []).append(entry)
     photos, samples = [], []
     for index in chosen.tolist():
         row, seen = plain[index], as_seen[index]
-        own = objects[row["image_id"]]
+        labels, crowd = row["objects"]["label"], row["crowd"]
         photo = draw_sample(
             decode_cell(row["image"]),
-            xywh_to_xyxy(np.array([entry["bbox"] for entry in own], dtype=np.float64)),
-            [splits.label_map.label(entry["category_id"]) for entry in own],
+            xywh_to_xyxy(np.array(row["objects"]["bbox"] + crowd, dtype=np.float64)),
+            labels + [0] * len(crowd),
             names,
-            crowd=[bool(entry.get("iscrowd")) for entry in own],
+            crowd=[False] * len(labels) + [True] * len(crowd),
         )
         photos.append((row["file_name"], photo))
         sample = draw_training_sample(seen["pixel_values"], seen["labels"], processor, names)

@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from hf_detr_ft.data.coco import LabelMap
-from hf_detr_ft.data.dataset import FEATURES, limit_coco, load_split, most_objects
+from hf_detr_ft.data.dataset import FEATURES, iterate_column, limit_coco, load_split, most_objects, prepare_coco
 from hf_detr_ft.errors import DataError, RecipeError
 
 COCO: dict[str, Any] = {
@@ -48,6 +48,28 @@ def test_objects_keep_their_boxes_and_get_labels_without_crowd() -> None:
     assert objects[2] == {"bbox": [[1, 2, 3, 4], [0, 0, 1, 1]], "label": [2, 1], "area": [5.5, 1]}
     assert objects[0] == {"bbox": [[1.25, 2.5, 30, 40]], "label": [0], "area": [1200]}
     assert objects[1] == objects[3] == {"bbox": [], "label": [], "area": []}
+
+
+def test_crowd_is_apart() -> None:
+    assert load()["crowd"][:] == [[], [[0, 0, 80, 80]], [[0, 0, 60, 60]], []]
+
+
+def test_what_a_run_needs_has_right_areas_and_no_outlines() -> None:
+    square = {"segmentation": [[0, 0, 10, 0, 10, 10, 0, 10]], "bbox": [0, 0, 10, 10]}
+    coco = {**COCO, "annotations": [{**entry, **square} for entry in COCO["annotations"]]}
+    before = copy.deepcopy(coco)
+    prepared = prepare_coco(coco, None)
+    assert [entry["area"] for entry in prepared["annotations"]] == [100] * len(coco["annotations"])
+    assert not any("segmentation" in entry for entry in prepared["annotations"])
+    assert prepare_coco(coco, 1)["images"] == limit_coco(coco, 1)["images"] != prepared["images"]
+    assert coco == before
+
+
+def test_a_column_in_pieces_is_the_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = load().with_transform(lambda rows: pytest.fail("the transform decodes images"))
+    for window in (1, 3, 4, 64):
+        monkeypatch.setattr("hf_detr_ft.data.dataset.WINDOW", window)
+        assert list(iterate_column(dataset, "image_id")) == [900_000_000_001, 0, 7, 3]
 
 
 def test_the_coco_dict_stays_as_it_is() -> None:

@@ -146,7 +146,7 @@ def test_a_damaged_photo_is_named(rows: Dataset, tmp_path: Path) -> None:
 
 
 def test_more_photos_than_are_decoded_in_advance_stay_in_order(rows: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(photo_store, "WINDOW", 3)
+    monkeypatch.setattr(photo_store, "AHEAD", 3)
     stored = store_photos(rows, SIZE, PLENTY, "val")
     assert stored is not None
     assert stored["original_size"][:] == [list(size) for size in SIZES.values()]

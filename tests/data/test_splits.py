@@ -1,11 +1,14 @@
+import gc
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.entries import Problem
 from hf_detr_ft.data.splits import check_data, list_problems, load_splits
 from hf_detr_ft.errors import DataError, RecipeError
@@ -34,7 +37,8 @@ def test_both_splits_of_a_recipe(root: Path) -> None:
     assert splits.label_map.names == CLASSES
     assert splits.train[0]["image"]["path"] == str(root / "train2017" / "01_000.jpg")
     assert splits.val[1]["image"]["path"] == str(root / "val2017" / "02_001.jpg")
-    assert splits.truth == json.loads((root / "annotations" / "custom_val.json").read_text())
+    assert splits.truth == prepare_coco(json.loads((root / "annotations" / "custom_val.json").read_text()), None)
+    assert {name: split.images for name, split in splits.statistics.items()} == {"training": 4, "validation": 2}
     assert [problem for problem in splits.problems if problem.severity == "error"] == []
     assert splits.fingerprints == {
         f"annotations/custom_{split}.json": hashlib.sha256(
@@ -42,6 +46,34 @@ def test_both_splits_of_a_recipe(root: Path) -> None:
         ).hexdigest()
         for split in ("train", "val")
     }
+
+
+def test_annotations_are_not_kept_once_they_are_rows(root: Path) -> None:
+    """Nothing that grows by kilobytes with every training image may stay until the end of a training."""
+
+    def edit(coco: dict) -> None:
+        points = [value for x in range(200) for value in (x % 17 + 0.5, x % 13 + 0.25)]
+        for image in list(coco["images"]):
+            for n in range(100):
+                id_ = image["id"] * 1000 + n
+                name = f"{id_}.jpg"
+                (root / "train2017" / name).hardlink_to(root / "train2017" / image["file_name"])
+                coco["images"].append({**image, "id": id_, "file_name": name})
+                entry = {"id": 100_000 + id_, "image_id": id_, "category_id": 7, "bbox": [0, 0, 17, 13]}
+                coco["annotations"].append({**entry, "area": 200, "segmentation": [points], "iscrowd": 0})
+
+    load_splits(DataConfig(root=str(root)))  # what is kept of first calls is not the data's
+    held = []
+    for change_first in (False, True):
+        if change_first:
+            coco = change(root, "train", edit)
+        tracemalloc.start()
+        splits = load_splits(DataConfig(root=str(root)))
+        gc.collect()
+        held.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+    assert len(splits.train) == len(coco["images"]) == 404
+    assert (held[1] - held[0]) / 400 < 1000, "bytes an image"
 
 
 def test_truth_keeps_crowd_and_gets_right_areas_and_rows_get_neither_crowd_nor_wrong_areas(root: Path) -> None:

@@ -69,7 +69,7 @@ def test_shapes_are_those_of_boxes_clipped_to_their_image(small: dict) -> None:
     "size", [{"shortest_edge": 64, "longest_edge": 100}, {"height": 48, "width": 48}], ids=["by edges", "square"]
 )
 def test_sides_are_those_in_the_image_that_the_processor_makes(small: dict, size: dict[str, int]) -> None:
-    split, processor = describe_split(small, size, stride=16), DetrImageProcessor(size=size)
+    split, processor = describe_split(small).resized(size, stride=16), DetrImageProcessor(size=size)
     made = [
         processor.preprocess(np.zeros((height, width, 3), np.uint8), do_pad=False, return_tensors="pt")
         for height, width in split.image_sizes_px.tolist()
@@ -91,7 +91,7 @@ def test_areas_grow_with_both_sides_of_the_resized_image() -> None:
     coco = coco_of([(100, 100)], [(0, 3, (0, 0, 50, 50)), (0, 3, (0, 0, 50, 50)), (0, 3, (0, 0, 50, 50))])
     for annotation, area in zip(coco["annotations"], (127.9, 128, 1152), strict=True):
         annotation["area"] = area
-    split = describe_split(coco, {"height": 200, "width": 400})
+    split = describe_split(coco).resized({"height": 200, "width": 400}, stride=32)
     assert split.resized_sizes == {"small": 1, "medium": 1, "large": 1}
     assert split.sizes == {"small": 2, "medium": 1, "large": 0}
 

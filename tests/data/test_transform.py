@@ -266,7 +266,7 @@ def flat(batch: dict) -> dict:
 
 def test_a_data_set_runs_it_only_on_the_rows_that_are_read(augmented_split: tuple[Dataset, Epoch]) -> None:
     dataset, _ = augmented_split
-    assert set(dataset[0]) == {"pixel_values", "labels", "file_name", "aspect_ratio"}
+    assert set(dataset[0]) == {"pixel_values", "labels", "file_name", "aspect_ratio", "crowd"}
     assert [len(target["class_labels"]) for target in dataset[1:2]["labels"]] == [0]
     Path(dataset.with_format(None)[0]["image"]["path"]).unlink()
     assert dataset[2]["labels"]["image_id"].tolist() == [102]
