@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL
 import torch
 import torchvision
@@ -21,15 +20,17 @@ from datasets import Dataset, Features, Sequence, Value, concatenate_datasets
 from transformers import DetrImageProcessor
 from transformers.image_transforms import get_size_with_aspect_ratio
 
-from hf_detr_ft.data import images
+from hf_detr_ft.data import images, resize
 from hf_detr_ft.data.dataset import iterate_column
 from hf_detr_ft.data.images import cell_size, decode_cell
+from hf_detr_ft.data.resize import resize_photo
 from hf_detr_ft.data.row_cache import CELL, cached_rows, remove_unused
 from hf_detr_ft.data.synthetic_photos import count_cores
 
 STORED = Features({"image": CELL, "original_size": Sequence(Value("int32"), length=2)})
 """The pixels as PPM under "bytes", the photo's path or name under "path"; (height, width) of the upright photo."""
-SOURCES = hashlib.sha256(b"".join(Path(str(module)).read_bytes() for module in (__file__, images.__file__)))
+MODULES = (__file__, images.__file__, resize.__file__)
+SOURCES = hashlib.sha256(b"".join(Path(str(module)).read_bytes() for module in MODULES))
 """Of the modules that decode, as they were when they were imported."""
 AHEAD = 64
 """Photos that are decoded in advance."""
@@ -92,23 +93,19 @@ def store_key(photos: Dataset, size: dict[str, int]) -> str:
 
 def _rows(photos: Dataset, size: dict[str, int]) -> Iterator[dict[str, Any]]:
     """Rows of `STORED`. Decoding and resizing leave Python's lock to others, so threads will do."""
-    processor = DetrImageProcessor(do_rescale=False, do_normalize=False, do_pad=False)
+    processor = DetrImageProcessor()
 
     def row(cell: dict[str, Any]) -> dict[str, Any]:
         photo = decode_cell(cell)
         original = photo.height, photo.width
         height, width = stored_size(*original, size)
-        pixels = np.asarray(photo)
-        if (height, width) != original:
-            resized = processor.preprocess(
-                torch.from_numpy(pixels.transpose(2, 0, 1).copy()),
-                size={"height": height, "width": width},
-                input_data_format="channels_first",
-                return_tensors="pt",
-            )
-            pixels = resized["pixel_values"][0].permute(1, 2, 0).contiguous().numpy()
+        if (height, width) == original:
+            pixels = photo.tobytes()
+        else:
+            resized = resize_photo(photo, processor, {"height": height, "width": width})
+            pixels = resized.permute(1, 2, 0).numpy().tobytes()
         head = f"P6 {width} {height} 255\n".encode()
-        return {"image": {"path": cell["path"], "bytes": head + pixels.tobytes()}, "original_size": original}
+        return {"image": {"path": cell["path"], "bytes": head + pixels}, "original_size": original}
 
     yield from in_threads(row, iterate_column(photos, "image"))
 

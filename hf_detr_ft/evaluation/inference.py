@@ -13,6 +13,7 @@ from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 
 from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.collate import collate
+from hf_detr_ft.data.resize import resize_photo
 from hf_detr_ft.errors import CheckpointError, DataError, first_line
 from hf_detr_ft.model.frozen_bn import keep_folded, lighten
 from hf_detr_ft.model.initial import resolve_source, why_unreadable
@@ -73,7 +74,11 @@ def prepare(image: Image.Image, processor: DetrImageProcessor, name: str = "imag
         DataError: the image is so elongated that nothing of its short side would be left.
     """
     try:
-        return processor(image, do_pad=False, return_tensors="pt")["pixel_values"][0]
+        pixels = resize_photo(image, processor) if processor.do_resize else image
+        prepared = processor(
+            pixels, do_resize=False, do_pad=False, input_data_format="channels_first", return_tensors="pt"
+        )
+        return prepared["pixel_values"][0]
     except (ValueError, RuntimeError) as error:
         raise DataError(
             f"{name}: an image of {image.width} x {image.height} pixels cannot be resized to {dict(processor.size)}: "
