@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parent.parent
 FIGURES = REPOSITORY / "docs" / "performance"
 LONGEST = {480: 800, 800: 1333}
 SETTINGS = {
-    "cpu": {"sides": (480, 800), "batches": (2, 4, 8), "images": {480: 16, 800: 8}, "rounds": {480: 3, 800: 2}},
+    "cpu": {"sides": (480, 800), "batches": (2, 4, 8), "images": {480: 32, 800: 8}, "rounds": {480: 3, 800: 2}},
     "gpu": {"sides": (800,), "batches": (8, 16), "images": {800: 320}, "rounds": {800: 5}},
 }
 BREAKDOWN = {("cpu", 480, 4), ("gpu", 800, 8), ("gpu", 800, 16)}
