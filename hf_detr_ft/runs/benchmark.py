@@ -23,7 +23,7 @@ from hf_detr_ft.runs.run_folder import check_output
 from hf_detr_ft.runs.stock import build_stock
 from hf_detr_ft.runs.stopwatch import WARM_UP, Measurement, Stopwatch, peak_flops
 from hf_detr_ft.runs.train import build_trainer, show_progress
-from hf_detr_ft.runs.train_data import store_splits
+from hf_detr_ft.runs.train_data import choose_size_step, store_splits
 
 STOCK = "stock"
 STOCK_FASTER = "stock, {}"
@@ -42,9 +42,10 @@ ALONE: dict[str, Sequence[str]] = {
     "not compiled": ["--speed.compile_backbone", "false"],
 }
 """Our measures, each taken back alone by these flags."""
-ON_A_CPU = {"attention in bf16", "memory given back", "shapes as they come"}
+ON_A_CPU = {"attention in bf16", "memory given back"}
 IN_MIXED_PRECISION = {"attention in bf16", "fp32"}
-"""Measures that bring something only there."""
+WHERE_SIZES_ARE_ROUNDED = {"shapes as they come"}
+"""Measures that change something only there."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """In which the arithmetic of the device is measured."""
 PROFILE_ROWS = 15
@@ -137,8 +138,14 @@ def _variants(path: Path | None, flags: Sequence[str], recipe: Recipe, breakdown
     if breakdown and precision != "fp32":
         variants[STOCK_FASTER.format(precision)] = []
     variants[OURS] = []
-    idle = IN_MIXED_PRECISION if precision == "fp32" else set()
-    idle = idle | (set() if recipe.training.device.type == "cpu" else ON_A_CPU)
+    idle: set[str] = set()
+    for measures, apply in (
+        (ON_A_CPU, recipe.training.device.type == "cpu"),
+        (IN_MIXED_PRECISION, precision != "fp32"),
+        (WHERE_SIZES_ARE_ROUNDED, choose_size_step(recipe) > 1),
+    ):
+        if not apply:
+            idle |= measures
     for name, changes in ALONE.items() if breakdown else ():
         if name not in idle and load_recipe(path, [*flags, *changes]).resolved != recipe.resolved:
             variants[f"{OURS}, {name}"] = list(changes)

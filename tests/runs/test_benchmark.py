@@ -60,6 +60,17 @@ def test_the_table_and_the_file_have_all_variants_that_differ(
     assert set(tmp_path.iterdir()) == {recipe, output}
 
 
+@pytest.mark.parametrize(
+    ("flags", "rounded"),
+    [(["--augment.preset", "detr"], True), (["--augment.preset", "light"], False), (["--speed.size_step", "32"], True)],
+)
+def test_shapes_as_they_come_are_a_variant_where_they_would_be_rounded(flags: list[str], rounded: bool) -> None:
+    every = [*FLAGS, "--training.use_cpu", "true", *flags]
+    variants = benchmark_module._variants(None, every, load_recipe(None, every), True)
+    assert ("ours, shapes as they come" in variants) == rounded
+    assert "ours, photos not kept" in variants
+
+
 def test_stock_in_our_precision_and_a_profile(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
