@@ -19,11 +19,12 @@ SMALLER = ("--data.synthetic_images", "400", "--training.num_train_epochs", "3",
 LAST = ("--training.load_best_model_at_end", "false", "--training.eval_epochs", "3")
 
 
-def train(seed: int, bf16: bool, flags: list[str]) -> float:
+def train(seed: int, precision: str, flags: list[str]) -> float:
     """AP of the last weights on the validation photos."""
     with TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        settings = ("--training.seed", str(seed), "--training.bf16", str(bf16).lower(), "--training.output_dir", run)
+        bf16 = str(precision == "bf16").lower()
+        settings = ("--training.seed", str(seed), "--training.bf16", bf16, "--training.output_dir", run)
         command = [sys.executable, "-m", "hf_detr_ft.cli", "train", RECIPE, *SMALLER, *LAST, *settings, *flags]
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ap: float = json.loads((run / "metrics.json").read_text())["last"]["map"]
@@ -35,17 +36,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=4)
     options, flags = parser.parse_known_args()
-    found: dict[bool, list[float]] = {False: [], True: []}
+    found: dict[str, list[float]] = {"fp32": [], "bf16": []}
     for seed in range(options.seeds):
-        for bf16, values in found.items():
-            values.append(train(seed, bf16, flags))
-            print(f"seed {seed}, {'bf16' if bf16 else 'fp32'}: AP {values[-1]:.4f}", flush=True)
-    for bf16, values in found.items():
+        for precision, values in found.items():
+            values.append(train(seed, precision, flags))
+            print(f"seed {seed}, {precision}: AP {values[-1]:.4f}", flush=True)
+    for precision, values in found.items():
         print(
-            f"{'bf16' if bf16 else 'fp32'}: mean {statistics.mean(values):.4f}, standard deviation over seeds "
+            f"{precision}: mean {statistics.mean(values):.4f}, standard deviation over seeds "
             f"{statistics.stdev(values):.4f}, from {min(values):.4f} to {max(values):.4f}"
         )
-    differences = [after - before for before, after in zip(found[False], found[True], strict=True)]
+    differences = [after - before for before, after in zip(*found.values(), strict=True)]
     print(
         f"bf16 less fp32, seed by seed: mean {statistics.mean(differences):+.4f}, each",
         *map("{:+.4f}".format, differences),

@@ -138,14 +138,12 @@ def _variants(path: Path | None, flags: Sequence[str], recipe: Recipe, breakdown
     if breakdown and precision != "fp32":
         variants[STOCK_FASTER.format(precision)] = []
     variants[OURS] = []
-    idle: set[str] = set()
-    for measures, apply in (
+    applies = (
         (ON_A_CPU, recipe.training.device.type == "cpu"),
         (IN_MIXED_PRECISION, precision != "fp32"),
         (WHERE_SIZES_ARE_ROUNDED, choose_size_step(recipe) > 1),
-    ):
-        if not apply:
-            idle |= measures
+    )
+    idle = {name for measures, applied in applies if not applied for name in measures}
     for name, changes in ALONE.items() if breakdown else ():
         if name not in idle and load_recipe(path, [*flags, *changes]).resolved != recipe.resolved:
             variants[f"{OURS}, {name}"] = list(changes)
