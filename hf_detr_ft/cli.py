@@ -4,7 +4,7 @@ import argparse
 import errno
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hf_detr_ft import __version__
@@ -37,12 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; those of the process where not given.
 
     Returns:
-        The exit status; what the user got wrong is printed in words, not as a traceback.
+        The exit status.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    return report_errors(lambda: run(arguments))
+
+
+def report_errors(work: Callable[[], int]) -> int:
+    """The exit status of some work; what the user got wrong is printed in words, not as a traceback."""
     try:
-        return run(arguments)
+        return work()
     except InputError as error:
         print(f"error: {message_of(error)}", file=sys.stderr)
         return error.exit_status
@@ -81,7 +86,7 @@ def run(arguments: list[str]) -> int:
 def run_recipe(verb: str, arguments: list[str]) -> int:
     """`train` and `check`: a recipe first, then flags."""
     if {"-h", "--help"} & set(arguments):
-        from hf_detr_ft.recipe_file import print_help
+        from hf_detr_ft.recipe.files import print_help
 
         print_help(verb)
         return 0
@@ -185,14 +190,14 @@ def run_convert(options: argparse.Namespace, _: list[str]) -> int:
 def run_get(options: argparse.Namespace, _: list[str]) -> int:
     """`get`."""
     if options.name == "synthetic":
-        from hf_detr_ft.runs.get_synthetic import get_synthetic
+        from hf_detr_ft.runs.get import get_synthetic
 
         return get_synthetic(
             options.destination,
-            options.images,
-            options.val_images,
-            options.seed,
-            options.classes,
+            images=options.images,
+            val_images=options.val_images,
+            seed=options.seed,
+            classes=options.classes,
             short_side=tuple(options.short_side),
             workers=options.workers,
         )

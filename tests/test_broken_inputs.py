@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_detr_ft import cli
-from tests.synthetic import CATEGORIES, CLASSES, tiny_detr, write_coco_folder, write_run_folder
+from tests.fixtures import CATEGORIES, CLASSES, tiny_detr, write_coco_folder, write_run_folder
 
 RECIPE = """
 data:

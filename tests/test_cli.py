@@ -30,7 +30,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Replaces a verb's function; returns the list of its calls."""
 
     def replace(verb: str, result: int | BaseException = 0) -> list[tuple[tuple, dict]]:
-        module = __import__(f"hf_detr_ft.runs.{verb}", fromlist=[verb])
+        module = __import__(f"hf_detr_ft.runs.{verb.removesuffix('_synthetic')}", fromlist=[verb])
         calls: list[tuple[tuple, dict]] = []
 
         def stand_in(*args: object, **kwargs: object) -> int:
@@ -188,8 +188,8 @@ def test_wrong_arguments_end_with_2_and_say_what_is_wrong(
         (
             ["get", "synthetic", "here"],
             "get_synthetic",
-            (Path("here"), 200, None, 0, None),
-            {"short_side": (240, 320), "workers": None},
+            (Path("here"),),
+            {"short_side": (240, 320), "workers": None, "images": 200, "val_images": None, "seed": 0, "classes": None},
         ),
         (
             [
@@ -197,8 +197,8 @@ def test_wrong_arguments_end_with_2_and_say_what_is_wrong(
                 *("--classes", "a,b", "--short-side", "96", "128"),
             ],
             "get_synthetic",
-            (Path("here"), 9, 2, 3, ["a", "b"]),
-            {"short_side": (96, 128), "workers": 1},
+            (Path("here"),),
+            {"images": 9, "val_images": 2, "seed": 3, "classes": ["a", "b"], "short_side": (96, 128), "workers": 1},
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

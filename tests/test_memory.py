@@ -15,7 +15,7 @@ FREED = f"""
 import ctypes, sys
 import numpy as np
 from hf_detr_ft.memory import keeping_memory
-from hf_detr_ft.runs.stopwatch import read_status
+from hf_detr_ft.benchmark.stopwatch import read_status
 
 def after_use():
     np.ones({SIZE}, dtype=np.uint8).sum()
@@ -30,7 +30,7 @@ print((meanwhile - before) // 2**20, (read_status("RssAnon") - before) // 2**20)
 
 IN_PIECES = f"""
 from hf_detr_ft.memory import give_memory_back
-from hf_detr_ft.runs.stopwatch import read_status
+from hf_detr_ft.benchmark.stopwatch import read_status
 
 before = read_status("RssAnon")
 pieces = [bytearray(b"1") * 2**16 for _ in range({SIZE} // 2**16)]

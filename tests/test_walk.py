@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
-from hf_detr_ft.callbacks import RunFolderCallback
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
@@ -20,9 +19,10 @@ from hf_detr_ft.errors import TrainingError
 from hf_detr_ft.evaluation.coco_eval import Backend
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.loss import CriterionWeights, set_criterion
-from hf_detr_ft.recipe import AugmentConfig, DataConfig, DetrTrainingArguments
-from hf_detr_ft.trainer import DetrTrainer
-from tests.synthetic import CATEGORIES, CLASSES, draw_split, tiny_config, tiny_processor
+from hf_detr_ft.recipe.sections import AugmentConfig, DataConfig, DetrTrainingArguments
+from hf_detr_ft.training.callbacks import RunFolderCallback
+from hf_detr_ft.training.trainer import DetrTrainer
+from tests.fixtures import CATEGORIES, CLASSES, draw_split, tiny_config, tiny_processor
 
 THREE_CATEGORIES = [{"id": 90, "name": "fish"}, *CATEGORIES]
 

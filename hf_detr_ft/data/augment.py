@@ -14,7 +14,7 @@ import numpy as np
 from albumentations.augmentations.crops.transforms import BaseCrop
 from albumentations.core.type_definitions import Targets
 
-from hf_detr_ft.recipe import AugmentConfig
+from hf_detr_ft.recipe.sections import AugmentConfig
 
 cv2.setNumThreads(0)  # the loader's workers are the parallelism; OpenCV's threads would fight them for the cores
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from hf_detr_ft.data.areas import corrected_area, is_number
+from hf_detr_ft.data.segmentation_area import corrected_area, is_number
 from hf_detr_ft.errors import DataError
 
 EXPORT_REMEDY = "export it as COCO JSON from the tool that made it"

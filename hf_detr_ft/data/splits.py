@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
-from hf_detr_ft.data.check import check_coco, check_splits
+from hf_detr_ft.data.checks.annotation_fields import Problem
+from hf_detr_ft.data.checks.coco_checks import check_coco, check_splits
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
-from hf_detr_ft.data.entries import Problem
-from hf_detr_ft.data.source import Source, load_source
+from hf_detr_ft.data.split_source import Source, load_source
 from hf_detr_ft.data.statistics import SplitStatistics, describe_split
 from hf_detr_ft.errors import DataError
-from hf_detr_ft.recipe import DataConfig
+from hf_detr_ft.recipe.sections import DataConfig
 
 Progress = Callable[[Iterable], Iterable]
 SHOWN = 20

@@ -10,8 +10,8 @@ import numpy as np
 from transformers.image_transforms import get_size_with_aspect_ratio
 
 from hf_detr_ft.boxes import xywh_to_xyxy
-from hf_detr_ft.data.areas import LARGE_AREA, MEDIUM_AREA
 from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.segmentation_area import LARGE_AREA, MEDIUM_AREA
 
 ORIGINAL_SIZE = MappingProxyType({"shortest_edge": 800, "longest_edge": 1333})
 """What the original DETR resizes an image to, in pixels."""

@@ -12,12 +12,12 @@ import numpy as np
 from hf_detr_ft.evaluation.bootstrap import Interval, bootstrap_intervals
 from hf_detr_ft.evaluation.calibration import Calibration, calibrate
 from hf_detr_ft.evaluation.coco_eval import SIZES, score, size_of
+from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.confusion import Confusion, confuse_classes
-from hf_detr_ft.evaluation.curves import IOUS, PrecisionRecall, ThresholdCurves, trace_thresholds
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.error_kinds import BACKGROUND_IOU, Errors, find_errors
 from hf_detr_ft.evaluation.matching import NOTHING, best_of_class, find_pairs, take_objects
-from hf_detr_ft.evaluation.result import CocoResult
+from hf_detr_ft.evaluation.threshold_curves import IOUS, PrecisionRecall, ThresholdCurves, trace_thresholds
+from hf_detr_ft.evaluation.tide import BACKGROUND_IOU, Errors, find_errors
 from hf_detr_ft.evaluation.truth import Found, Truth, index_detections, read_truth
 
 MOST = 100

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.sparse import csr_array
 
-from hf_detr_ft.evaluation.curves import RECALLS
 from hf_detr_ft.evaluation.matching import NOT_COUNTED
+from hf_detr_ft.evaluation.threshold_curves import RECALLS
 from hf_detr_ft.evaluation.truth import Found, Truth
 
 _NUMBERS_AT_ONCE = 2_000_000

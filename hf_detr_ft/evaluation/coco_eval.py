@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from hf_detr_ft.data.areas import LARGE_AREA, MEDIUM_AREA
-from hf_detr_ft.evaluation.curves import IOUS, RECALLS, PrecisionRecall, best_f1
+from hf_detr_ft.data.segmentation_area import LARGE_AREA, MEDIUM_AREA
+from hf_detr_ft.evaluation.coco_result import ClassResult, CocoResult
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.matching import match
-from hf_detr_ft.evaluation.result import ClassResult, CocoResult
+from hf_detr_ft.evaluation.threshold_curves import IOUS, RECALLS, PrecisionRecall, best_f1
 from hf_detr_ft.evaluation.truth import Boxes, Found, Truth, index_detections, read_truth
 
 Backend = Literal["faster-coco-eval", "pycocotools"]

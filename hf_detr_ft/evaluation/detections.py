@@ -11,7 +11,7 @@ import torch
 from hf_detr_ft.boxes import xyxy_to_xywh
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.errors import DataError, first_line
-from hf_detr_ft.evaluation.wording import listed
+from hf_detr_ft.formatting import listed
 
 _COLUMNS = {"image_id": np.int64, "category_id": np.int64, "score": float, "boxes_xywh_px": float}
 

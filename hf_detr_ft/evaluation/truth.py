@@ -6,7 +6,7 @@ import numpy as np
 
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.detections import Detections, read_column
-from hf_detr_ft.evaluation.wording import counted, listed
+from hf_detr_ft.formatting import counted, listed
 
 
 @dataclass(frozen=True, eq=False)

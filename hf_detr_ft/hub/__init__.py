@@ -1,8 +1,8 @@
 """Publishing a run folder on the Hugging Face Hub: its model card, what may go up, and the push."""
 
-from hf_detr_ft.hub.files import build_model_card, check_run_folder, collect_files, write_model_card
-from hf_detr_ft.hub.push import check_access, push_run, resolve_repo_id
 from hf_detr_ft.hub.redact import sanitise_recipe
+from hf_detr_ft.hub.upload import check_access, push_run, resolve_repo_id
+from hf_detr_ft.hub.upload_files import build_model_card, check_run_folder, collect_files, write_model_card
 
 __all__ = [
     "build_model_card",

@@ -12,25 +12,23 @@ from transformers import DetrConfig, DetrImageProcessor
 from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.errors import CheckpointError, RecipeError, first_line
-from hf_detr_ft.model.cpu_attention import use_fp32_attention
+from hf_detr_ft.formatting import nearest
 from hf_detr_ft.model.detector import DetrForObjectDetection
-from hf_detr_ft.model.frozen_bn import lighten
-from hf_detr_ft.model.initial import (
+from hf_detr_ft.model.init_weights import (
     initialise_like_original,
     load_backbone_weights,
-    read_out_encoder,
     resolve_source,
     scale_projection,
     why_unreadable,
 )
-from hf_detr_ft.recipe import ModelConfig, SpeedConfig, nearest
+from hf_detr_ft.model.speed.folded_norms import lighten
+from hf_detr_ft.model.speed.fp32_attention import use_fp32_attention
+from hf_detr_ft.recipe.sections import ModelConfig, SpeedConfig
 
 logger = logging.getLogger(__name__)
 
 CLASS_HEAD = "class_labels_classifier."
 """The tensors that are made new for the data's labels; every other one has to be loaded."""
-DECODER = ("model.decoder.", "model.query_position_embeddings.")
-"""The tensors that `new_decoder` makes new, whatever their shapes were."""
 
 
 def build_processor(config: ModelConfig) -> DetrImageProcessor:
@@ -41,7 +39,11 @@ def build_processor(config: ModelConfig) -> DetrImageProcessor:
 
 
 def build_model(
-    config: ModelConfig, names: Sequence[str], category_ids: Sequence[int], speed: SpeedConfig | None = None
+    config: ModelConfig,
+    names: Sequence[str],
+    category_ids: Sequence[int],
+    speed: SpeedConfig | None = None,
+    made_anew: Sequence[str] = (),
 ) -> DetrForObjectDetection:
     """The model of a recipe, its class head made for the data's labels.
 
@@ -50,6 +52,7 @@ def build_model(
         names: of the labels 0..N-1.
         category_ids: of the labels in the data set; kept in the config for whoever has the model alone.
         speed: the recipe's `speed` section; its defaults where not given.
+        made_anew: how the names of tensors begin that the checkpoint need not have, besides those of the class head.
 
     Raises:
         CheckpointError: the checkpoint is missing, not a DETR or not complete.
@@ -68,14 +71,12 @@ def build_model(
     }
     overrides = _checked_overrides(config.config)
     if config.checkpoint is not None:
-        made_anew = (CLASS_HEAD, *DECODER) if config.new_decoder else (CLASS_HEAD,)
-        model = load_checkpoint(config.checkpoint, config.revision, {**overrides, **label_settings}, made_anew)
+        model = load_checkpoint(
+            config.checkpoint, config.revision, {**overrides, **label_settings}, (CLASS_HEAD, *made_anew)
+        )
     else:
         model = _from_backbone(config, {**overrides, **label_settings})
-    if config.new_decoder:
-        read_out_encoder(model)
     model.auxiliary_losses = config.auxiliary_losses
-    model.encoder_loss = config.encoder_loss
     speed = speed or SpeedConfig()
     model.channels_last = speed.channels_last
     lighten(model.model.backbone.model, speed.fold_frozen_norms)

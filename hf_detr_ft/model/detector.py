@@ -6,15 +6,13 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import transformers
 from torch import nn
 from transformers import DetrConfig
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
-from hf_detr_ft.model.encoder_loss import encoder_criterion
-from hf_detr_ft.model.frozen_bn import lighten
 from hf_detr_ft.model.loss import CriterionWeights, set_criterion
+from hf_detr_ft.model.speed.folded_norms import lighten
 
 
 class DetrForObjectDetection(transformers.DetrForObjectDetection):
@@ -30,13 +28,11 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
 
     Attributes:
         auxiliary_losses: also compute the loss of every decoder layer before the last (the original does).
-        encoder_loss: weight of the loss of the encoder's places, in training (the original has none).
         channels_last: take images in an order in which convolutions are several times as fast on a CPU.
     """
 
     accepts_loss_kwargs = True
     auxiliary_losses: bool = True
-    encoder_loss: float = 0.0
     channels_last: bool = True
 
     def __init__(self, config: DetrConfig) -> None:
@@ -69,27 +65,24 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
             return super().forward(pixel_values, pixel_mask=pixel_mask, **kwargs)
         if self.channels_last:
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        with outputs_of(self.model.input_projection) as maps:
-            outputs: Any = self.model(pixel_values, pixel_mask=pixel_mask, output_hidden_states=self.auxiliary_losses)
+        outputs: Any = self.model(pixel_values, pixel_mask=pixel_mask, output_hidden_states=self.auxiliary_losses)
         states = outputs.last_hidden_state[None]
         if self.auxiliary_losses:
             # The first hidden state is the decoder's input, the last one is `last_hidden_state`, normalised already.
             before_last = [self.model.decoder.layernorm(state) for state in outputs.decoder_hidden_states[1:-1]]
             states = torch.stack([*before_last, outputs.last_hidden_state])
-        logits, pred_boxes = self._heads(states)
+        logits, pred_boxes = self.predict_from(states)
         weights = CriterionWeights.from_config(self.config)
         loss, parts = set_criterion(logits, pred_boxes, labels, weights, num_items_in_batch)
-        if self.encoder_loss and self.training:
-            if pixel_mask is None:
-                pixel_mask = pixel_values.new_ones(len(pixel_values), *pixel_values.shape[-2:])
-            # As Transformers' backbone does it.
-            mask = F.interpolate(pixel_mask[None].float(), size=maps[0].shape[-2:])[0].bool()
-            cells = self._heads(outputs.encoder_last_hidden_state)
-            added, more = encoder_criterion(*cells, mask, labels, weights, states.shape[2], num_items_in_batch)
-            loss, parts = loss + self.encoder_loss * added, {**parts, **more}
-        return DetrObjectDetectionOutput(loss=loss, loss_dict=parts, logits=logits[-1], pred_boxes=pred_boxes[-1])
+        return DetrObjectDetectionOutput(
+            loss=loss,
+            loss_dict=parts,
+            logits=logits[-1],
+            pred_boxes=pred_boxes[-1],
+            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
+        )
 
-    def _heads(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict_from(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits `[..., C+1]` and boxes `[..., 4]` of decoder or encoder states, in fp32.
 
         In bf16 an image has some 256 places side by side: balloon's true boxes, rounded to it, come to AP 0.94.

@@ -3,26 +3,13 @@
 None of them reads or writes files, and none touches pyplot. docs/plots.md shows each in use.
 """
 
-from hf_detr_ft.plots.attention import (
-    plot_attention,
-    plot_cross_attention,
-    plot_places,
-    plot_self_attention,
-)
-from hf_detr_ft.plots.compared_boxes import (
+from hf_detr_ft.plots.box_overlay import (
     ComparedPhoto,
 )
 from hf_detr_ft.plots.comparison import (
     plot_comparison,
 )
-from hf_detr_ft.plots.curves import (
-    plot_calibration,
-    plot_class_f1,
-    plot_class_precision_recall,
-    plot_f1,
-    plot_precision_recall,
-)
-from hf_detr_ft.plots.data import (
+from hf_detr_ft.plots.data_plots import (
     plot_aspect_ratios,
     plot_class_balance,
     plot_image_sizes,
@@ -31,12 +18,19 @@ from hf_detr_ft.plots.data import (
     plot_positions,
     plot_resized_sides,
 )
-from hf_detr_ft.plots.detections import (
+from hf_detr_ft.plots.draw_boxes import (
     draw_detections,
 )
-from hf_detr_ft.plots.mistakes import (
+from hf_detr_ft.plots.error_plots import (
     plot_confusion,
     plot_errors,
+)
+from hf_detr_ft.plots.precision_recall import (
+    plot_calibration,
+    plot_class_f1,
+    plot_class_precision_recall,
+    plot_f1,
+    plot_precision_recall,
 )
 from hf_detr_ft.plots.samples import (
     draw_sample,
@@ -44,7 +38,7 @@ from hf_detr_ft.plots.samples import (
     restore_boxes,
     restore_image,
 )
-from hf_detr_ft.plots.training import (
+from hf_detr_ft.plots.training_curves import (
     plot_average_precision,
     plot_gradient_norm,
     plot_layers,
@@ -58,7 +52,6 @@ __all__ = [
     "draw_sample",
     "draw_training_sample",
     "plot_aspect_ratios",
-    "plot_attention",
     "plot_average_precision",
     "plot_calibration",
     "plot_class_balance",
@@ -66,7 +59,6 @@ __all__ = [
     "plot_class_precision_recall",
     "plot_comparison",
     "plot_confusion",
-    "plot_cross_attention",
     "plot_errors",
     "plot_f1",
     "plot_gradient_norm",
@@ -76,11 +68,9 @@ __all__ = [
     "plot_losses",
     "plot_object_sizes",
     "plot_objects_per_image",
-    "plot_places",
     "plot_positions",
     "plot_precision_recall",
     "plot_resized_sides",
-    "plot_self_attention",
     "restore_boxes",
     "restore_image",
 ]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image, ImageOps
 
-from hf_detr_ft.plots.compared_boxes import (
+from hf_detr_ft.plots.box_overlay import (
     CROWD,
     FOUND,
     IGNORED,
@@ -22,7 +22,7 @@ from hf_detr_ft.plots.compared_boxes import (
     draw_boxes,
     found_colour,
 )
-from hf_detr_ft.plots.lettering import font, is_readable, readable, shorten, text_width, wrap
+from hf_detr_ft.plots.text_layout import font, is_readable, readable, shorten, text_width, wrap
 
 TILE = 480
 """The longer side of a photo on the sheet, in pixels."""

@@ -6,9 +6,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hf_detr_ft.evaluation.wording import cut_threshold
-from hf_detr_ft.plots.lettering import is_readable, readable, shorten
+from hf_detr_ft.formatting import cut_threshold
 from hf_detr_ft.plots.style import INK
+from hf_detr_ft.plots.text_layout import is_readable, readable, shorten
 
 SIZE = 9
 """Of letters, in points; a title's are one more."""

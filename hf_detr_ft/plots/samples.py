@@ -8,10 +8,10 @@ from PIL import Image, ImageDraw, ImageFont
 from transformers import DetrImageProcessor
 
 from hf_detr_ft.boxes import cxcywh_to_xyxy
-from hf_detr_ft.plots.compared_boxes import CROWD
+from hf_detr_ft.plots.box_overlay import CROWD
 from hf_detr_ft.plots.comparison import shrink
-from hf_detr_ft.plots.detections import FONT, class_colour, text_colour
-from hf_detr_ft.plots.lettering import is_readable, place_labels, readable, shorten, text_width
+from hf_detr_ft.plots.draw_boxes import FONT, class_colour, text_colour
+from hf_detr_ft.plots.text_layout import is_readable, place_labels, readable, shorten, text_width
 
 EDGE = 400
 """Longer side of a drawn sample, in pixels."""

@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hf_detr_ft.data.entries import Problem
+from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.evaluation.analysis import Analysis
-from hf_detr_ft.evaluation.wording import counted
-from hf_detr_ft.report.analysis import describe_errors, describe_precision
-from hf_detr_ft.report.attention import Look, describe_attention
+from hf_detr_ft.formatting import counted
 from hf_detr_ft.report.blocks import Page
-from hf_detr_ft.report.curves import describe_curves
-from hf_detr_ft.report.data import DataView, describe_data
-from hf_detr_ft.report.gallery import describe_gallery
-from hf_detr_ft.report.making import compare_recipes, describe_making
-from hf_detr_ft.report.problems import describe_problems
-from hf_detr_ft.report.record import RunRecord, Validation
-from hf_detr_ft.report.result import compare_results, describe_result
+from hf_detr_ft.report.load_run import RunRecord, Validation
+from hf_detr_ft.report.sections.attention_section import Look, describe_attention
+from hf_detr_ft.report.sections.curve_section import describe_curves
+from hf_detr_ft.report.sections.data_section import DataView, describe_data
+from hf_detr_ft.report.sections.details_section import compare_recipes, describe_making
+from hf_detr_ft.report.sections.error_section import describe_errors, describe_precision
+from hf_detr_ft.report.sections.gallery_section import describe_gallery
+from hf_detr_ft.report.sections.problem_section import describe_problems
+from hf_detr_ft.report.sections.result_section import compare_results, describe_result
 
 
 @dataclass(frozen=True, eq=False)

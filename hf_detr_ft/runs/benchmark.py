@@ -12,18 +12,18 @@ from transformers import PrinterCallback, Trainer, set_seed
 from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.atomic import write_json
+from hf_detr_ft.benchmark.baseline import build_stock
+from hf_detr_ft.benchmark.stopwatch import WARM_UP, Measurement, Stopwatch, peak_flops
+from hf_detr_ft.benchmark.timings_table import Row, render
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.errors import RecipeError, first_line
+from hf_detr_ft.machine import describe_environment, device_name, set_cpu_threads
 from hf_detr_ft.memory import give_memory_back, keeping_memory
-from hf_detr_ft.recipe import Recipe
-from hf_detr_ft.recipe_file import load_recipe
-from hf_detr_ft.runs.benchmark_table import Row, render
-from hf_detr_ft.runs.environment import describe_environment, device_name, set_cpu_threads
-from hf_detr_ft.runs.run_folder import check_output
-from hf_detr_ft.runs.stock import build_stock
-from hf_detr_ft.runs.stopwatch import WARM_UP, Measurement, Stopwatch, peak_flops
-from hf_detr_ft.runs.train import build_trainer, show_progress
-from hf_detr_ft.runs.train_data import choose_size_step, store_splits
+from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.recipe.sections import Recipe
+from hf_detr_ft.run_folder import check_output
+from hf_detr_ft.training.data_pipeline import choose_size_step, store_splits
+from hf_detr_ft.training.job import build_trainer, show_progress
 
 STOCK = "stock"
 STOCK_FASTER = "stock, {}"

@@ -17,17 +17,17 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 
 from hf_detr_ft.data.dataset import most_objects, read_column
 from hf_detr_ft.data.splits import build_splits, check_data, list_problems
+from hf_detr_ft.machine import peak_memory
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.stages import feature_stride
-from hf_detr_ft.recipe_file import load_recipe
-from hf_detr_ft.report.figures import own_style
+from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.report.collect import view_data
 from hf_detr_ft.report.pages import build_check_page
-from hf_detr_ft.runs.environment import peak_memory
-from hf_detr_ft.runs.page_file import check_page, is_page, write_page
-from hf_detr_ft.runs.run_folder import check_output
-from hf_detr_ft.runs.train import build_trainer, describe_job
-from hf_detr_ft.runs.views import view_data
-from hf_detr_ft.trainer import DetrTrainer
+from hf_detr_ft.report.svg import own_style
+from hf_detr_ft.report.write_report import check_page, is_page, write_page
+from hf_detr_ft.run_folder import check_output
+from hf_detr_ft.training.job import build_trainer, describe_job
+from hf_detr_ft.training.trainer import DetrTrainer
 
 SHOWN = 5
 """Problems of each kind that are printed."""

@@ -12,24 +12,24 @@ from datasets import Dataset
 from transformers import DetrConfig
 
 from hf_detr_ft.atomic import write_json
-from hf_detr_ft.callbacks import print_progress_lines
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.splits import check_split, require_no_errors
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import DataError, RecipeError
+from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.inference import load_detector
-from hf_detr_ft.evaluation.result import CocoResult
+from hf_detr_ft.inference.detect import load_detector
 from hf_detr_ft.memory import keeping_memory
 from hf_detr_ft.model.detector import as_trainable
-from hf_detr_ft.model.frozen_bn import keep_folded
-from hf_detr_ft.model.half_backbone import is_faster_in_bf16, use_bf16_backbone
-from hf_detr_ft.recipe import Recipe
-from hf_detr_ft.recipe_file import load_recipe
-from hf_detr_ft.runs.run_folder import check_output
-from hf_detr_ft.runs.train import show_progress
-from hf_detr_ft.trainer import DetrTrainer
+from hf_detr_ft.model.speed.bf16_backbone import is_faster_in_bf16, use_bf16_backbone
+from hf_detr_ft.model.speed.folded_norms import keep_folded
+from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.recipe.sections import Recipe
+from hf_detr_ft.run_folder import check_output
+from hf_detr_ft.training.callbacks import print_progress_lines
+from hf_detr_ft.training.job import show_progress
+from hf_detr_ft.training.trainer import DetrTrainer
 
 
 def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None, output: Path | None = None) -> int:

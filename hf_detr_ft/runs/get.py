@@ -20,20 +20,15 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from tqdm import tqdm
 
 from hf_detr_ft.data.coco import leaves_folder
-from hf_detr_ft.data.formats.via import convert_via
+from hf_detr_ft.data.drawn_folder import write_drawn_folder
+from hf_detr_ft.data.formats.coco_json import describe, image_size_reader, load_json, parse_json, write_coco
+from hf_detr_ft.data.formats.via import VIA_FILE_NAME, convert_via
 from hf_detr_ft.errors import DataError, RecipeError
-from hf_detr_ft.runs.convert import (
-    VIA_FILE_NAME,
-    describe,
-    image_size_reader,
-    load_json,
-    parse_json,
-    write_coco,
-)
 
 URLS = {"balloon": "https://github.com/matterport/Mask_RCNN/releases/download/v2.1/balloon_dataset.zip"}
 SPLITS = ("train", "val")
@@ -263,3 +258,10 @@ def _unpack_split(opened: zipfile.ZipFile, prefix: str, data: Path, split: str, 
     coco = convert_via(via, image_size_reader(folder), source=source, class_name=name)
     write_coco(data / "annotations" / f"custom_{split}.json", coco)
     return describe(coco)
+
+
+def get_synthetic(destination: Path, **settings: Any) -> int:
+    """Draws a data set; see `data.drawn_folder.write_drawn_folder`. Returns the exit status."""
+    for line in write_drawn_folder(destination, **settings):
+        print(line)
+    return 0

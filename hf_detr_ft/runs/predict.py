@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -17,14 +16,22 @@ from transformers import DetrForObjectDetection, DetrImageProcessor
 
 from hf_detr_ft.atomic import write_text
 from hf_detr_ft.boxes import xyxy_to_xywh
+from hf_detr_ft.data.find_images import find_images
 from hf_detr_ft.data.images import decode_rgb, upright_size
-from hf_detr_ft.data.synthetic_photos import count_cores
-from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
-from hf_detr_ft.evaluation.inference import ImageDetections, detect_prepared, load_detector, prepare
+from hf_detr_ft.errors import DataError, RecipeError
+from hf_detr_ft.inference.detect import (
+    ImageDetections,
+    class_names,
+    detect_prepared,
+    load_detector,
+    prepare,
+    read_category_ids,
+)
+from hf_detr_ft.machine import count_cores
 from hf_detr_ft.memory import keeping_memory
-from hf_detr_ft.model.half_backbone import is_faster_in_bf16, use_bf16_backbone
-from hf_detr_ft.plots.detections import draw_detections
-from hf_detr_ft.runs.find_images import find_images
+from hf_detr_ft.model.speed.bf16_backbone import is_faster_in_bf16, use_bf16_backbone
+from hf_detr_ft.plots.draw_boxes import draw_detections
+from hf_detr_ft.run_folder import writing
 
 RESULTS = "detections.json"
 LONGEST_JPEG_SIDE = 65500
@@ -130,29 +137,6 @@ def check_output(output: Path, drawn: dict[Path, Path], overwrite: bool) -> None
             raise RecipeError(f"--output: '{target}' is an input and would be replaced. Name another folder.")
     if not overwrite and output.is_dir() and any(not path.name.startswith(".") for path in output.iterdir()):
         raise RecipeError(f"--output: '{output}' is not empty. Name another folder, or give --overwrite.")
-
-
-def class_names(model: DetrForObjectDetection) -> list[str]:
-    """By label; those that config.json leaves out are called as Transformers calls classes without a name."""
-    id2label: dict = model.config.id2label or {}
-    classes = model.class_labels_classifier.out_features - 1
-    return [str(id2label.get(label, f"LABEL_{label}")) for label in range(classes)]
-
-
-def read_category_ids(model: DetrForObjectDetection, source: str) -> list[int]:
-    """The data set's category id of each label; the label itself where the model does not know it.
-
-    Raises:
-        CheckpointError: the model has another number of them than of labels.
-    """
-    classes = model.class_labels_classifier.out_features - 1
-    category_ids = getattr(model.config, "category_ids", None) or list(range(classes))
-    if len(category_ids) != classes:
-        raise CheckpointError(
-            f"'{source}': config.json has {len(category_ids)} category_ids for {classes} classes. "
-            "Correct them, or remove the key to have labels instead."
-        )
-    return [int(category_id) for category_id in category_ids]
 
 
 def detect_files(
@@ -265,12 +249,3 @@ def save_image(image: Image.Image, path: Path) -> None:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Says what the disk refused."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}. See --output.") from error

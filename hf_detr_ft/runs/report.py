@@ -5,24 +5,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hf_detr_ft.callbacks import DETECTIONS
-from hf_detr_ft.data.check import check_coco
+from hf_detr_ft.data.checks.coco_checks import check_coco
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
-from hf_detr_ft.data.source import Source, load_source
+from hf_detr_ft.data.split_source import Source, load_source
 from hf_detr_ft.data.splits import Splits, build_splits, require_no_errors
 from hf_detr_ft.errors import InputError, RecipeError
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.recipe import Recipe
-from hf_detr_ft.recipe_file import load_recipe
-from hf_detr_ft.report.figures import own_style
+from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.recipe.sections import Recipe
+from hf_detr_ft.report.attention_sheet import draw_attention
+from hf_detr_ft.report.collect import gather_views
+from hf_detr_ft.report.load_run import RunRecord, Validation, read_run
 from hf_detr_ft.report.pages import build_comparison_page, build_run_page
-from hf_detr_ft.report.record import RunRecord, Validation, read_run
-from hf_detr_ft.runs.attention import draw_attention
+from hf_detr_ft.report.svg import own_style
+from hf_detr_ft.report.write_report import PAGE, check_page, write_own_page, write_page
+from hf_detr_ft.run_folder import check_output
 from hf_detr_ft.runs.evaluate import Evaluation, evaluate_model
-from hf_detr_ft.runs.page_file import PAGE, check_page, write_own_page, write_page
-from hf_detr_ft.runs.run_folder import check_output
-from hf_detr_ft.runs.views import gather_views
+from hf_detr_ft.training.callbacks import DETECTIONS
 
 
 def report(
@@ -47,7 +47,8 @@ def report(
     if attention is not None:
         if len(sources) > 1 or flags:
             raise RecipeError(f"--attention: expected one model and no other flags, found {[*sources, *flags]}.")
-        return draw_attention(sources[0], attention, output, overwrite=overwrite)
+        print(draw_attention(sources[0], attention, output, overwrite=overwrite))
+        return 0
     check_output(output)
     runs = [Path(source) for source in sources]
     own = runs[0] / PAGE if len(runs) == 1 and output is None and is_run_folder(runs[0]) else None

@@ -2,49 +2,40 @@
 
 import pickle
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from accelerate import PartialState
 from torch._dynamo.exc import BackendCompilerFailed
-from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, set_seed
+from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from hf_detr_ft.callbacks import RunFolderCallback, log_picture, print_progress_lines, restore_detections
-from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.splits import Splits, load_splits
-from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError, first_line
-from hf_detr_ft.evaluation.result import CocoResult
+from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.hub import check_access, push_run, write_model_card
+from hf_detr_ft.machine import describe_environment, peak_memory, set_cpu_threads
 from hf_detr_ft.memory import keeping_memory
-from hf_detr_ft.model.build import build_model, build_processor, count_parameters
-from hf_detr_ft.model.detector import DetrForObjectDetection
-from hf_detr_ft.model.stages import summarise_trainable, train_stages
-from hf_detr_ft.recipe import DetrTrainingArguments, Recipe
-from hf_detr_ft.recipe_file import load_recipe, save_recipe
-from hf_detr_ft.runs.environment import describe_environment, peak_memory, set_cpu_threads
-from hf_detr_ft.runs.page_file import write_run_page
-from hf_detr_ft.runs.picture import draw_predictions
-from hf_detr_ft.runs.run_folder import check_free, find_checkpoint, make_run_folder
-from hf_detr_ft.runs.train_data import build_train_transform, choose_size_step, store_splits
-from hf_detr_ft.trainer import DetrTrainer
-
-METRICS = (
-    *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
-    *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large", "loss"),
-)
-"""What the best weights can be chosen by."""
+from hf_detr_ft.model.build import build_model
+from hf_detr_ft.recipe.files import load_recipe, save_recipe
+from hf_detr_ft.recipe.sections import DetrTrainingArguments, Recipe
+from hf_detr_ft.report.predictions_sheet import draw_predictions
+from hf_detr_ft.report.write_report import write_run_page
+from hf_detr_ft.run_folder import check_free, find_checkpoint, make_run_folder
+from hf_detr_ft.training.callbacks import RunFolderCallback, log_picture, restore_detections
+from hf_detr_ft.training.data_pipeline import store_splits
+from hf_detr_ft.training.job import ModelBuilder, build_trainer, describe_job, show_progress
+from hf_detr_ft.training.trainer import DetrTrainer
 
 
-def train(path: Path | None, flags: Sequence[str] = ()) -> int:
+def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuilder = build_model) -> int:
     """Trains, evaluates and writes the run folder.
 
     Args:
         path: the recipe.
         flags: over it, such as `--training.learning_rate 5e-5`.
+        model_builder: makes the model of the recipe.
 
     Returns:
         0; everything that goes wrong is raised.
@@ -57,7 +48,7 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
         check_push(args)
     started = time.monotonic()
     run = args.run_folder
-    checkpoint = find_checkpoint(run, args)
+    checkpoint = find_checkpoint(run, args.resume_from_checkpoint, bool(args.fsdp or args.deepspeed))
     if checkpoint is None:
         check_free(run, args.overwrite)
     say = print if PartialState().is_main_process else _silent
@@ -67,7 +58,7 @@ def train(path: Path | None, flags: Sequence[str] = ()) -> int:
     set_seed(args.seed)
     splits = load_splits(recipe.data, progress=show_progress)
     stored = store_splits(recipe, splits)
-    trainer = build_trainer(recipe, stored)
+    trainer = build_trainer(recipe, stored, model_builder)
     say(describe_job(recipe, splits, trainer))
     if PartialState().is_main_process:
         if checkpoint is None:
@@ -121,81 +112,8 @@ def check_push(args: DetrTrainingArguments) -> None:
         check_access(args.hub_model_id or args.run_folder.name, args.hub_token)
 
 
-def show_progress(images: Iterable) -> Iterable:
-    """A bar over the images that are checked, on the first process."""
-    return tqdm(images, "checking images", leave=False, disable=not PartialState().is_main_process)
-
-
 def _silent(*_: Any) -> None:
     """Instead of `print` on all processes but the first."""
-
-
-def build_trainer(recipe: Recipe, splits: Splits) -> DetrTrainer:
-    """Model, transforms, trainer and callbacks of a recipe."""
-    args, model_config, label_map = recipe.training, recipe.model, splits.label_map
-    model = build_model(model_config, label_map.names, label_map.category_ids, recipe.speed)
-    train_stages(model, model_config.trainable_stages)
-    processor = build_processor(model_config)
-    augment = build_train_transform(recipe)
-    if recipe.evaluation.batch_size is not None:
-        args.per_device_eval_batch_size = recipe.evaluation.batch_size
-    metric = args.metric_for_best_model
-    if metric is not None and metric.removeprefix("eval_") not in METRICS:
-        raise RecipeError(f"training.metric_for_best_model: expected one of {', '.join(METRICS)}, found '{metric}'.")
-    if args.eval_epochs < 1:
-        raise RecipeError(f"training.eval_epochs: expected 1 or more, found {args.eval_epochs}.")
-    try:
-        trainer = DetrTrainer(
-            model,
-            args,
-            train_dataset=transformed(splits.train, augment),
-            eval_dataset=transformed(splits.val, DetrTransform(processor)),
-            truth=splits.truth,
-            label_map=label_map,
-            processor=processor,
-            train_transform=augment,
-            size_step=choose_size_step(recipe),
-            backend=recipe.evaluation.backend,
-        )
-    except (ImportError, KeyError, ValueError) as error:  # an unknown report_to or log_level, fsdp in one process, …
-        raise RecipeError(f"training: the Trainer refuses these settings: {error}") from error
-    about = {
-        "data": {"name": recipe.data.name, "split": "validation"},
-        "base_model": model_config.checkpoint or model_config.backbone,
-    }
-    trainer.add_callback(RunFolderCallback(lambda: trainer.result, lambda: trainer.detections, about))
-    if args.early_stopping_patience is not None:
-        trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-    print_progress_lines(trainer)
-    return trainer
-
-
-def describe_job(recipe: Recipe, splits: Splits, trainer: DetrTrainer) -> str:
-    """What is about to be trained, for the terminal."""
-    args, model = trainer.args, cast(DetrForObjectDetection, trainer.model)
-    warnings = len(splits.problems)
-    most, file_name = most_objects(splits.train)
-    queries = model.config.num_queries
-    length = f"{args.max_steps} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs"
-    start = recipe.model.checkpoint or recipe.model.backbone
-    names = ", ".join(splits.label_map.names[:5]) + (", …" if len(splits.label_map) > 5 else "")
-    lines = [
-        f"data      {recipe.data.name}: {len(splits.train)} training and {len(splits.val)} validation images",
-        f"          classes ({len(splits.label_map)}): {names}",
-        *([f"          warnings: {warnings}; `hf-detr-ft check` lists them"] if warnings else []),
-        f"model     {start}: {count_parameters(model) / 1e6:.1f} M parameters",
-        f"          {summarise_trainable(model)}",
-        f"training  {length} of batches of {args.train_batch_size}"
-        f" x {args.gradient_accumulation_steps} accumulated x {args.world_size} processes on {args.device.type}, "
-        f"{recipe.training.precision}",
-        f"run       {args.output_dir}",
-    ]
-    if most > queries:
-        lines.append(
-            f"warning   {file_name} has {most} objects, the model only {queries} queries: the rest is never learned. "
-            "Raise model.config.num_queries in a model of your own, or cut such images up."
-        )
-    return "\n".join(lines)
 
 
 def finish(trainer: DetrTrainer, recipe: Recipe, splits: Splits, run: Path, seconds: float) -> None:

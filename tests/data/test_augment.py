@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hf_detr_ft.data.augment import Augmentation, Augmented, build_augmentation
-from hf_detr_ft.recipe import AugmentConfig
+from hf_detr_ft.recipe.sections import AugmentConfig
 
 NOTHING = {
     "horizontal_flip": 0.0,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from hf_detr_ft.data.areas import corrected_area, segmentation_fault, shoelace_area
 from hf_detr_ft.data.coco import LabelMap, image_path, read_coco, with_polygon_areas
+from hf_detr_ft.data.segmentation_area import corrected_area, segmentation_fault, shoelace_area
 from hf_detr_ft.errors import DataError
 
 SQUARE = [10.0, 10.0, 110.0, 10.0, 110.0, 110.0, 10.0, 110.0]

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.data.dataset import prepare_coco
-from hf_detr_ft.data.entries import Problem
 from hf_detr_ft.data.splits import check_data, list_problems, load_splits
 from hf_detr_ft.errors import DataError, RecipeError
-from hf_detr_ft.recipe import DataConfig
-from tests.synthetic import CLASSES, write_coco_folder
+from hf_detr_ft.recipe.sections import DataConfig
+from tests.fixtures import CLASSES, write_coco_folder
 
 
 @pytest.fixture

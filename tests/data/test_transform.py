@@ -15,8 +15,8 @@ from hf_detr_ft.data.dataset import load_split
 from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.model.build import build_processor
-from hf_detr_ft.recipe import AugmentConfig, ModelConfig
-from tests.synthetic import draw_split, tiny_processor
+from hf_detr_ft.recipe.sections import AugmentConfig, ModelConfig
+from tests.fixtures import draw_split, tiny_processor
 
 COLUMNS = ["image", "image_id", "objects"]
 

@@ -13,9 +13,9 @@ from typing import Any
 import datasets
 from accelerate import PartialState
 
-from hf_detr_ft.data import synthetic_split
+from hf_detr_ft.data import drawn_split as synthetic_split
 from hf_detr_ft.data.splits import load_splits
-from hf_detr_ft.recipe import DataConfig
+from hf_detr_ft.recipe.sections import DataConfig
 
 CONFIG = DataConfig(synthetic_images=20, synthetic_val_images=5, synthetic_short_side=(64, 64))
 DRAW_PHOTOS = synthetic_split.draw_photos

@@ -16,9 +16,9 @@ from transformers import TrainerCallback
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.model.detector import as_trainable
-from hf_detr_ft.recipe import DataConfig, DetrTrainingArguments
-from hf_detr_ft.trainer import DetrTrainer
-from tests.synthetic import tiny_detr, tiny_processor, write_coco_folder
+from hf_detr_ft.recipe.sections import DataConfig, DetrTrainingArguments
+from hf_detr_ft.training.trainer import DetrTrainer
+from tests.fixtures import tiny_detr, tiny_processor, write_coco_folder
 
 
 class KeepGradients(TrainerCallback):

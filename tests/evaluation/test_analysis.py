@@ -5,9 +5,9 @@ import pytest
 
 from hf_detr_ft.evaluation.analysis import Analysis, Recall, analyse_detections
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
-from hf_detr_ft.evaluation.describe import describe_result
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.error_kinds import KINDS
+from hf_detr_ft.evaluation.tide import KINDS
+from hf_detr_ft.report.describe_errors import describe_result
 from tests.evaluation.test_coco_eval import boxes, official, one_image, random_case
 
 

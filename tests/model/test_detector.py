@@ -5,7 +5,7 @@ import torch
 import transformers
 
 from hf_detr_ft.model.detector import DetrForObjectDetection, as_trainable
-from tests.synthetic import tiny_config, tiny_detr
+from tests.fixtures import tiny_config, tiny_detr
 
 
 def build(seed: int = 0, **overrides: object) -> DetrForObjectDetection:

@@ -10,8 +10,8 @@ from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.optim import parameter_groups
 from hf_detr_ft.model.stages import backbone_stages, train_stages
-from hf_detr_ft.recipe import ModelConfig
-from tests.synthetic import SMALL_TRANSFORMER, tiny_config
+from hf_detr_ft.recipe.sections import ModelConfig
+from tests.fixtures import SMALL_TRANSFORMER, tiny_config
 
 
 def trained_stages(model: transformers.DetrForObjectDetection, stages: list[str]) -> set[str]:

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from hf_detr_ft.plots.compared_boxes import ComparedPhoto
+from hf_detr_ft.plots.box_overlay import ComparedPhoto
 
 GREY = (120, 120, 120)
 INSIDE = (8, 200, 248)

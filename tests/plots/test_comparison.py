@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_detr_ft.plots.compared_boxes import MISSED, WRONG, found_colour
+from hf_detr_ft.plots.box_overlay import MISSED, WRONG, found_colour
 from hf_detr_ft.plots.comparison import LEAST_CELL, MARGIN, TILE, count_pieces, plot_comparison, shrink
 from tests.plots.compared import INSIDE, compared, extent, kinds, pixels, texts
 

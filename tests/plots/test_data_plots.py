@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, StepPatch
 from matplotlib.text import Text
 
-from hf_detr_ft.data.split_findings import percent
 from hf_detr_ft.data.statistics import SplitStatistics, describe_split
-from hf_detr_ft.plots.data import (
+from hf_detr_ft.formatting import percent
+from hf_detr_ft.plots.data_plots import (
     plot_aspect_ratios,
     plot_class_balance,
     plot_image_sizes,

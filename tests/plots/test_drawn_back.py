@@ -17,15 +17,15 @@ from torch.utils.data import DataLoader
 
 from hf_detr_ft.boxes import xywh_to_xyxy
 from hf_detr_ft.data.augment import build_augmentation
+from hf_detr_ft.data.cache.image_cache import store_photos
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import load_split
 from hf_detr_ft.data.images import cell_size, decode_cell
-from hf_detr_ft.data.photo_store import store_photos
 from hf_detr_ft.data.transform import DetrTransform, Epoch, transformed
 from hf_detr_ft.model.build import build_processor
 from hf_detr_ft.plots.samples import restore_boxes, restore_image
-from hf_detr_ft.recipe import AugmentConfig, ModelConfig
+from hf_detr_ft.recipe.sections import AugmentConfig, ModelConfig
 
 EDGE = 160
 COLOURS = ((215, 45, 45), (45, 215, 45), (45, 45, 215))

@@ -8,11 +8,11 @@ from PIL import Image
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.transform import DetrTransform
-from hf_detr_ft.plots.compared_boxes import CROWD
-from hf_detr_ft.plots.detections import class_colour
+from hf_detr_ft.plots.box_overlay import CROWD
+from hf_detr_ft.plots.draw_boxes import class_colour
 from hf_detr_ft.plots.samples import draw_sample, draw_training_sample, restore_boxes
-from hf_detr_ft.recipe import AugmentConfig
-from tests.synthetic import tiny_processor
+from hf_detr_ft.recipe.sections import AugmentConfig
+from tests.fixtures import tiny_processor
 
 GREY = (120, 120, 120)
 NAMES = ("mug", "cone", "fish")

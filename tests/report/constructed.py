@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw
 
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import load_split
-from hf_detr_ft.data.source import file_fingerprint
+from hf_detr_ft.data.split_source import file_fingerprint
 from hf_detr_ft.evaluation.analysis import analyse_detections
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.report.load_run import Validation
 from hf_detr_ft.report.pages import Views
-from hf_detr_ft.report.record import Validation
 
 NAMES = ("<script>alert(1)</script>", 'a "b" & c')
 """Of the categories 3 and 7."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hf_detr_ft.report.page import render_page
+from hf_detr_ft.report.load_run import read_run
 from hf_detr_ft.report.pages import build_run_page
-from hf_detr_ft.report.record import read_run
+from hf_detr_ft.report.render_page import render_page
 from tests.report.constructed import validation, views, write_run
 from tests.report.parsed import Element, parse
 

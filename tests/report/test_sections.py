@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from hf_detr_ft.data.entries import Problem
+from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.report.page import render_page
+from hf_detr_ft.report.load_run import RunRecord, read_run
 from hf_detr_ft.report.pages import Views, build_check_page, build_comparison_page, build_run_page
-from hf_detr_ft.report.record import RunRecord, read_run
+from hf_detr_ft.report.render_page import render_page
 from tests.report.constructed import NAMES, detections, history, truth, write_run
 from tests.report.parsed import Element, parse, table
 

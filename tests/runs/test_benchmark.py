@@ -8,18 +8,18 @@ import pytest
 import torch
 from transformers import Trainer
 
+from hf_detr_ft.benchmark import stopwatch
+from hf_detr_ft.benchmark.baseline import build_stock
+from hf_detr_ft.benchmark.stopwatch import Measurement
+from hf_detr_ft.benchmark.timings_table import Row, table
 from hf_detr_ft.cli import main
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.recipe_file import load_recipe
+from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.runs import benchmark as benchmark_module
-from hf_detr_ft.runs import stopwatch
 from hf_detr_ft.runs.benchmark import benchmark
-from hf_detr_ft.runs.benchmark_table import Row, table
-from hf_detr_ft.runs.stock import build_stock
-from hf_detr_ft.runs.stopwatch import Measurement
-from hf_detr_ft.runs.train import build_trainer
-from hf_detr_ft.runs.train_data import store_splits
+from hf_detr_ft.training.data_pipeline import store_splits
+from hf_detr_ft.training.job import build_trainer
 
 FLAGS = [
     *("--data.synthetic_images", "4", "--data.synthetic_val_images", "1", "--data.synthetic_short_side", "[64,80]"),

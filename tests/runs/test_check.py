@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from hf_detr_ft.cli import main
 from hf_detr_ft.runs.check import largest_shape
-from tests.synthetic import CLASSES, tiny_detr, write_coco_folder
+from tests.fixtures import CLASSES, tiny_detr, write_coco_folder
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from transformers import pipeline
 
+from hf_detr_ft.data.find_images import find_images
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.runs import predict as predict_module
-from hf_detr_ft.runs.find_images import find_images
 from hf_detr_ft.runs.predict import name_drawn_images, predict
-from tests.lively import write_lively_run
-from tests.synthetic import CLASSES, draw_photo
+from tests.fixtures import CLASSES, draw_photo
+from tests.spread_weights import write_lively_run
 
 BALLOON = os.environ.get("HF_DETR_FT_BALLOON")
 

@@ -8,8 +8,8 @@ from huggingface_hub import constants
 
 from hf_detr_ft.errors import InputError
 from hf_detr_ft.runs.push import push
-from tests.hub_server import HubServer, point_client_at
-from tests.synthetic import write_run_folder
+from tests.fixtures import write_run_folder
+from tests.hub.hub_server import HubServer, point_client_at
 
 
 @pytest.fixture

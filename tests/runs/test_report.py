@@ -12,10 +12,10 @@ from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.runs import report as report_module
 from hf_detr_ft.runs.report import report
-from tests.lively import lively_detr, write_lively_run
+from tests.fixtures import tiny_processor, write_coco_folder
 from tests.report.constructed import truth, write_run
 from tests.report.parsed import Element, parse, table
-from tests.synthetic import tiny_processor, write_coco_folder
+from tests.spread_weights import lively_detr, write_lively_run
 
 
 @pytest.fixture

@@ -26,16 +26,16 @@ from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
+from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.result import CocoResult
 from hf_detr_ft.model.detector import DetrForObjectDetection
-from hf_detr_ft.recipe_file import load_recipe
-from hf_detr_ft.runs.picture import draw_predictions
-from hf_detr_ft.runs.run_folder import check_free
+from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.report.predictions_sheet import draw_predictions
+from hf_detr_ft.run_folder import check_free
 from hf_detr_ft.runs.train import train
-from tests.hub_server import ANNA, HubServer, point_client_at
+from tests.fixtures import CLASSES, tiny_detr, write_coco_folder
+from tests.hub.hub_server import ANNA, HubServer, point_client_at
 from tests.report.parsed import parse, table
-from tests.synthetic import CLASSES, tiny_detr, write_coco_folder
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -120,7 +120,7 @@ def test_the_picture_has_the_threshold_of_the_weights_that_are_kept(
         used.append(threshold)
         return draw_predictions(folder, rows, truth, label_map, threshold)
 
-    monkeypatch.setattr("hf_detr_ft.trainer.evaluate_detections", worse_and_worse)
+    monkeypatch.setattr("hf_detr_ft.training.trainer.evaluate_detections", worse_and_worse)
     monkeypatch.setattr("hf_detr_ft.runs.train.draw_predictions", noted)
     flags = ("--training.max_steps", "2", "--training.eval_strategy", "steps", "--training.eval_steps", "1")
     flags += ("--training.save_strategy", "steps", "--training.save_steps", "1")

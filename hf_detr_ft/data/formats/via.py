@@ -16,6 +16,9 @@ from reprlib import repr as short
 
 from hf_detr_ft.errors import DataError
 
+VIA_FILE_NAME = "via_region_data.json"
+"""What VIA 1 calls its export; looked for where the source is a folder."""
+
 ARC_POINTS = 72
 """Corners of the polygon that stands for a circle or an ellipse in `segmentation`: one every 5 degrees, as in VIA."""
 

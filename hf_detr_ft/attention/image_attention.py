@@ -1,0 +1,185 @@
+"""What a model looked at in an image: which detections and points to ask for, and their attention maps."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.ops import box_iou
+from transformers import DetrForObjectDetection, DetrImageProcessor
+
+from hf_detr_ft.attention.recorded_forward import record_attention
+from hf_detr_ft.inference.detect import ImageDetections, post_process, prepare
+
+MOST = 4
+"""Detections that are chosen: as many as stand side by side on a page."""
+SAME_PLACE = 0.5
+"""IoU above which two detections are taken for one place."""
+GRID = 64
+"""Along each side, the points among which the one of the background is found."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageAttention:
+    """Attention maps of one image, and what they belong to.
+
+    A map has a number for each cell of the feature map, which covers the image evenly; they sum to 1.
+
+    Attributes:
+        size: (height, width) of the image whose pixels boxes and points are in.
+        threshold: of the score. Only where no detection is above it, one below it is the only one here.
+        queries: `[K]` int64, numbers of the detections' queries, best score first.
+        labels: `[K]` int64.
+        scores: `[K]` float32.
+        boxes_xyxy_px: `[K, 4]` float32; can reach over the border.
+        cross: `[L, K, M, h, w]` float32: of each detection's query over the image, in L decoder layers with M heads.
+        points_xy_px: `[P, 2]` float64; none where the model has no encoder layers.
+        point_of: `[P]` int64, the detection (its place in `queries`) whose centre the point is; -1 for any other point.
+        encoder: `[P, h, w]` float32: of each point's cell over the image, in the last encoder layer, mean over heads.
+    """
+
+    size: tuple[int, int]
+    threshold: float
+    queries: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    boxes_xyxy_px: np.ndarray
+    cross: np.ndarray
+    points_xy_px: np.ndarray
+    point_of: np.ndarray
+    encoder: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def cross_map(self, index: int, layer: int = -1, head: int | None = None) -> np.ndarray:
+        """`[h, w]` of one detection in a decoder layer, of one head or as the mean over all."""
+        maps = self.cross[layer, index]
+        return maps.mean(axis=0) if head is None else maps[head]
+
+
+def attend(
+    model: DetrForObjectDetection,
+    processor: DetrImageProcessor,
+    image: Image.Image,
+    *,
+    threshold: float = 0.5,
+    most: int = MOST,
+    points_xy_px: np.ndarray | None = None,
+    name: str = "image",
+) -> ImageAttention:
+    """Detects, chooses what to show, and computes its attention maps; the model runs once.
+
+    Args:
+        model: used in evaluation mode, where it is.
+        processor: the model's own.
+        image: upright RGB, as `decode_rgb` gives it.
+        threshold: see `choose_detections`.
+        most: see `choose_detections`.
+        points_xy_px: `[P, 2]` in pixels of the image; by default those of `choose_points`.
+        name: what errors call the image.
+
+    Raises:
+        DataError: the image is too elongated to be resized.
+    """
+    recorded = record_attention(model, prepare(image, processor, name))
+    size = torch.tensor([[image.height, image.width]])
+    parts = post_process(recorded.logits[None].cpu(), recorded.pred_boxes[None].cpu(), size)
+    found = ImageDetections(*(part[0].numpy() for part in parts))
+    queries = choose_detections(found, threshold, most)
+    boxes_xyxy_px = found.boxes_xyxy_px[queries]
+    if points_xy_px is None:
+        taken = np.concatenate([boxes_xyxy_px, found.above(threshold).boxes_xyxy_px])
+        points_xy_px, point_of = choose_points(boxes_xyxy_px, taken, (image.height, image.width))
+    else:
+        points_xy_px = np.asarray(points_xy_px, dtype=np.float64).reshape(-1, 2)
+        point_of = np.full(len(points_xy_px), -1)
+    if recorded.encoder is None:
+        points_xy_px, point_of, encoder = points_xy_px[:0], point_of[:0], np.zeros((0, *recorded.size), np.float32)
+    else:
+        encoder = recorded.self_attention(points_xy_px / image.size).mean(axis=1)
+    return ImageAttention(
+        size=(image.height, image.width),
+        threshold=threshold,
+        queries=queries,
+        labels=found.labels[queries],
+        scores=found.scores[queries],
+        boxes_xyxy_px=boxes_xyxy_px,
+        cross=recorded.cross_attention(queries),
+        points_xy_px=points_xy_px,
+        point_of=point_of,
+        encoder=encoder,
+    )
+
+
+def choose_detections(detections: ImageDetections, threshold: float, most: int = MOST) -> np.ndarray:
+    """Detections that show different things: other classes before more of a class, never one place twice.
+
+    Args:
+        detections: of all queries.
+        threshold: of the score, to be above; where none is, the best query is chosen all the same.
+        most: how many to choose, at least 1.
+
+    Returns:
+        Numbers of the queries, `[K]` int64 with K from 1 to `most`, best score first.
+    """
+    order = np.argsort(-detections.scores, kind="stable")
+    above = order[detections.scores[order] > threshold]
+    boxes = torch.from_numpy(detections.boxes_xyxy_px[above])
+    overlaps = (box_iou(boxes, boxes) > SAME_PLACE).numpy()
+    distinct: list[int] = []
+    for place in range(len(above)):
+        if not overlaps[place, distinct].any():
+            distinct.append(place)
+    if not distinct:
+        return order[:1]
+    labels = detections.labels[above[distinct]].tolist()
+    nth_of_class = [labels[:index].count(label) for index, label in enumerate(labels)]
+    kept = np.argsort(nth_of_class, kind="stable")[:most]
+    return above[distinct][np.sort(kept)]
+
+
+def choose_points(
+    boxes_xyxy_px: np.ndarray, taken_xyxy_px: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The centre of each box, and the point of the background that is farthest from every box and from the border.
+
+    Args:
+        boxes_xyxy_px: `[K, 4]`; the part within the image counts.
+        taken_xyxy_px: `[T, 4]`, where there is no background.
+        size: (height, width) of the image.
+
+    Returns:
+        `[P, 2]` float64, x and y in pixels, and `[P]` int64, the box that a point is the centre of, -1 for the
+        background. P is K + 1, or K where boxes leave no background.
+    """
+    height, width = size
+    limits = np.array([width, height] * 2, dtype=np.float64)
+    inside = np.clip(boxes_xyxy_px.reshape(-1, 4).astype(np.float64), 0, limits)
+    centres = (inside[:, :2] + inside[:, 2:]) / 2
+    steps = (np.arange(GRID) + 0.5) / GRID
+    x, y = (side.ravel() for side in np.meshgrid(steps * width, steps * height))
+    room = np.minimum(np.minimum(x, width - x), np.minimum(y, height - y))
+    for x0, y0, x1, y1 in taken_xyxy_px.reshape(-1, 4):
+        away = np.maximum(x0 - x, x - x1).clip(0), np.maximum(y0 - y, y - y1).clip(0)
+        room = np.minimum(room, np.hypot(*away))
+    if room.max() <= 0:
+        return centres, np.arange(len(centres))
+    farthest = room.argmax()
+    return np.vstack([centres, [x[farthest], y[farthest]]]), np.append(np.arange(len(centres)), -1)
+
+
+def share_in_box(weights: np.ndarray, box_xyxy_px: np.ndarray, size: tuple[int, int]) -> float:
+    """How much of a map lies in a box, from 0 to 1; a cell that the box cuts counts by the part inside.
+
+    Args:
+        weights: `[h, w]`, summing to 1. Equal ones give the box's share of the image.
+        box_xyxy_px: `[4]`.
+        size: (height, width) of the image.
+    """
+    covered = []
+    for low, high, side, cells in zip(box_xyxy_px[:2], box_xyxy_px[2:], size[::-1], weights.shape[::-1], strict=True):
+        edges = np.arange(cells + 1) * (side / cells)
+        covered.append(np.clip(np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1]), 0, None) * (cells / side))
+    across, down = covered
+    return float(down @ weights @ across)

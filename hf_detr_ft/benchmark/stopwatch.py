@@ -1,0 +1,135 @@
+"""Times the steps of a Trainer: images, waiting for data, padding, arithmetic, memory."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_detr_ft.machine import best_seconds, peak_memory
+
+WARM_UP = 2
+"""Steps before those that are timed: the first ones allocate memory and choose algorithms. Of the very first one the
+multiplications and additions are counted."""
+
+
+@dataclass
+class Measurement:
+    """The timed steps of one variant in one round."""
+
+    images: int
+    seconds: float
+    waiting_seconds: float
+    """Of them, those that passed before a step had its batch."""
+    pixels: int
+    """Of all batches, with their padding."""
+    image_pixels: int
+    flops: float
+    """Of convolutions and matrix products, forward and backward: those of one step, by its pixels those of all."""
+    peak_bytes: int
+    """The most that the process held meanwhile; on a GPU, what torch had allocated there."""
+    steps: int
+
+
+class Stopwatch(TrainerCallback):
+    """Times the steps of a trainer after `WARM_UP`.
+
+    Args:
+        trainer: that is about to train.
+        on_timed: called when the timed steps begin.
+    """
+
+    def __init__(self, trainer: Trainer, on_timed: Callable[[], Any] | None = None) -> None:
+        self.device = trainer.args.device
+        self.images = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps
+        self.images *= trainer.args.world_size
+        self.on_timed = on_timed
+        self.ends: list[float] = []
+        self.waits: list[float] = []
+        self.shapes: list[tuple[int, torch.Tensor]] = []
+        self.counter = FlopCounterMode(display=False)
+        self.flops_per_pixel = 0.0
+        model: Any = trainer.model
+        self.hook = model.register_forward_pre_hook(self._note_batch, with_kwargs=True)
+        trainer.add_callback(self)
+
+    def _note_batch(self, _: torch.nn.Module, __: tuple, inputs: dict[str, Any]) -> None:
+        mask = inputs["pixel_mask"]
+        self.shapes.append((mask.numel(), mask.sum()))
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The batch is there."""
+        if self.ends:
+            self.waits.append(self._now() - self.ends[-1])
+        else:
+            self.counter.__enter__()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """The step is done."""
+        if not self.ends:
+            self.counter.__exit__(None, None, None)
+            self.flops_per_pixel = self.counter.get_total_flops() / sum(size for size, _ in self.shapes)
+        self.ends.append(self._now())
+        if len(self.ends) == WARM_UP:
+            self.shapes.clear()
+            self.waits.clear()
+            reset_peak(self.device)
+            if self.on_timed is not None:
+                self.on_timed()
+
+    def measurement(self) -> Measurement:
+        """Of all steps after `WARM_UP`."""
+        self.hook.remove()
+        steps = len(self.ends) - WARM_UP
+        pixels = sum(size for size, _ in self.shapes)
+        return Measurement(
+            images=steps * self.images,
+            seconds=self.ends[-1] - self.ends[WARM_UP - 1],
+            waiting_seconds=sum(self.waits),
+            pixels=pixels,
+            image_pixels=sum(int(used) for _, used in self.shapes),
+            flops=pixels * self.flops_per_pixel,
+            peak_bytes=peak_bytes(self.device),
+            steps=steps,
+        )
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begins to look for the most memory anew, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory since `reset_peak`; of the process's life where the system cannot tell."""
+    if device.type == "cpu" and sys.platform == "linux":
+        return read_status("VmHWM")
+    return peak_memory(device)
+
+
+def read_status(name: str) -> int:
+    """Bytes that a line of Linux's /proc/self/status says."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Multiplications and additions a second that this device reaches in a large matrix product, the best of some."""
+    side = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / best_seconds(lambda: left @ right, device.type, 5)

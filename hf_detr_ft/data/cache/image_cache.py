@@ -1,0 +1,117 @@
+"""Photos decoded and resized once, for all epochs and all runs at this size; kept in the cache of `datasets`.
+
+What is kept is what `DetrImageProcessor` makes of a photo before it normalises, byte for byte. Only photos that get
+smaller are resized; the others are kept as they are, decoded.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import PIL
+import torch
+import torchvision
+import transformers
+from datasets import Dataset, Features, Sequence, Value, concatenate_datasets
+from transformers import DetrImageProcessor
+from transformers.image_transforms import get_size_with_aspect_ratio
+
+from hf_detr_ft.data import image_size, images
+from hf_detr_ft.data.cache.row_cache import CELL, cached_rows, remove_unused
+from hf_detr_ft.data.dataset import iterate_column
+from hf_detr_ft.data.image_size import resize_photo
+from hf_detr_ft.data.images import cell_size, decode_cell
+from hf_detr_ft.machine import count_cores
+
+STORED = Features({"image": CELL, "original_size": Sequence(Value("int32"), length=2)})
+"""The pixels as PPM under "bytes", the photo's path or name under "path"; (height, width) of the upright photo."""
+MODULES = (__file__, images.__file__, image_size.__file__)
+SOURCES = hashlib.sha256(b"".join(Path(str(module)).read_bytes() for module in MODULES))
+"""Of the modules that decode, as they were when they were imported."""
+AHEAD = 64
+"""Photos that are decoded in advance."""
+
+
+def store_photos(rows: Dataset, size: dict[str, int], limit_bytes: float, name: str) -> Dataset | None:
+    """The rows with their photos decoded and at most as large as the model takes them, and `original_size`.
+
+    Args:
+        rows: of `load_split`, without a transform.
+        size: of `DetrImageProcessor`, in pixels: `shortest_edge` and `longest_edge`, or `height` and `width`.
+        limit_bytes: of the photos; None is returned, and nothing is made, where they would take more.
+        name: of the split, for the progress bar.
+
+    Raises:
+        DataError: a photo cannot be decoded, or the cache cannot be written or read.
+    """
+    photos = rows.select_columns("image")
+    total = 0
+    for cell in iterate_column(photos, "image"):
+        height, width = stored_size(*cell_size(cell), size)
+        total += height * width * 3
+        if total > limit_bytes:
+            return None
+    stored = cached_rows(
+        _rows,
+        {"photos": photos, "size": size},
+        STORED,
+        key=store_key(photos, size),
+        name=name,
+        folder="resized",
+        what="resized photos",
+    )
+    remove_unused(stored, 2 * limit_bytes)
+    return concatenate_datasets([stored, rows.remove_columns("image")], axis=1)
+
+
+def stored_size(height: int, width: int, size: dict[str, int]) -> tuple[int, int]:
+    """(height, width) in which a photo is kept; as it is where the other one would be larger, or nothing at all."""
+    if "height" in size:
+        target = size["height"], size["width"]
+    else:
+        target = get_size_with_aspect_ratio((height, width), size["shortest_edge"], size["longest_edge"])
+    fits = 1 <= target[0] <= height and 1 <= target[1] <= width
+    return target if fits else (height, width)
+
+
+def store_key(photos: Dataset, size: dict[str, int]) -> str:
+    """Another one wherever another byte may be made: files count as changed when their size or time does."""
+    made_by = [SOURCES.hexdigest(), *(m.__version__ for m in (PIL, torch, torchvision, transformers))]
+    digest = hashlib.sha256(json.dumps([made_by, sorted(size.items())]).encode())
+    for cell in iterate_column(photos, "image"):
+        if cell["bytes"]:
+            digest.update(hashlib.sha256(cell["bytes"]).digest())
+        else:
+            path = Path(cell["path"]).absolute()
+            digest.update(json.dumps([str(path), path.stat().st_size, path.stat().st_mtime_ns]).encode())
+    return digest.hexdigest()[:32]
+
+
+def _rows(photos: Dataset, size: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Rows of `STORED`. Decoding and resizing leave Python's lock to others, so threads will do."""
+    processor = DetrImageProcessor()
+
+    def row(cell: dict[str, Any]) -> dict[str, Any]:
+        photo = decode_cell(cell)
+        original = photo.height, photo.width
+        height, width = stored_size(*original, size)
+        if (height, width) == original:
+            pixels = photo.tobytes()
+        else:
+            resized = resize_photo(photo, processor, {"height": height, "width": width})
+            pixels = resized.permute(1, 2, 0).numpy().tobytes()
+        head = f"P6 {width} {height} 255\n".encode()
+        return {"image": {"path": cell["path"], "bytes": head + pixels}, "original_size": original}
+
+    yield from in_threads(row, iterate_column(photos, "image"))
+
+
+def in_threads(do: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Any]:
+    """`map`, on as many threads as there are cores, not far ahead of what is taken."""
+    with ThreadPoolExecutor(count_cores()) as pool:
+        while window := list(islice(items, AHEAD)):
+            yield from pool.map(do, window)

@@ -1,0 +1,147 @@
+"""The entries of a COCO file with their fields' types checked once, so that no later check has to; and `Problem`."""
+
+import reprlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from hf_detr_ft.data.segmentation_area import is_number
+
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother, SHORT.maxlong = 2, 6, 4, 80, 60, 30
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with annotations or images.
+
+    Attributes:
+        severity: an `error` stops a run, a `warning` is counted.
+        kind: a short name, the same for all problems of one sort.
+        file: the annotation file, or the image where it is the image that is wrong.
+        entry: where in the file, such as "annotation id 17 (image 'a.jpg')".
+        message: what was expected and what was found.
+        remedy: what to do about it.
+    """
+
+    severity: Literal["error", "warning"]
+    kind: str
+    file: str
+    entry: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        line = f"{self.severity} [{self.kind}] {self.file}: {self.entry}: {self.message}; {self.remedy}"
+        # A path can hold line breaks, and JSON can hold half characters that no terminal can print.
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+
+
+class Entry(NamedTuple):
+    """One object of `images`, `annotations` or `categories`."""
+
+    name: str
+    """How messages call it."""
+    fields: dict[str, Any]
+    """Only the fields whose type and range are right."""
+
+
+class Entries(NamedTuple):
+    """All entries of a file, and what is wrong with their fields."""
+
+    images: list[Entry]
+    annotations: list[Entry]
+    categories: list[Entry]
+    problems: list[Problem]
+
+
+class Field(NamedTuple):
+    """What a field of an entry must be."""
+
+    holds: Callable[[Any], bool]
+    expected: str
+    required: bool = True
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and abs(value) < 2**63
+
+
+def _is_side(value: object) -> bool:
+    return type(value) is int and 0 < value < 2**31
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
+def _is_box(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+
+
+ID = Field(_is_id, "a whole number without quotes")
+TEXT = Field(_is_text, "a text that is not empty")
+SIDE = Field(_is_side, "a whole number of pixels above 0")
+IMAGE_FIELDS = {"id": ID, "file_name": TEXT, "width": SIDE, "height": SIDE}
+CATEGORY_FIELDS = {"id": ID, "name": TEXT}
+ANNOTATION_FIELDS = {
+    "id": ID,
+    "image_id": ID,
+    "category_id": ID,
+    "bbox": Field(_is_box, "[left, top, width, height], four finite numbers in pixels"),
+    "area": Field(lambda value: is_number(value) and value >= 0, "a finite number of square pixels, 0 or more", False),
+    "iscrowd": Field(lambda value: value in (0, 1), "0 or 1", False),
+    "segmentation": Field(lambda value: True, "anything: faults in it are not the entry's", False),
+}
+
+
+def read_entries(coco: dict[str, Any], file: str) -> Entries:
+    """Sorts right fields from wrong ones; `coco`'s three lists must be lists, their entries may be anything."""
+    problems: list[Problem] = []
+
+    def read(key: str, rules: dict[str, Field], name: Callable[[dict[str, Any]], str]) -> list[Entry]:
+        entries = []
+        for index, raw in enumerate(coco[key]):
+            entry, found = _read_entry(raw, rules, f"{key}[{index}]", name, file)
+            problems.extend(found)
+            entries.append(entry)
+        return entries
+
+    images = read("images", IMAGE_FIELDS, lambda fields: f"image id {fields['id']}{_suffix(fields, 'file_name')}")
+    categories = read(
+        "categories", CATEGORY_FIELDS, lambda fields: f"category id {fields['id']}{_suffix(fields, 'name')}"
+    )
+    file_names = {image.fields.get("id"): image.fields.get("file_name") for image in reversed(images)}
+
+    def annotation_name(fields: dict[str, Any]) -> str:
+        file_name = file_names.get(fields["image_id"]) if "image_id" in fields else None
+        return f"annotation id {fields['id']}" + (f" (image {file_name!r})" if file_name else "")
+
+    annotations = read("annotations", ANNOTATION_FIELDS, annotation_name)
+    return Entries(images, annotations, categories, problems)
+
+
+def _suffix(fields: dict[str, Any], key: str) -> str:
+    return f" ({fields[key]!r})" if key in fields else ""
+
+
+def _read_entry(
+    raw: object, rules: dict[str, Field], place: str, name: Callable[[dict[str, Any]], str], file: str
+) -> tuple[Entry, list[Problem]]:
+    if not isinstance(raw, dict):
+        message = f"expected an object with {', '.join(rules)}, found {SHORT.repr(raw)}"
+        return Entry(place, {}), [Problem("error", "entry", file, place, message, "correct or remove it")]
+    fields: dict[str, Any] = {}
+    wrong: list[tuple[str, str, str]] = []
+    for key, rule in rules.items():
+        # Exporters write null for what they do not know; for an optional field that is the same as leaving it out.
+        if key not in raw or (raw[key] is None and not rule.required):
+            if rule.required:
+                wrong.append(("missing-field", f"expected {key!r}, {rule.expected}, found none", f"add {key!r}"))
+        elif rule.holds(raw[key]):
+            fields[key] = raw[key]
+        else:
+            found = f"expected {key!r} to be {rule.expected}, found {SHORT.repr(raw[key])}"
+            wrong.append(("field", found, f"correct {key!r}"))
+    entry = Entry(name(fields) if "id" in fields else place, fields)
+    return entry, [Problem("error", kind, file, entry.name, message, remedy) for kind, message, remedy in wrong]

@@ -1,0 +1,140 @@
+"""Checks of boxes against their image, and of areas against their segmentation."""
+
+from statistics import median
+from typing import Any, Literal
+
+from hf_detr_ft.data.checks.annotation_fields import Entry, Problem
+from hf_detr_ft.data.segmentation_area import corrected_area, segmentation_fault
+
+ROUNDING_PX = 1.0
+"""A box may reach this far out of its image: tools round, and count pixels from 0 or 1."""
+
+MIN_BOXES = 3
+"""Fewer boxes than this tell nothing about the format of a file's boxes."""
+
+MIN_SHARE = {"normalised": 0.1, "overhang": 0.2, "fits as corners": 0.9}
+"""Shares of a file's boxes. Fractions of 1 are no boxes in pixels. True xywh boxes hardly ever fit as corners, too:
+those below and right of others have w < x; and of boxes that are corners, about 3 in 4 reach out if read as xywh."""
+
+
+def check_boxes(annotations: list[Entry], sizes: dict[int, tuple[int, int]], file: str) -> list[Problem]:
+    """Finds boxes that are empty, outside, overhanging, or, by the whole file's statistics, not xywh in pixels.
+
+    Args:
+        annotations: all of the file's.
+        sizes: image id to (width, height), of those images where both are known.
+        file: the file's name.
+    """
+    placed = [(entry, sizes.get(entry.fields.get("image_id", -1))) for entry in annotations if "bbox" in entry.fields]
+    wrong_format = _check_normalised([entry for entry, _ in placed], file) or _check_corners(placed, file)
+    if wrong_format:
+        # One cause, one problem: box by box it would be thousands.
+        return wrong_format
+    return [problem for entry, size in placed for problem in _check_box(entry, size, file)]
+
+
+def _check_normalised(annotations: list[Entry], file: str) -> list[Problem]:
+    suspects = [entry for entry in annotations if all(0 <= value <= 1.001 for value in entry.fields["bbox"])]
+    fractions = any(value % 1 for entry in suspects for value in entry.fields["bbox"])
+    if not fractions or len(suspects) < MIN_SHARE["normalised"] * len(annotations):
+        return []
+    message = (
+        f"expected boxes in pixels, found {len(suspects)} of {len(annotations)} with all four values between 0 and 1: "
+        f"they look normalised; for example {_examples(suspects)}"
+    )
+    remedy = "multiply x and width by the image's width, y and height by its height"
+    return [Problem("error", "boxes-normalised", file, "annotations", message, remedy)]
+
+
+def _check_corners(placed: list[tuple[Entry, tuple[int, int] | None]], file: str) -> list[Problem]:
+    sized = [(entry, size) for entry, size in placed if size is not None]
+    suspects = [(entry, size) for entry, size in sized if _fits_as_corners(entry.fields["bbox"], size)]
+    overhanging = [entry for entry, size in suspects if _overhang(entry.fields["bbox"], size) > ROUNDING_PX]
+    if (
+        len(sized) < MIN_BOXES
+        or len(suspects) < MIN_SHARE["fits as corners"] * len(sized)
+        or len(overhanging) < MIN_SHARE["overhang"] * len(sized)
+    ):
+        return []
+    message = (
+        f"expected [left, top, width, height], found {len(overhanging)} of {len(sized)} boxes that reach out of their "
+        f"image, while {len(suspects)} fit it as corners: they look like [x1, y1, x2, y2]; "
+        f"for example {_examples(overhanging)}"
+    )
+    return [Problem("error", "boxes-xyxy", file, "annotations", message, "write [x1, y1, x2 - x1, y2 - y1]")]
+
+
+def _fits_as_corners(box: list[float], size: tuple[int, int]) -> bool:
+    x0, y0, x1, y1 = box
+    return -ROUNDING_PX <= x0 < x1 <= size[0] + ROUNDING_PX and -ROUNDING_PX <= y0 < y1 <= size[1] + ROUNDING_PX
+
+
+def _overhang(box_xywh_px: list[float], size: tuple[int, int]) -> float:
+    x, y, w, h = box_xywh_px
+    return max(-x, -y, x + w - size[0], y + h - size[1])
+
+
+def _check_box(entry: Entry, size: tuple[int, int] | None, file: str) -> list[Problem]:
+    x, y, w, h = box = entry.fields["bbox"]
+    if w <= 0 or h <= 0:
+        message = f"expected a box of positive width and height, found {box}"
+        # COCO's own files have a few without area; they do no harm, since nothing can be learned from them.
+        severity: Literal["error", "warning"] = "warning" if w >= 0 and h >= 0 else "error"
+        return [Problem(severity, "box-empty", file, entry.name, message, "correct or remove the annotation")]
+    if size is None:
+        return []
+    image = f"the {size[0]}x{size[1]} image"
+    if x >= size[0] or y >= size[1] or x + w <= 0 or y + h <= 0:
+        message = f"expected a box inside {image}, found {box}, wholly outside"
+        return [Problem("error", "box-outside", file, entry.name, message, "correct or remove the annotation")]
+    overhang = _overhang(box, size)
+    if overhang > ROUNDING_PX:
+        message = f"expected a box inside {image}, found {box}, which reaches {overhang:g} pixels out of it"
+        remedy = "training clips it to the image; correct it if the object is not cut off there"
+        return [Problem("warning", "box-overhang", file, entry.name, message, remedy)]
+    return []
+
+
+def _examples(entries: list[Entry]) -> str:
+    return ", ".join(f"{entry.name} {entry.fields['bbox']}" for entry in entries[:3])
+
+
+def check_areas(annotations: list[Entry], file: str) -> list[Problem]:
+    """Finds segmentations that are none, and says in one warning each how many areas are wrong and how many missing."""
+    problems = []
+    for entry in annotations:
+        fault = segmentation_fault(entry.fields.get("segmentation", []))
+        if fault is not None:
+            remedy = "correct or remove it; only the area is computed from it"
+            message = f"expected polygons or RLE, found a 'segmentation' that {fault}"
+            problems.append(Problem("warning", "segmentation", file, entry.name, message, remedy))
+    wrong: list[tuple[Entry, float]] = []
+    for entry in annotations:
+        right = corrected_area(entry.fields) if "area" in entry.fields else None
+        if right is not None:
+            wrong.append((entry, right))
+    if wrong:
+        problems.append(_wrong_areas(wrong, len(annotations), file))
+    missing = [entry for entry in annotations if "area" not in entry.fields]
+    if missing:
+        message = f"expected 'area' in every annotation, found none in {len(missing)} of {len(annotations)}"
+        remedy = "it is computed from the segmentation, or from the box where there is none; nothing to do"
+        problems.append(Problem("warning", "area-missing", file, "annotations", message, remedy))
+    return problems
+
+
+def _wrong_areas(wrong: list[tuple[Entry, float]], total: int, file: str) -> Problem:
+    errors = [abs(entry.fields["area"] - right) / right for entry, right in wrong]
+    examples = ", ".join(
+        f"{entry.name} {_number(entry.fields['area'])} for {_number(right)}" for entry, right in wrong[:3]
+    )
+    message = (
+        f"expected 'area' to be the segmentation's, found {len(wrong)} of {total} that disagree with it, "
+        f"by {median(errors):.0%} at the median; for example {examples}"
+    )
+    remedy = "they are computed from the segmentation, so that small, medium and large are right; nothing to do"
+    return Problem("warning", "area", file, "annotations", message, remedy)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}"

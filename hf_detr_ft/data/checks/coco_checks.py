@@ -1,0 +1,239 @@
+"""What is wrong with a data set, all at once, before any training: `check_coco` for a split, `check_splits` for two."""
+
+import hashlib
+from collections import Counter, defaultdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hf_detr_ft.data.checks.annotation_fields import Entries, Entry, Problem, read_entries
+from hf_detr_ft.data.checks.box_checks import check_areas, check_boxes
+from hf_detr_ft.data.checks.image_checks import Progress, check_images
+from hf_detr_ft.data.coco import describe_json, image_path, leaves_folder, structure_faults
+
+__all__ = ["Problem", "check_coco", "check_splits"]
+
+
+def check_coco(
+    coco: dict[str, Any],
+    annotations_file: Path,
+    images_dir: Path | None,
+    *,
+    decode: bool = True,
+    progress: Progress = iter,
+) -> list[Problem]:
+    """Finds everything that is wrong with one split; no JSON makes it raise.
+
+    Args:
+        coco: as `read_coco` returns it.
+        annotations_file: where it came from, for the messages.
+        images_dir: the folder that `file_name` is relative to; None where the images are no files.
+        decode: read every image to its end, which finds truncated ones; else no more than its header.
+        progress: wraps the list of images, one item each, such as `tqdm`.
+
+    Returns:
+        Errors first, then warnings.
+    """
+    file = str(annotations_file)
+    faults = structure_faults(coco)
+    if faults:
+        found, remedy = describe_json(coco, annotations_file)
+        return [Problem("error", "structure", file, "the file", f"found {found}: {fault}", remedy) for fault in faults]
+    entries = read_entries(coco, file)
+    sizes = {
+        image.fields["id"]: (image.fields["width"], image.fields["height"])
+        for image in reversed(entries.images)
+        if {"id", "width", "height"} <= image.fields.keys()
+    }
+    problems = [
+        *entries.problems,
+        *_check_empty(entries, file),
+        *_check_duplicates(entries, file),
+        *_check_references(entries, file),
+        *(check_images(entries.images, file, images_dir, progress, decode) if images_dir is not None else ()),
+        *check_boxes(entries.annotations, sizes, file),
+        *check_areas(entries.annotations, file),
+    ]
+    return sorted(problems, key=lambda problem: problem.severity)
+
+
+def _check_empty(entries: Entries, file: str) -> list[Problem]:
+    problems = []
+    for key, found in (("images", entries.images), ("categories", entries.categories)):
+        if not found:
+            message = f"expected at least one entry in {key!r}, found none"
+            problems.append(Problem("error", f"no-{key}", file, key, message, "check that this is the right file"))
+    if all(annotation.fields.get("iscrowd") for annotation in entries.annotations):
+        crowds = f"only {len(entries.annotations)} crowds" if entries.annotations else "none"
+        message = f"expected at least one object in 'annotations', found {crowds}"
+        remedy = "label objects, or check that this is the right file"
+        problems.append(Problem("error", "no-annotations", file, "annotations", message, remedy))
+    return problems
+
+
+def _check_duplicates(entries: Entries, file: str) -> list[Problem]:
+    problems = []
+    for kind, found in (
+        ("image", entries.images),
+        ("annotation", entries.annotations),
+        ("category", entries.categories),
+    ):
+        for same in _repeated(found, "id"):
+            message = f"expected an id of its own, found {len(same)} entries with it: {_names(same)}"
+            remedy = "number them anew, and correct what refers to them"
+            problems.append(Problem("error", f"duplicate-{kind}-id", file, same[0].name, message, remedy))
+    for same in _repeated(entries.images, "file_name"):
+        message = f"expected one entry for each image file, found {len(same)}: {_names(same)}"
+        remedy = "merge them: each lacks the other's objects, which train as background"
+        problems.append(Problem("warning", "duplicate-file-name", file, same[0].name, message, remedy))
+    for same in _repeated(entries.categories, "name"):
+        message = f"expected a name of its own, found {len(same)} categories with it: {_names(same)}"
+        remedy = "merge or rename them: results tell them apart by the name"
+        problems.append(Problem("warning", "duplicate-category-name", file, same[0].name, message, remedy))
+    return problems
+
+
+def _repeated(entries: list[Entry], key: str) -> list[list[Entry]]:
+    groups: defaultdict[Any, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if key in entry.fields:
+            groups[entry.fields[key]].append(entry)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _names(entries: list[Entry]) -> str:
+    return ", ".join(entry.name for entry in entries[:5]) + (", …" if len(entries) > 5 else "")
+
+
+def _check_references(entries: Entries, file: str) -> list[Problem]:
+    problems = []
+    images = {image.fields.get("id") for image in entries.images}
+    categories = {category.fields["id"]: category for category in entries.categories if "id" in category.fields}
+    known = ", ".join(str(id_) for id_ in sorted(categories)[:20]) + (", …" if len(categories) > 20 else "")
+    for annotation in entries.annotations:
+        image_id, category_id = annotation.fields.get("image_id"), annotation.fields.get("category_id")
+        if image_id is not None and image_id not in images:
+            message = f"expected the id of an image of this file as 'image_id', found {image_id}"
+            remedy = "add the image, correct image_id, or remove the annotation"
+            problems.append(Problem("error", "unknown-image", file, annotation.name, message, remedy))
+        if category_id is not None and category_id not in categories:
+            message = f"expected one of {known or 'no categories'} as 'category_id', found {category_id}"
+            remedy = "add the category or correct category_id"
+            problems.append(Problem("error", "unknown-category", file, annotation.name, message, remedy))
+    used = Counter(annotation.fields.get("category_id") for annotation in entries.annotations)
+    for category in categories.values():
+        if not used[category.fields["id"]]:
+            remedy = "remove it, or label objects: an unused class only takes part in the loss"
+            message = "expected annotations of it, found none"
+            problems.append(Problem("warning", "unused-category", file, category.name, message, remedy))
+    return problems
+
+
+def check_splits(
+    train: dict[str, Any],
+    train_dir: Path | None,
+    val: dict[str, Any],
+    val_dir: Path | None,
+    *,
+    val_file: Path | str = "validation annotations",
+) -> list[Problem]:
+    """Finds the same photo in both splits, and categories that differ; no JSON makes it raise.
+
+    Args:
+        train: the training split as `read_coco` returns it, its images under `train_dir`.
+        train_dir: the training images; None where they are no files.
+        val: the validation split, its images under `val_dir`.
+        val_dir: the validation images; None where they are no files.
+        val_file: where `val` came from, for the messages.
+
+    Returns:
+        Errors first, then warnings.
+    """
+    if structure_faults(train) or structure_faults(val):
+        return []  # check_coco's to report
+    file = str(val_file)
+    train_entries, val_entries = read_entries(train, "training annotations"), read_entries(val, file)
+    problems = _check_categories(train_entries.categories, val_entries.categories, file)
+    if train_dir is not None and val_dir is not None:
+        problems = _check_same_photos(train_entries.images, train_dir, val_entries.images, val_dir, file) + problems
+    return sorted(problems, key=lambda problem: problem.severity)
+
+
+def _check_same_photos(
+    train: list[Entry], train_dir: Path, val: list[Entry], val_dir: Path, file: str
+) -> list[Problem]:
+    @cache
+    def digest(path: Path) -> bytes:
+        return hashlib.sha256(path.read_bytes()).digest()
+
+    train_photos, val_photos = _photos(train, train_dir), _photos(val, val_dir)
+    by_size: defaultdict[int, list[tuple[Entry, Path]]] = defaultdict(list)
+    for image, path, size in train_photos:
+        by_size[size].append((image, path))
+    twins: list[tuple[Entry, Entry]] = []
+    for image, path, size in val_photos:
+        # Files of different lengths cannot be equal: only the few others need to be read.
+        same = (
+            other for other, other_path in by_size[size] if path == other_path or digest(path) == digest(other_path)
+        )
+        twins.extend((image, other) for other in list(same)[:1])
+    if val_photos and len(twins) == len(val_photos) == len(train_photos):
+        message = f"expected other photos than in training, found the same {len(twins)}: both splits are one"
+        remedy = "give a validation split of its own: AP on photos that were trained on says nothing about new ones"
+        return [Problem("warning", "same-split", file, "images", message, remedy)]
+    remedy = "remove it from one of them: AP on photos that were trained on says nothing about new ones"
+    return [
+        Problem(
+            "warning",
+            "same-photo",
+            file,
+            image.name,
+            f"expected a photo that is not in training, found the bytes of training's {other.name} in {train_dir}",
+            remedy,
+        )
+        for image, other in twins
+    ]
+
+
+def _photos(images: list[Entry], images_dir: Path) -> list[tuple[Entry, Path, int]]:
+    """The images whose files can be found, with resolved path and length in bytes; `check_coco` reports the others."""
+    photos = []
+    for image in images:
+        file_name = image.fields.get("file_name")
+        if file_name is None or leaves_folder(file_name):
+            continue
+        try:
+            path = image_path(images_dir, file_name).resolve()
+            size = path.stat().st_size
+        except (OSError, ValueError):
+            continue
+        if path.is_file():
+            photos.append((image, path, size))
+    return photos
+
+
+def _check_categories(train: list[Entry], val: list[Entry], file: str) -> list[Problem]:
+    train_names, val_names = (
+        {c.fields["id"]: c.fields.get("name") for c in split if "id" in c.fields} for split in (train, val)
+    )
+    problems = []
+    for category in val:
+        id_, name = category.fields.get("id"), category.fields.get("name")
+        if id_ is None:
+            continue
+        if id_ not in train_names:
+            elsewhere = next((str(other) for other, known in train_names.items() if name and known == name), None)
+            hint = f"; training's {name!r} has id {elsewhere}" if elsewhere else ""
+            message = f"expected a category of training ({', '.join(map(str, train_names))}), found id {id_}{hint}"
+            remedy = "give both splits the same categories"
+            problems.append(Problem("error", "category-not-in-training", file, category.name, message, remedy))
+        elif None not in (name, train_names[id_]) and name != train_names[id_]:
+            message = f"expected the name {train_names[id_]!r} as in training, found {name!r}"
+            remedy = "give both splits the same ids and names"
+            problems.append(Problem("error", "category-renamed", file, category.name, message, remedy))
+    for category in train:
+        if "id" in category.fields and category.fields["id"] not in val_names:
+            message = "expected every category of training, found none with this id"
+            remedy = "add it to 'categories', so that both splits have the same"
+            problems.append(Problem("warning", "category-not-in-validation", file, category.name, message, remedy))
+    return problems

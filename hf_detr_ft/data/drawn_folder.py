@@ -1,0 +1,93 @@
+"""`hf-detr-ft get synthetic DIR`: draws a small data set and lays it out as DETR fine-tuners expect it.
+
+Each photo depends on its seed and index only, so any number of processes writes the same bytes. All work happens in a
+hidden folder beside DIR, which is renamed when it is complete, so DIR is either whole or not there.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from hf_detr_ft.data.formats.coco_json import describe, write_coco
+from hf_detr_ft.errors import DataError, RecipeError
+from hf_detr_ft.machine import count_cores
+from hf_detr_ft.synthetic.image_set import Series, build_coco, draw_photos, find_faults, split_indices
+from hf_detr_ft.synthetic.render import SHORT_SIDE, select_classes
+
+
+def write_drawn_folder(
+    destination: Path,
+    images: int = 200,
+    val_images: int | None = None,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+    *,
+    short_side: tuple[int, int] = SHORT_SIDE,
+    workers: int | None = None,
+) -> list[str]:
+    """Writes a data set of synthetic photos.
+
+    Args:
+        destination: the folder to make, with `annotations/custom_{train,val}.json`, `train2017/` and `val2017/`.
+        images: the number of training photos.
+        val_images: the number of validation photos, none of which is in training; a fifth as many by default.
+        seed: other photos for each.
+        classes: what is drawn and annotated; all classes by default.
+        short_side: least and largest short side of the photos in pixels.
+        workers: the number of processes, which changes nothing in the result; one for each core by default.
+
+    Returns:
+        What each split holds, for the terminal.
+
+    Raises:
+        RecipeError: the arguments are wrong.
+        DataError: `destination` is there and not empty, or cannot be written.
+    """
+    val_images = max(1, images // 5) if val_images is None else val_images
+    workers = count_cores() if workers is None else workers
+    _check_arguments(workers, images=images, val_images=val_images, classes=classes, seed=seed, short_side=short_side)
+    series = Series(select_classes(classes), seed, short_side)
+    destination = Path(os.path.abspath(destination.expanduser()))
+    work = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    descriptions = {}
+    try:
+        if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
+            raise DataError(f"{destination}: expected a new or empty folder, found other things; give another name")
+        try:
+            for split, indices in split_indices(images, val_images).items():
+                coco = _write_split(work / f"{split}2017", indices, series, workers)
+                write_coco(work / "annotations" / f"custom_{split}.json", coco)
+                descriptions[split] = describe(coco)
+            if destination.exists():
+                destination.rmdir()  # empty, as was seen; Windows renames to no folder that exists
+            work.rename(destination)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{error.filename or destination}: cannot be read or written: {error.strerror}") from error
+    return [f"{destination} {split}: {description}" for split, description in descriptions.items()]
+
+
+def _check_arguments(workers: int, **arguments: Any) -> None:
+    """Raises RecipeError listing all that is wrong."""
+    faults = find_faults(**arguments)
+    if workers < 1:
+        faults["workers"] = f"expected at least 1, found {workers}"
+    if faults:
+        lines = [f"{name}: {fault}" for name, fault in faults.items()]
+        raise RecipeError("\n  ".join(["get synthetic: the arguments are wrong:", *lines]))
+
+
+def _write_split(folder: Path, indices: range, series: Series, workers: int) -> dict[str, Any]:
+    """Writes the photos; returns their COCO dict."""
+    folder.mkdir(parents=True)
+    entries = []
+    with draw_photos(indices, series, workers) as photos:
+        for photo in tqdm(photos, total=len(indices), unit="photo", desc=folder.name, disable=None):
+            (folder / photo.image["file_name"]).write_bytes(photo.jpeg)
+            entries.append((photo.image, photo.annotations))
+    return build_coco(entries, series.classes)

@@ -1,0 +1,86 @@
+"""Synthetic photos as a `datasets.Dataset`, drawn once and kept in the cache of `datasets`."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from datasets import Dataset, Features, Value, concatenate_datasets
+
+from hf_detr_ft.data.cache.row_cache import CELL, cached_rows
+from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.dataset import iterate_column, load_split
+from hf_detr_ft.machine import count_cores
+from hf_detr_ft.synthetic import image_set
+from hf_detr_ft.synthetic.image_set import Series, build_coco, draw_photos
+
+DRAWN = Features({"image": CELL, "entries": Value("string")})
+"""JPEG under "bytes" and file name under "path"; COCO's entries of image and objects as JSON."""
+ALONE = 64
+"""Fewer photos than these are drawn sooner than other processes start."""
+SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(image_set.__file__).parent.glob("*.py"))))
+"""Of the modules that draw, as they were when they were imported: no version number that a change could forget."""
+
+
+def draw_split(name: str, indices: range, series: Series) -> tuple[dict[str, Any], Dataset]:
+    """The COCO dict of a split, without outlines, and its photos with the columns of `DRAWN`.
+
+    They are drawn where they are not in the cache.
+
+    Args:
+        name: of the split, for the progress bar.
+        indices: of the photos.
+        series: what they have in common.
+
+    Raises:
+        DataError: the cache cannot be written or read, or a process that draws was killed.
+    """
+    photos = cached_rows(
+        _rows,
+        {"indices": indices, "series": series},
+        DRAWN,
+        key=cache_key(indices, series),
+        name=name,
+        folder="drawn",
+        what="drawn photos",
+    )
+    return build_coco(map(_without_outlines, iterate_column(photos, "entries")), series.classes), photos
+
+
+def _without_outlines(entries: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """COCO's entries of a photo as `draw_split` needs them; its areas are right."""
+    image, annotations = json.loads(entries)
+    return image, [{key: entry[key] for key in entry if key != "segmentation"} for entry in annotations]
+
+
+def _rows(indices: range, series: Series) -> Iterator[dict[str, Any]]:
+    """Rows of `DRAWN`."""
+    with draw_photos(indices, series, 1 if len(indices) < ALONE else count_cores()) as photos:
+        for jpeg, image, annotations in photos:
+            yield {"image": {"path": image["file_name"], "bytes": jpeg}, "entries": json.dumps([image, annotations])}
+
+
+def cache_key(indices: range, series: Series) -> str:
+    """Another one wherever another byte may be drawn."""
+    made_by = [SOURCES.hexdigest(), np.__version__, cv2.__version__]
+    made_of = [indices.start, len(indices), series.seed, series.classes, series.short_side]
+    return hashlib.sha256(json.dumps(made_by + made_of).encode()).hexdigest()[:32]
+
+
+def load_drawn(coco: dict[str, Any], label_map: LabelMap, *, images: list[dict[str, Any]], photos: Dataset) -> Dataset:
+    """Rows as those of `load_split`, with the photos' bytes.
+
+    Args:
+        coco: of the split, or of a part of its images.
+        label_map: from category ids to labels.
+        images: COCO's entries of all images of the split.
+        photos: of the split, one for each of `images`.
+    """
+    # With all images, and selected from afterwards: `datasets` joins columns of selected rows by copying the photos.
+    rows = load_split({**coco, "images": images}, Path(), label_map).remove_columns("image")
+    joined = concatenate_datasets([photos.select_columns("image"), rows], axis=1)
+    places = {image["id"]: place for place, image in enumerate(images)}
+    return joined.select([places[image["id"]] for image in coco["images"]])

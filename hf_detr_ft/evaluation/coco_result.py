@@ -1,0 +1,121 @@
+"""What an evaluation found: the 12 COCO numbers, classes, objects per size and best F1, as dict and table."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from hf_detr_ft.formatting import counted, cut_threshold
+
+CLASS_ROWS = 20
+"""How many classes `CocoResult.table` shows."""
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """One class: AP over IoU 0.5:0.95, AP at 0.5, AR over 0.5:0.95, and its objects (no crowd). -1: no objects."""
+
+    category_id: int
+    name: str
+    ap: float
+    ap_50: float
+    ar_100: float
+    objects: int
+
+
+@dataclass(frozen=True)
+class BestF1:
+    """The best F1 over all classes together at IoU 0.5, and the score from which on detections are kept for it.
+
+    Keep `score >= threshold`; `post_process_object_detection` and `pipeline()` keep only what is above their threshold.
+    Of several thresholds with the same F1 it is the highest. Where no detection matches an object (none of either, or
+    AP 0) no threshold is better than another: then f1, precision and recall are 0 and the threshold is 0.5, the
+    default of `pipeline("object-detection")`.
+    """
+
+    threshold: float
+    f1: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class CocoResult:
+    """What `evaluate_detections` found.
+
+    Attributes:
+        metrics: COCO's 12 numbers in COCO's order, -1 where there is no such object: `map map_50 map_75 map_small
+            map_medium map_large mar_1 mar_10 mar_100 mar_small mar_medium mar_large`.
+        per_class: in the order of the category ids; `ar_100` with the largest number of detections per image.
+        sizes: objects without crowd, each counted once: small < 32**2 <= medium < 96**2 <= large, in square pixels of
+            the annotation's area. (COCO's own ranges include both ends, so an object of exactly 32**2 enters
+            `map_small` and `map_medium`.)
+        best_f1: over all classes at IoU 0.5.
+        images: images of the truth, those without objects or detections included.
+        objects: objects without crowd.
+        detections: detections given.
+    """
+
+    metrics: dict[str, float]
+    per_class: list[ClassResult]
+    sizes: dict[str, int]
+    best_f1: BestF1
+    images: int
+    objects: int
+    detections: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, plain floats and integers; undefined stays -1."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "CocoResult":
+        """The inverse of `as_dict`, whatever the order of its keys; other keys are ignored."""
+        plain = {field.name: values[field.name] for field in fields(cls)}
+        plain["metrics"] = {name: plain["metrics"][name] for name in sorted(plain["metrics"], key=_place)}
+        per_class = [ClassResult(**row) for row in values["per_class"]]
+        return cls(**{**plain, "per_class": per_class, "best_f1": BestF1(**values["best_f1"])})
+
+    def table(self) -> str:
+        """COCO's 12 lines with the objects per size, a line per class (at most 20) and the best F1."""
+        counts = f"{counted(self.images, 'image')}, {counted(self.objects, 'object')}"
+        lines = [f"{counts}, {counted(self.detections, 'detection')}"]
+        most = list(self.metrics)[8].removeprefix("mar_")  # the last of `max_detections`
+        for key, value in self.metrics.items():
+            kind, _, which = key.partition("_")
+            title = "Average Precision  (AP)" if kind == "map" else "Average Recall     (AR)"
+            iou = f"0.{which}" if kind == "map" and which.isdigit() else "0.50:0.95"
+            area, note = "all", ""
+            if which in self.sizes:
+                area, note = which, f"  {which} ({counted(self.sizes[which], 'object')})"
+            best = which if kind == "mar" and which.isdigit() else most
+            lines.append(f" {title} @[ IoU={iou:<9} | area={area:>6} | maxDets={best:>3} ] = {_number(value)}{note}")
+        return "\n".join([*lines, "", *self._class_lines(), "", self._f1_line()])
+
+    def _class_lines(self) -> list[str]:
+        shown = self.per_class[:CLASS_ROWS]
+        width = max(len("class"), *(len(row.name) for row in shown))
+        lines = [f" {'class':<{width}}  objects     AP   AP50     AR"]
+        for row in shown:
+            numbers = "  ".join(_number(value) for value in (row.ap, row.ap_50, row.ar_100))
+            lines.append(f" {row.name:<{width}}  {row.objects:>7}  {numbers}")
+        rest = len(self.per_class) - len(shown)
+        return [*lines, f" … and {rest} more"] if rest else lines
+
+    def _f1_line(self) -> str:
+        best = self.best_f1
+        if not best.f1:
+            return " Best F1 at IoU 0.50: n/a, no detection matches an object"
+        threshold = cut_threshold(best.threshold)
+        numbers = f"precision {best.precision:.3f}, recall {best.recall:.3f}"
+        return f" Best F1 at IoU 0.50: {best.f1:.3f} with scores from {threshold:.3f} on ({numbers})"
+
+
+def _place(metric: str) -> tuple[str, int, int]:
+    """Sorts metrics as COCO lists them."""
+    kind, _, which = metric.partition("_")
+    sizes = ("small", "medium", "large")
+    return (kind, 1 + sizes.index(which), 0) if which in sizes else (kind, 0, int(which or 0))
+
+
+def _number(value: float) -> str:
+    return "  n/a" if value < 0 else f"{value:.3f}"

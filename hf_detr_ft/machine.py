@@ -1,0 +1,160 @@
+"""The machine a run is on: its cores, threads, memory and fastest precision, and the versions of what it runs."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import PartialState
+
+import hf_detr_ft
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "timm",
+    "albumentations",
+    "pycocotools",
+    "faster-coco-eval",
+)
+CHANNELS, SIDE, IMAGES = 64, 56, 2
+"""Of the convolution that is timed: one of a ResNet's second stage on two images of 224 pixels; milliseconds."""
+ROUNDS = 4
+MIN_SPEEDUP = 1.2
+"""How many times as fast as fp32 another precision has to be."""
+
+
+def count_cores() -> int:
+    """Cores that this process may use, where the system says; else those of the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe_environment(fingerprints: dict[str, str]) -> dict[str, Any]:
+    """Versions, device, cores, processes, commit of the working directory if in git, fingerprints of annotations."""
+    versions = {"hf_detr_ft": hf_detr_ft.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return {
+        "versions": versions,
+        "device": device_name(device),
+        "cores": count_cores(),
+        "processes": PartialState().num_processes,
+        "git": git_commit(),
+        "annotations_sha256": fingerprints,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Name of the GPU, or the processor's architecture."""
+    return torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+
+
+def git_commit() -> str | None:
+    """The commit of the working directory, with `+changes` where files differ from it; None outside of git."""
+    try:
+        commit, status = (
+            subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            for command in (
+                ["git", "rev-parse", "HEAD"],
+                ["git", "status", "--porcelain", "--untracked-files=no"],
+            )
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}{'+changes' if status else ''}"
+
+
+def set_cpu_threads(threads: int | None, device: str) -> None:
+    """Sets how many threads torch computes with, on a CPU.
+
+    Accelerate's launcher sets OMP_NUM_THREADS to 1 for every process it starts, unless it is told of a CPU in so many
+    words. One that was set to 1 by hand cannot be told from that, but a larger one can.
+
+    Args:
+        threads: asked for by the recipe; None to share the cores among this machine's processes where the launcher
+            left one thread to each.
+        device: "cpu", or nothing is done.
+    """
+    if device != "cpu":
+        return
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1"
+    if threads is None and launched:
+        threads = count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if threads is not None:
+        torch.set_num_threads(max(1, threads))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: on a GPU what torch allocated at most, else the most that this process ever held (0 on Windows)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@lru_cache
+def fastest_precision(device: str) -> str:
+    """`bf16`, `fp16` or `no` (fp32), whichever trains convolutions fastest here; fp32 where it is a close thing.
+
+    fp16, which needs its loss scaled, is only tried on CUDA, and only where bf16 brings nothing.
+
+    Args:
+        device: `cpu`, `cuda` or another type of torch's; of others nothing is known, so they train in fp32.
+    """
+    candidates = {"cpu": ("bf16",), "cuda": ("bf16", "fp16")}.get(device, ())
+    usual = time_convolution(device, torch.float32) if candidates else 0.0
+    for name in candidates:
+        dtype = torch.bfloat16 if name == "bf16" else torch.float16
+        if time_convolution(device, dtype) * MIN_SPEEDUP < usual:
+            return name
+    return "no"
+
+
+def time_convolution(device: str, dtype: torch.dtype) -> float:
+    """Seconds for a convolution there and back under autocast, the best of some rounds."""
+    generator = torch.Generator().manual_seed(0)  # the global one belongs to the training
+    images = torch.rand(IMAGES, CHANNELS, SIDE, SIDE, generator=generator).to(device, memory_format=torch.channels_last)
+    weight = torch.rand(CHANNELS, CHANNELS, 3, 3, generator=generator).to(device).requires_grad_()
+    images.requires_grad_()
+
+    def there_and_back() -> None:
+        with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
+            result = F.conv2d(images, weight, padding=1)
+        torch.autograd.grad(result.float().sum(), (images, weight))
+
+    return best_seconds(there_and_back, device, ROUNDS)
+
+
+def best_seconds(work: Callable[[], Any], device: str, rounds: int) -> float:
+    """The least time of some rounds, each until the device is done."""
+    seconds = []
+    for _ in range(rounds):
+        _finish(device)
+        started = time.perf_counter()
+        work()
+        _finish(device)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def _finish(device: str) -> None:
+    if device != "cpu":
+        torch.accelerator.synchronize()

@@ -1,0 +1,290 @@
+"""Reading recipes from YAML and flags, and writing the resolved one. All problems are reported at once."""
+
+import argparse
+import math
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from hf_detr_ft.atomic import write_text
+from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.formatting import nearest
+from hf_detr_ft.recipe.sections import (
+    AugmentConfig,
+    DataConfig,
+    DetrTrainingArguments,
+    EvaluationConfig,
+    ModelConfig,
+    Recipe,
+    SpeedConfig,
+)
+from hf_detr_ft.yaml12 import dump_yaml, parse_value, read_sections
+
+SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "augment": AugmentConfig,
+    "model": ModelConfig,
+    "evaluation": EvaluationConfig,
+    "speed": SpeedConfig,
+    "training": DetrTrainingArguments,
+}
+LIMITS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("data.train_limit", "data.val_limit"), (1, math.inf)),
+    **dict.fromkeys(("evaluation.batch_size", "speed.cpu_threads"), (1, math.inf)),
+    **dict.fromkeys(("data.synthetic_images", "data.synthetic_val_images"), (1, 10**9)),
+    "data.synthetic_seed": (0, math.inf),
+    **dict.fromkeys(("augment.horizontal_flip", "augment.vertical_flip", "augment.random_crop"), (0, 1)),
+    **dict.fromkeys(("augment.color_jitter", "augment.min_visibility"), (0, 1)),
+    "augment.rotate": (0, 180),
+    **dict.fromkeys(("model.shortest_edge", "model.longest_edge", "model.square_edge"), (1, math.inf)),
+    **dict.fromkeys(("speed.store_gigabytes",), (0, math.inf)),
+    **dict.fromkeys(("training.per_device_train_batch_size", "training.per_device_eval_batch_size"), (1, math.inf)),
+    **dict.fromkeys(("training.gradient_accumulation_steps", "training.early_stopping_patience"), (1, math.inf)),
+    **dict.fromkeys(("training.learning_rate", "training.backbone_learning_rate"), (0, math.inf)),
+    **dict.fromkeys(("training.weight_decay", "training.max_grad_norm"), (0, math.inf)),
+    **dict.fromkeys(("training.num_train_epochs", "training.learning_rate_drop_epoch"), (0, math.inf)),
+    **dict.fromkeys(("training.seed", "training.data_seed"), (0, 2**32 - 1)),
+}
+"""Least and greatest value of fields whose type alone lets too much in."""
+PATHS = ("root", "train_annotations", "train_images", "val_annotations", "val_images")
+"""Fields of `data` that name files, for which drawn photos have no use."""
+MADE_WITH = "made_with"
+"""A section that a run writes into its recipe (versions, fingerprints) and that is not read."""
+NOT_SAVED = ("hub_token", "push_to_hub_token", "overwrite", "resume_from_checkpoint")
+"""Fields of `training` that never go to a file: secrets, and what was asked for one run, whose folder the saved recipe
+would remove when it runs again."""
+LOCAL_PATHS = ("checkpoint", "backbone_weights")
+"""Fields of `model` that may be a path here, and are saved as an absolute one then."""
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class _Entry(NamedTuple):
+    """One value that was given, and where."""
+
+    section: str
+    key: str
+    inner: str
+    """Key in a field that is a dictionary, such as `dropout` in `--model.config.dropout`; else empty."""
+    value: Any
+    source: str
+
+
+@cache
+def build_parser(prog: str = "hf-detr-ft") -> ArgumentParser:
+    """The parser that types every field, and whose `--help` lists them."""
+    parser = ArgumentParser(prog=prog, exit_on_error=False, add_help=False)
+    for section, config in SECTIONS.items():
+        parser.add_class_arguments(config, section, fail_untyped=False)
+    return parser
+
+
+def load_recipe(path: Path | None, flags: Sequence[str] = ()) -> Recipe:
+    """A recipe from a YAML file, with flags over it.
+
+    Args:
+        path: the YAML file; None for flags and defaults alone.
+        flags: `--section.key value` or `--section.key=value`; a bare `--section.key` means true.
+
+    Raises:
+        RecipeError: the file is missing or no YAML, or keys or values are wrong; all of them in one message.
+    """
+    problems: list[str] = []
+    entries = [*(_read_yaml(path, problems) if path is not None else ()), *_read_flags(flags, problems)]
+    values, sources = _place(entries, problems)
+    typed = _typed(values, sources, problems)
+    problems += _check_limits(typed, sources) + _check_paths(typed["data"], sources)
+    if problems:
+        raise RecipeError("\n".join(problems))
+    training = typed["training"]
+    if training["output_dir"] is None:
+        training["output_dir"] = str(Path("runs") / (path.stem if path is not None else "run"))
+    sections = {name: config(**typed[name]) for name, config in SECTIONS.items() if name != "training"}
+    try:
+        arguments = DetrTrainingArguments(**training)
+    except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
+        refusal = " ".join(str(error).split())
+        raise RecipeError(f"{path or 'flags'}: training: Transformers refuses these settings: {refusal}") from error
+    return Recipe(**sections, training=arguments, resolved=typed)
+
+
+def _read_yaml(path: Path, problems: list[str]) -> Iterator[_Entry]:
+    for section, content in read_sections(path).items():
+        if section == MADE_WITH:
+            continue
+        if section not in SECTIONS:
+            problems.append(f"{path}: {_unknown_section(str(section))}")
+        elif isinstance(content, dict):
+            for key, value in content.items():
+                yield _Entry(section, str(key), "", value, f"{path}: {section}.{key}")
+        elif content is not None:
+            problems.append(f"{path}: {section}: expected keys and values, found {content!r}")
+
+
+def _read_flags(flags: Sequence[str], problems: list[str]) -> Iterator[_Entry]:
+    remaining = list(flags)
+    while remaining:
+        flag = remaining.pop(0)
+        if not flag.startswith("--"):
+            problems.append(
+                f"argument '{flag}': expected a flag such as --training.learning_rate 5e-5, behind the recipe"
+            )
+            continue
+        dotted, equals, value = flag.removeprefix("--").partition("=")
+        if not equals:
+            value = remaining.pop(0) if remaining and not remaining[0].startswith("--") else "true"
+        section, _, rest = dotted.partition(".")
+        key, _, inner = rest.partition(".")
+        if section not in SECTIONS:
+            problems.append(f"flag --{dotted}: {_unknown_section(section)}")
+        elif not key:
+            problems.append(f"flag --{dotted}: expected a key, such as --{section}.{fields(SECTIONS[section])[0].name}")
+        else:
+            yield _Entry(section, key, inner, parse_value(value) if inner else value, f"flag --{dotted}")
+
+
+def _unknown_section(name: str) -> str:
+    hint = _elsewhere(name) or nearest(name, SECTIONS)
+    return f"unknown section '{name}'{hint}; expected one of {list(SECTIONS)}"
+
+
+def _elsewhere(key: str) -> str:
+    """A hint to the section that has such a field."""
+    found = [f"{section}.{key}" for section, config in SECTIONS.items() if key in {f.name for f in fields(config)}]
+    return f" (did you mean '{found[0]}'?)" if found else ""
+
+
+def _place(entries: Sequence[_Entry], problems: list[str]) -> tuple[dict[str, dict], dict[tuple[str, str], str]]:
+    """Values by section and key, later ones over earlier ones, and where each came from."""
+    values: dict[str, dict] = {}
+    sources: dict[tuple[str, str], str] = {}
+    for section, key, inner, value, source in entries:
+        known = [field.name for field in fields(SECTIONS[section]) if field.init]
+        if key not in known:
+            hint = _elsewhere(key) or nearest(key, known)
+            problems.append(f"{source}: unknown key '{key}' in section '{section}'{hint}")
+            continue
+        if inner:
+            before = values.get(section, {}).get(key)
+            before = parse_value(before) if isinstance(before, str) else before
+            value = {**(before if isinstance(before, dict) else {}), inner: value}
+        values.setdefault(section, {})[key] = value
+        sources[section, key] = source
+    return values, sources
+
+
+def _typed(values: dict, sources: dict, problems: list[str]) -> dict[str, dict]:
+    """All fields with their types and defaults; where values do not fit, a problem for each, and only what fits."""
+    parser = build_parser()
+    types_of = {section: typing.get_type_hints(config) for section, config in SECTIONS.items()}
+    wrong = [
+        (section, key)
+        for section, key in sources
+        if values[section][key] is None and type(None) not in typing.get_args(types_of[section][key])
+    ]  # jsonargparse takes null for everything
+    try:
+        parsed = parser.parse_object(values)
+        typed = {section: parsed[section].as_dict() for section in SECTIONS}
+    except Exception:  # find every value that is wrong, not only the first
+        typed = {section: {} for section in SECTIONS}
+        known = len(wrong)
+        for section, key in sources:
+            try:
+                typed[section][key] = parser.parse_object({section: {key: values[section][key]}})[section][key]
+            except Exception:
+                wrong.append((section, key))
+        if len(wrong) == known:
+            raise
+    for section, key in wrong:
+        problems.append(f"{sources[section, key]}: {_misfit(types_of[section][key], values[section][key])}")
+    return typed
+
+
+def _misfit(annotation: Any, value: Any) -> str:
+    expected = describe_type(annotation)
+    is_scalar = not isinstance(value, str | dict | list | None)
+    quotes = "; write it in quotes" if expected.startswith("text") and is_scalar else ""
+    return f"expected {expected}, found {value!r}{quotes}"
+
+
+def _check_limits(typed: dict[str, dict], sources: dict) -> list[str]:
+    problems = []
+    for dotted, (low, high) in LIMITS.items():
+        section, _, key = dotted.partition(".")
+        value = typed[section].get(key)
+        if (section, key) in sources and value is not None and not low <= value <= high:
+            expected = f"a number from {low} to {high}" if high < math.inf else f"{low} or more"
+            problems.append(f"{sources[section, key]}: expected {expected}, found {value!r}")
+    return problems
+
+
+def _check_paths(data: dict, sources: dict) -> list[str]:
+    """A path that is not the default one, beside drawn photos."""
+    if data.get("synthetic_images") is None:
+        return []
+    defaults = DataConfig()
+    return [
+        f"{sources['data', key]}: expected no path beside data.synthetic_images, which draws the photos, found "
+        f"{data[key]!r}; leave it out, or give --data.synthetic_images null to read files"
+        for key in PATHS
+        if ("data", key) in sources and data.get(key, getattr(defaults, key)) != getattr(defaults, key)
+    ]
+
+
+def describe_type(annotation: Any) -> str:
+    """A type for people: `a number`, `one of 'detr', 'light', 'none'`, `text or null`."""
+    origin, members = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(repr(choice) for choice in members)
+    if origin in (typing.Union, types.UnionType):
+        # Transformers types choices as `Choices | str`: the text is what people write.
+        plain = [member for member in members if not (isinstance(member, type) and issubclass(member, Enum))]
+        return " or ".join(describe_type(member) for member in sorted(plain, key=lambda m: m is type(None)))
+    if origin is list:
+        return f"a list of {describe_type(members[0])}"
+    if origin is tuple:
+        return f"a list [{', '.join(map(describe_type, members))}]"
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+    return names.get(annotation, "keys and values" if dict in (annotation, origin) else str(annotation))
+
+
+def save_recipe(recipe: Recipe, path: Path, made_with: dict[str, Any]) -> None:
+    """Writes the resolved recipe beside and renames it; it runs again as it is, from any folder. No secrets.
+
+    Args:
+        recipe: as loaded.
+        path: of the YAML file.
+        made_with: versions and fingerprints, for people.
+    """
+    resolved = {section: dict(keys) for section, keys in recipe.resolved.items()}
+    for key in NOT_SAVED:
+        resolved["training"].pop(key, None)
+    if resolved["data"]["synthetic_images"] is None:
+        resolved["data"]["root"] = _absolute(resolved["data"]["root"] or ".")
+    for key in LOCAL_PATHS:
+        value = resolved["model"][key]
+        if value is not None and Path(value).expanduser().exists():
+            resolved["model"][key] = _absolute(value)
+    write_text(path, dump_yaml({**resolved, MADE_WITH: made_with}))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def print_help(verb: str) -> None:
+    """Prints every field with its type, default and meaning."""
+    parser = build_parser(f"hf-detr-ft {verb}")
+    more = " [--report [FILE]]" if verb == "check" else ""
+    parser.usage = f"hf-detr-ft {verb} [RECIPE] [--section.key VALUE ...]{more}"
+    for action in parser._actions:
+        if action.dest in SECTIONS or action.dest.endswith(".help"):  # jsonargparse's own options
+            action.help = argparse.SUPPRESS
+    parser.print_help()

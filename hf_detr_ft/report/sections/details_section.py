@@ -1,0 +1,100 @@
+"""The section How it was made: recipe, versions, machine, time, memory, and the commands to run it again."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hf_detr_ft.report.blocks import Block, Cell, Code, Fold, Note, Section, Table, Text
+from hf_detr_ft.report.load_run import RunRecord
+
+SECTIONS = ("data", "augment", "model", "evaluation", "speed", "training")
+
+
+def describe_making(record: RunRecord) -> Section:
+    """Of one run."""
+    title, anchor = "How it was made", "making"
+    if not record.recipe:
+        return Section(title, anchor, [Note(f"{record.name} has no recipe.yaml, which would say how it was made.")])
+    made_with = record.recipe.get("made_with") or {}
+    blocks: list[Block] = [Table("making", "This run", ["", ""], _facts(record, made_with))]
+    if record.folder is not None:
+        blocks.append(Code("Commands, from the folder that the training was started in", _commands(record.folder)))
+    versions = [(name, str(version)) for name, version in (made_with.get("versions") or {}).items()]
+    if versions:
+        blocks.append(Fold("Versions", [Table("versions", "Packages", ["Package", "Version"], versions)]))
+    blocks.append(Fold("The recipe as resolved", [Code("recipe.yaml", record.recipe_text)]))
+    return Section(title, anchor, blocks)
+
+
+def compare_recipes(records: Sequence[RunRecord]) -> Section:
+    """What the recipes of several runs differ in."""
+    title, anchor = "What differs", "making"
+    with_recipe = [record for record in records if record.recipe]
+    blocks: list[Block] = []
+    if len(with_recipe) < len(records):
+        without = ", ".join(record.name for record in records if not record.recipe)
+        blocks.append(Note(f"No recipe.yaml in {without}."))
+    fields = {record.name: _flat(record.recipe) for record in with_recipe}
+    keys = dict.fromkeys(key for flat in fields.values() for key in flat)
+    rows = [(key, *(flat.get(key, "not set") for flat in fields.values())) for key in keys]
+    rows = [row for row in rows if len(set(row[1:])) > 1 and row[0] != "training.output_dir"]
+    if rows:
+        blocks.append(Table("differences", "Fields of the recipes that differ", ["Field", *fields], rows))
+    elif len(with_recipe) > 1:
+        blocks.append(Text("The recipes are the same."))
+    return Section(title, anchor, blocks)
+
+
+def _facts(record: RunRecord, made_with: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
+    metrics = record.metrics
+    facts = {
+        "Data": record.setting("data", "name"),
+        "Started from": record.setting("model", "checkpoint") or record.setting("model", "backbone"),
+        "Machine": made_with.get("device"),
+        "Processor cores": made_with.get("cores"),
+        "Processes": made_with.get("processes"),
+        "Time": _duration(metrics.get("seconds")),
+        "Peak memory": _gibibytes(metrics.get("peak_memory_bytes")),
+        "Commit of the folder it was started in": made_with.get("git"),
+    }
+    return [(name, str(value)) for name, value in facts.items() if value is not None]
+
+
+def _duration(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def _gibibytes(count: int | None) -> str | None:
+    return None if count is None else f"{count / 2**30:.2f} GiB on the first process"
+
+
+def _commands(folder: str) -> str:
+    recipe = shlex.quote(f"{folder}/recipe.yaml")
+    run, again = shlex.quote(folder), shlex.quote(f"{folder}_again")
+    return "\n".join(
+        [
+            "# the same training once more",
+            f"accelerate launch train.py {recipe} --training.output_dir {again}",
+            "# the numbers of the weights in the run folder",
+            f"hf-detr-ft evaluate {run}",
+            "# this page once more",
+            f"hf-detr-ft report {run}",
+        ]
+    )
+
+
+def _flat(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """`section.key` to the value as text; without what only says where and when."""
+    flat = {f"{name}.{key}": str(value) for name in SECTIONS for key, value in (recipe.get(name) or {}).items()}
+    made_with = recipe.get("made_with") or {}
+    flat |= {f"version of {name}": str(version) for name, version in (made_with.get("versions") or {}).items()}
+    flat |= {
+        f"annotations {name}": str(digest)[:12] for name, digest in (made_with.get("annotations_sha256") or {}).items()
+    }
+    return flat | {"machine": str(made_with.get("device", "unknown"))}

@@ -1,0 +1,125 @@
+"""The section Result: COCO's numbers of best and last, per class and per size, and the threshold of the best F1."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hf_detr_ft.evaluation.analysis import Analysis
+from hf_detr_ft.formatting import counted, cut_threshold
+from hf_detr_ft.hub.model_card import COCO_ROWS
+from hf_detr_ft.report.blocks import Block, Cell, Note, Number, Section, Table, Text
+from hf_detr_ft.report.describe_errors import describe_result as describe_in_words
+from hf_detr_ft.report.load_run import RunRecord
+from hf_detr_ft.report.sections.error_section import interval_table, recall_table
+
+MOST_CLASSES = 1000
+"""Rows of a table."""
+
+
+def describe_result(record: RunRecord, analysis: Analysis | None = None) -> Section:
+    """Of one run.
+
+    Args:
+        record: with the numbers.
+        analysis: of the same detections, for what stands out in words; None where there are none.
+    """
+    kept = record.kept
+    if kept is None:
+        note = "No evaluation took place (training.eval_strategy: no), so there is no result. Evaluate the run with"
+        return Section("Result", "result", [Note(f"{note} hf-detr-ft evaluate {record.folder or record.name}.")])
+    columns = [(_title("Best", record.best), record.best), (_title("Last", record.last), record.last)]
+    given = [(title, evaluation) for title, evaluation in columns if evaluation]
+    blocks: list[Block] = [Text(_in_words(record, kept))]
+    if not kept["objects"]:
+        blocks.append(Note("The validation images have no objects: AP is not defined, and every prediction is wrong."))
+    if analysis is not None:
+        blocks.append(Text(" ".join(describe_in_words(analysis))))
+    blocks += [_coco_table(given), *(interval_table(analysis) if analysis else ()), _size_table(kept)]
+    blocks += [*([recall_table(analysis)] if analysis else ()), *_threshold(kept), *_class_table(kept)]
+    return Section("Result", "result", blocks)
+
+
+def compare_results(records: Sequence[RunRecord]) -> Section:
+    """Of several runs, a column each: the evaluation whose weights lie in the folder."""
+    given = [(record.name, record.kept) for record in records if record.kept]
+    without = [record.name for record in records if not record.kept]
+    blocks: list[Block] = [Note(f"No evaluation took place in {', '.join(without)}.")] if without else []
+    if given:
+        data = {str((record.metrics.get("data") or {}).get("name")) for record in records if record.kept}
+        sizes = {(evaluation["images"], evaluation["objects"]) for _, evaluation in given}
+        if len(data) > 1 or len(sizes) > 1:
+            blocks.append(Note("These runs were evaluated on different data, so their numbers cannot be compared."))
+        blocks += [_coco_table(given), _f1_table(given)]
+    return Section("Result", "result", blocks)
+
+
+def _title(which: str, evaluation: Mapping[str, Any] | None) -> str:
+    epoch = (evaluation or {}).get("epoch")
+    return which if epoch is None else f"{which} (epoch {epoch:.4g})"
+
+
+def _in_words(record: RunRecord, kept: Mapping[str, Any]) -> str:
+    over = f"on {counted(kept['images'], 'image')} with {counted(kept['objects'], 'object')}"
+    if record.last is None:
+        return f"The weights as they are, evaluated {over} for this page."
+    which = "best" if record.keeps_best else "last"
+    where = "" if kept.get("epoch") is None else f", after epoch {kept['epoch']:.4g}"
+    return f"The run folder holds the weights of the {which} evaluation{where}, {over}."
+
+
+def _coco_table(given: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    rows: list[Sequence[Cell]] = [
+        (name, meaning, *(Number.of_metric(evaluation["metrics"][key]) for _, evaluation in given))
+        for key, name, meaning in COCO_ROWS
+    ]
+    caption = "COCO's twelve numbers; n/a where there is no such object"
+    return Table("coco", caption, ["", "Of", *(title for title, _ in given)], rows)
+
+
+def _size_table(kept: Mapping[str, Any]) -> Table:
+    limits = {"small": "below 32²", "medium": "from 32² to 96²", "large": "from 96² on"}
+    rows: list[Sequence[Cell]] = [
+        (
+            f"{size} ({limits[size]})",
+            Number(kept["sizes"][size]),
+            *(Number.of_metric(kept["metrics"][f"{kind}_{size}"]) for kind in ("map", "mar")),
+        )
+        for size in limits
+    ]
+    return Table("sizes", "By size of the object, in square pixels", ["Size", "Objects", "AP", "AR"], rows)
+
+
+def _class_table(kept: Mapping[str, Any]) -> list[Block]:
+    columns = ["Class", "Objects", "AP", "AP50", "AR"]
+    rows = [
+        (row["name"], Number(row["objects"]), *(Number.of_metric(row[key]) for key in ("ap", "ap_50", "ar_100")))
+        for row in kept["per_class"]
+    ]
+    blocks: list[Block] = [Table("classes", "By class", columns, rows[:MOST_CLASSES], sortable=len(rows) > 1)]
+    if len(rows) > MOST_CLASSES:
+        blocks.append(Note(f"{len(rows) - MOST_CLASSES} more classes are in metrics.json."))
+    return blocks
+
+
+def _threshold(kept: Mapping[str, Any]) -> list[Block]:
+    if not kept["best_f1"]["f1"]:
+        return [Text("There is no threshold of the best F1: no detection matches an object.")]
+    return [_f1_table([("", kept)])]
+
+
+def _f1_table(given: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    """Thresholds are rounded down: rounded up, one would drop the last detection that counts."""
+    caption = "The best F1 over all classes at IoU 0.50: keep detections with a score from this threshold on"
+    keys = ("threshold", "f1", "precision", "recall")
+    rows = [(name, *(_f1_number(evaluation["best_f1"], key) for key in keys)) for name, evaluation in given]
+    columns = ["Threshold", "F1", "Precision", "Recall"]
+    if len(given) == 1:
+        return Table("best-f1", caption, columns, [row[1:] for row in rows])
+    return Table("best-f1", caption, ["Run", *columns], rows)
+
+
+def _f1_number(best_f1: Mapping[str, float], key: str) -> Number | str:
+    if key != "threshold":
+        return Number(best_f1[key])
+    if not best_f1["f1"]:
+        return Number(None)
+    return Number(best_f1[key], shown=f"{cut_threshold(best_f1[key]):.3f}")

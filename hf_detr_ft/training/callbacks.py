@@ -1,0 +1,179 @@
+"""What a run writes while it goes on, on the first process: progress lines, metrics, detections and the log."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
+from transformers.trainer_callback import ExportableState, ProgressCallback
+
+from hf_detr_ft.atomic import write_bytes, write_json, write_text
+from hf_detr_ft.evaluation.coco_result import CocoResult
+from hf_detr_ft.evaluation.detections import Detections
+
+DETECTIONS = "detections.npz"
+"""In the run folder: what the evaluation found whose weights lie there. In a checkpoint: the same, at that time."""
+TRAINER_STATE = "trainer_state.json"
+"""Transformers' own file, with the log of all steps."""
+
+
+class RunFolderCallback(TrainerCallback, ExportableState):
+    """Keeps metrics.json (best and last evaluation), results.csv (a row per evaluation), the log and detections.npz.
+
+    All of them follow from what checkpoints carry, so a run that is interrupted and resumed ends with the files of one
+    that was not. The detections are kept because they cannot be had again bit for bit: a training in bf16 evaluates in
+    bf16, too, and metrics.json has its numbers.
+
+    Args:
+        result: gives the last evaluation's result.
+        detections: gives what it was computed from.
+        about: what else metrics.json says, such as the data set's name.
+    """
+
+    def __init__(
+        self,
+        result: Callable[[], CocoResult | None],
+        detections: Callable[[], Detections | None],
+        about: dict[str, Any],
+    ) -> None:
+        self.result = result
+        self.detections = detections
+        self.about = about
+        self.best: dict[str, Any] | None = None
+        self.last: dict[str, Any] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint carries."""
+        return {"args": {}, "attributes": {"best": self.best, "last": self.last}}
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Notes the result, and whether it is the best by `metric_for_best_model`."""
+        result = self.result()
+        if result is None:
+            return
+        metrics = kwargs.get("metrics", {})
+        name = (args.metric_for_best_model or "map").removeprefix("eval_")
+        value = metrics.get(f"eval_{name}", result.metrics["map"])
+        before = None if self.best is None else self.best.get(name)  # None, too, where a resumed run has a new metric
+        self.last = {"epoch": state.epoch, "step": state.global_step, name: value, **result.as_dict()}
+        if before is None or (value > before if args.greater_is_better in (True, None) else value < before):
+            self.best = self.last
+        if not state.is_world_process_zero:
+            return
+        self.write(args, state)
+        detections = self.detections()
+        if detections is not None and (self.best is self.last or not args.load_best_model_at_end):
+            write_bytes(Path(str(args.output_dir)) / DETECTIONS, detections.to_npz())
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Gives the checkpoint the detections that belong to its best (or last) evaluation."""
+        run = Path(str(args.output_dir))
+        checkpoint = run / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and (run / DETECTIONS).is_file() and checkpoint.is_dir():
+            write_bytes(checkpoint / DETECTIONS, (run / DETECTIONS).read_bytes())
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Writes the log to its end, also that of a run without any evaluation."""
+        if state.is_world_process_zero:
+            write_state(Path(str(args.output_dir)) / TRAINER_STATE, state)
+
+    def write(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Writes metrics, rows and log into the run folder."""
+        run = Path(str(args.output_dir))
+        write_json(run / "metrics.json", {"best": self.best, "last": self.last, **self.about})
+        write_results(run / "results.csv", state.log_history)
+        write_state(run / TRAINER_STATE, state)
+
+
+def restore_detections(checkpoint: Path, run: Path) -> None:
+    """Before resuming: the run folder has the detections of the checkpoint, not of what came after it."""
+    if (checkpoint / DETECTIONS).is_file():
+        write_bytes(run / DETECTIONS, (checkpoint / DETECTIONS).read_bytes())
+    else:
+        (run / DETECTIONS).unlink(missing_ok=True)
+
+
+def write_state(path: Path, state: TrainerState) -> None:
+    """What `TrainerState.save_to_json` writes, beside and renamed."""
+    write_text(path, json.dumps(dataclasses.asdict(state), indent=2, sort_keys=True) + "\n")
+
+
+def write_results(path: Path, log_history: list[dict[str, Any]]) -> None:
+    """A CSV row per evaluation: epoch, step, means of the training losses since the row before, evaluation."""
+    rows: list[dict[str, Any]] = []
+    since: list[dict[str, Any]] = []
+    for entry in log_history:
+        if "loss" in entry:
+            since.append(entry)
+        elif any(key.startswith("eval_map") for key in entry):
+            names = dict.fromkeys(name for logged in since for name in logged if name not in ("epoch", "step"))
+            means = {f"train_{name}": _mean([logged[name] for logged in since if name in logged]) for name in names}
+            evaluation = {k: v for k, v in entry.items() if k not in ("epoch", "step")}
+            rows.append({"epoch": entry.get("epoch"), "step": entry.get("step"), **means, **evaluation})
+            since = []
+    # A checkpoint's log comes back with its names sorted, and a resumed run is to end with the same file.
+    columns = ["epoch", "step", *sorted({name for row in rows for name in row} - {"epoch", "step"})]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def _mean(values: list[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def log_picture(trainer: Trainer, name: str, path: Path) -> None:
+    """Gives a PNG to TensorBoard, where the Trainer reports to it; its writer is closed by then, and opened anew."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):
+            callback.on_log(trainer.args, trainer.state, trainer.control, logs={})
+            if callback.tb_writer is not None:
+                with Image.open(path) as image:
+                    pixels = np.asarray(image.convert("RGB"))
+                callback.tb_writer.add_image(name, pixels, trainer.state.global_step, dataformats="HWC")
+                callback.on_train_end(trainer.args, trainer.state, trainer.control)
+
+
+class ProgressLines(ProgressCallback):
+    """Transformers' progress bars, with one readable line per logging step and evaluation."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Prints losses, or AP."""
+        if not state.is_world_process_zero or self.training_bar is None or not logs:
+            return
+        where = f"epoch {state.epoch or 0:.2f}  step {state.global_step}"
+        if "loss" in logs:
+            names = ("loss", "loss_ce", "loss_bbox", "loss_giou", "class_error", "grad_norm", "learning_rate")
+            parts = [f"{name} {logs[name]:.4g}" for name in names if name in logs]
+            self.training_bar.write(f"{where}  {'  '.join(parts)}")
+        elif "eval_map" in logs:
+            names = ("eval_map", "eval_map_50", "eval_map_75", "eval_mar_100", "eval_loss")
+            parts = [f"{name.removeprefix('eval_')} {logs[name]:.3f}" for name in names if name in logs]
+            self.training_bar.write(f"{where}  evaluation: {'  '.join(parts)}")
+
+
+def print_progress_lines(trainer: Trainer) -> None:
+    """Puts `ProgressLines` in the place of Transformers' own bars, unless `disable_tqdm` wants neither."""
+    if not trainer.args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(ProgressLines())

@@ -1,0 +1,55 @@
+"""From the splits of a recipe to what the trainer reads."""
+
+from dataclasses import replace
+
+from hf_detr_ft.data.augment import build_augmentation
+from hf_detr_ft.data.cache.image_cache import store_photos
+from hf_detr_ft.data.splits import Splits
+from hf_detr_ft.data.transform import DetrTransform
+from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.model.build import build_processor
+from hf_detr_ft.recipe.sections import Recipe
+
+STRIDE = 32
+"""Pixels of the image per step of the feature map, in most models."""
+
+
+def store_splits(recipe: Recipe, splits: Splits) -> Splits:
+    """The splits with their photos decoded and resized, as far as `speed.store_gigabytes` reaches."""
+    size = dict(build_processor(recipe.model).size)
+    # A crop or a turn belongs before the resize to a square: training photos keep their shape.
+    edge = recipe.model.square_edge
+    train_size = size if edge is None else {"shortest_edge": edge, "longest_edge": 8 * edge}
+    limit = recipe.speed.store_gigabytes * 1e9
+    train = store_photos(splits.train, train_size, limit, "train")
+    val = store_photos(splits.val, size, limit, "val")
+    return replace(splits, train=splits.train if train is None else train, val=splits.val if val is None else val)
+
+
+def build_train_transform(recipe: Recipe) -> DetrTransform:
+    """Augments and preprocesses training rows."""
+    args, model = recipe.training, recipe.model
+    edge = model.square_edge or model.shortest_edge
+    return DetrTransform(
+        build_processor(model),
+        build_augmentation(recipe.augment, edge),
+        args.seed if args.data_seed is None else args.data_seed,
+        edge if recipe.speed.reduced_decoding else None,
+    )
+
+
+def choose_size_step(recipe: Recipe) -> int:
+    """Pixels that the sides of training batches are multiples of.
+
+    Raises:
+        RecipeError: `speed.size_step` is below 1.
+    """
+    step, model = recipe.speed.size_step, recipe.model
+    if step is not None and step < 1:
+        raise RecipeError(f"speed.size_step: expected 1 or more pixels, found {step}.")
+    if step is not None:
+        return step
+    new_shapes = model.square_edge is None and build_augmentation(recipe.augment, model.shortest_edge).draws_shapes
+    if not new_shapes or recipe.training.device.type != "cpu":
+        return 1
+    return max(STRIDE, round(model.shortest_edge / 8 / STRIDE) * STRIDE)

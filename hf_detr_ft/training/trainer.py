@@ -1,0 +1,366 @@
+"""Transformers' Trainer for DETR: an exact loss over processes and accumulation, parts of the loss, COCO evaluation."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import (
+    DetrImageProcessor,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
+
+from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.collate import collate
+from hf_detr_ft.data.dataset import read_column
+from hf_detr_ft.data.sampling import EpochSampler, SortedSampler
+from hf_detr_ft.data.transform import DetrTransform, Epoch
+from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError
+from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_detections
+from hf_detr_ft.evaluation.coco_result import CocoResult
+from hf_detr_ft.evaluation.detections import Detections, to_detections
+from hf_detr_ft.inference.detect import post_process
+from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.loss import UnusableBatchError, count_items
+from hf_detr_ft.model.optim import parameter_groups
+from hf_detr_ft.recipe.sections import DetrTrainingArguments
+
+
+class _Epochs(TrainerCallback):
+    """Tells sampler and augmentation which epoch begins, and leaves out evaluations that were not asked for."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        self.epoch = epoch
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.epoch.set(int(state.epoch or 0))
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        last = state.global_step >= state.max_steps
+        if not last and round(state.epoch or 0) % getattr(args, "eval_epochs", 1):
+            control.should_evaluate = control.should_save = False
+
+
+class LossParts:
+    """Adds up the parts of the loss on the device and reads them once."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(()))
+        self.count = 0.0
+
+    def add(self, parts: dict[str, torch.Tensor], share: float) -> None:
+        """Adds what is `share` of a step: 1, or 1 of the micro-batches where these are to be averaged."""
+        for name, value in parts.items():
+            self.sums[name] = value.detach().float() + self.sums[name].to(value.device)
+        self.count += share
+
+
+class DetrTrainer(Trainer):
+    """Trains and evaluates a DETR.
+
+    Args:
+        model: ours, whose loss accepts the counts of the whole batch.
+        args: the recipe's `training` section.
+        train_dataset: of `load_split`, with a transform; None to evaluate only.
+        eval_dataset: likewise.
+        truth: the COCO dict that AP is computed against; its images are those of `eval_dataset`.
+        label_map: between labels and the data's category ids.
+        processor: saved beside the weights.
+        train_transform: that `train_dataset` has: it is told the epoch, and tells the sampler the shapes.
+        size_step: pixels that heights and widths of training batches are multiples of.
+        backend: of the COCO evaluation.
+        callbacks: more of them.
+    """
+
+    args: DetrTrainingArguments
+    train_dataset: Dataset
+
+    def __init__(
+        self,
+        model: DetrForObjectDetection,
+        args: DetrTrainingArguments,
+        *,
+        train_dataset: Dataset | None,
+        eval_dataset: Dataset,
+        truth: dict,
+        label_map: LabelMap,
+        processor: DetrImageProcessor,
+        train_transform: DetrTransform | None = None,
+        size_step: int = 1,
+        backend: Backend = "faster-coco-eval",
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        self.epoch = Epoch() if train_transform is None else train_transform.epoch
+        self.train_transform = train_transform
+        self.size_step = size_step
+        self.truth = truth
+        self.label_map = label_map
+        self.backend = backend
+        self.result: CocoResult | None = None
+        """Of the last evaluation, and so are the detections."""
+        self.detections: Detections | None = None
+        self._backbone_rate: float | None = None
+        self._parts = {"train": LossParts(), "eval": LossParts()}
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=collate,
+            processing_class=processor,
+            compute_metrics=self._compute_coco_metrics,
+            callbacks=[_Epochs(self.epoch), *(callbacks or [])],
+        )
+        self.loss_is_scaled_for_ga = True
+
+    # Data
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if self.args.train_sampling_strategy in ("sequential", "batch_rebalance"):
+            return super()._get_train_sampler(dataset)
+        shapes = None
+        if self.args.train_sampling_strategy == "group_by_length" and self.train_transform is not None:
+            image_ids, aspect_ratios = (read_column(dataset, name) for name in ("image_id", "aspect_ratio"))
+            shapes = partial(self.train_transform.shapes, image_ids, aspect_ratios, self.size_step)
+        batches = self.args.world_size * self.args.gradient_accumulation_steps
+        return EpochSampler(len(dataset), self.args.train_batch_size, seed, self.epoch, shapes, batches)
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """Batches that are padded to multiples of `size_step`; those of evaluation only as far as they have to be."""
+        whole, self.data_collator = self.data_collator, partial(collate, step=self.size_step)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = whole
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> torch.utils.data.Sampler | None:
+        """From wide to tall: the order does not matter to AP, and batches of one shape need no padding."""
+        ratios = read_column(eval_dataset, "aspect_ratio")
+        return SortedSampler(sorted(range(len(ratios)), key=lambda index: -ratios[index]))
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, torch.Tensor | None]:
+        """Micro-batches of one step, and `count_items` of all of them on all processes."""
+        samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        queries = self._unwrapped().config.num_queries
+        items = sum((count_items(batch["labels"], queries) for batch in samples), torch.zeros(3))
+        return samples, self.accelerator.reduce(items.to(device), reduction="sum")
+
+    def _unwrapped(self) -> DetrForObjectDetection:
+        return self.accelerator.unwrap_model(self.model)
+
+    # Training
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One micro-batch.
+
+        Raises:
+            TrainingError: predictions are not finite or labels are unusable; names the images. Or the device's memory
+                does not suffice.
+        """
+        try:
+            return super().training_step(*args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            if self.args.auto_find_batch_size:
+                raise
+            raise TrainingError(
+                f"training stopped at step {self.state.global_step}: {self.args.device} is out of memory with "
+                f"training.per_device_train_batch_size {self.args.train_batch_size}. Lower it and raise "
+                "training.gradient_accumulation_steps by as much, which gives the same gradients, or lower "
+                "model.shortest_edge and model.longest_edge."
+            ) from error
+        except UnusableBatchError as error:
+            raise self._explained(error, "training", self.train_dataset) from error
+
+    def _explained(self, error: UnusableBatchError, doing: str, dataset: Dataset) -> TrainingError:
+        """The error with file names and a remedy."""
+        columns = (read_column(dataset, name) for name in ("image_id", "file_name"))
+        names = dict(zip(*columns, strict=True))
+        images = ", ".join(f"{names.get(image_id, '?')} (image id {image_id})" for image_id in error.image_ids)
+        classes = self._unwrapped().class_labels_classifier.out_features - 1
+        remedy = {
+            "labels are out of range": f"Expected labels 0 to {classes - 1}; run `hf-detr-ft check`.",
+            "boxes are not finite": "Run `hf-detr-ft check` on the annotations.",
+        }.get(error.reason, "Lower training.learning_rate, or set training.bf16 and training.fp16 to false.")
+        return TrainingError(f"{doing} stopped at step {self.state.global_step}: {error.reason} for {images}. {remedy}")
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """The loss of a micro-batch as its share of the whole batch's loss; notes its parts."""
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+        loss = outputs.loss
+        if num_items_in_batch is None:
+            self._parts["eval"].add(outputs.loss_dict, share=1.0)
+        else:
+            # Micro-batches of a step add up, and so do processes, whose gradients are averaged afterwards.
+            self._parts["train"].add(outputs.loss_dict, share=1.0 / self.current_gradient_accumulation_steps)
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _read_parts(self, kind: str) -> dict[str, float]:
+        """Means since the last reading, over steps (training, summed over processes) or batches (evaluation)."""
+        parts, self._parts[kind] = self._parts[kind], LossParts()
+        if not parts.count:
+            return {}
+        sums = torch.stack(list(parts.sums.values())).to(self.args.device)
+        sums = self.accelerator.reduce(sums, reduction="sum" if kind == "train" else "mean")
+        return dict(zip(parts.sums, (sums / parts.count).tolist(), strict=True))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the parts of the loss, and the backbone's learning rate, to the lines that carry the loss."""
+        if "loss" in logs:
+            logs.update(self._read_parts("train"))
+            if self._backbone_rate is not None:
+                logs["backbone_learning_rate"] = self._backbone_rate
+        super().log(logs, start_time)
+
+    def _get_learning_rate(self) -> float:
+        """The rate of transformer and heads; notes the backbone's, since the log comes when both have gone on."""
+        groups = cast(torch.optim.Optimizer, self.optimizer).param_groups
+        rates = [float(group["lr"]) for group in groups if group.get("name", "").startswith("backbone")]
+        self._backbone_rate = rates[0] if rates else None
+        rate: float = super()._get_learning_rate()
+        return rate
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, or what `training.optim` says, over the groups of `parameter_groups`."""
+        if self.optimizer is None:
+            opt_model: Any = self.model if model is None else model
+            groups = parameter_groups(
+                opt_model, self.args.learning_rate, self.args.backbone_learning_rate, self.args.weight_decay
+            )
+            try:
+                optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, opt_model)
+                self.optimizer = optimizer_class(groups, **settings)
+            except (ImportError, TypeError, ValueError) as error:
+                raise RecipeError(f"training.optim: '{self.args.optim}' cannot be made: {error}") from error
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Transformers' schedules, or the original's single drop by 10 after `learning_rate_drop_epoch`."""
+        drop = self.args.learning_rate_drop_epoch
+        if drop is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        drop_step = round(num_training_steps * drop / self.args.num_train_epochs)
+        self.lr_scheduler = LambdaLR(
+            cast(Any, optimizer or self.optimizer), lambda step: 1.0 if step < drop_step else 0.1
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    # Evaluation
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Loss, detections `[B, Q, 6]` (score, label, xyxy in original pixels) and image ids `[B]`; no more is kept."""
+        inputs = self._prepare_inputs(inputs)
+        try:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        except UnusableBatchError as error:
+            raise self._explained(error, "evaluation", self.eval_dataset) from error
+        if prediction_loss_only:
+            return loss, None, None
+        sizes = torch.stack([target["orig_size"] for target in inputs["labels"]])
+        scores, labels, boxes_xyxy_px = post_process(outputs.logits, outputs.pred_boxes, sizes)
+        detections = torch.cat([scores[..., None], labels[..., None].to(scores.dtype), boxes_xyxy_px], dim=-1)
+        return loss, detections, torch.cat([target["image_id"] for target in inputs["labels"]])
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Adds the parts of the validation loss."""
+        self._parts["eval"] = LossParts()
+        output = super().evaluation_loop(*args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        parts = {f"{prefix}_{name}": value for name, value in self._read_parts("eval").items()}
+        return output._replace(metrics={**(output.metrics or {}), **parts})
+
+    def _compute_coco_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        image_ids = np.asarray(prediction.label_ids)
+        expected = sorted(image["id"] for image in self.truth["images"])
+        assert sorted(image_ids.tolist()) == expected, "an image was not counted exactly once"
+        self.detections = to_detections(prediction.predictions, image_ids, self.label_map)
+        self.result = evaluate_detections(self.truth, self.detections, backend=self.backend)
+        return dict(self.result.metrics)
+
+    # Files
+
+    def _load_callback_state(self) -> None:
+        """Callbacks go on where the checkpoint left them; some that it does not know may have been added.
+
+        Transformers does this only with `restore_callback_states_from_checkpoint`, by building new ones, so that the
+        patience of early stopping would begin anew; and a callback that was added fails when the state is saved.
+        """
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState):
+                stateful: Any = self.state.stateful_callbacks
+                saved = stateful.setdefault(type(callback).__name__, callback.state())
+                for name, value in saved["attributes"].items():
+                    setattr(callback, name, value)
+
+    def _load_best_model(self) -> None:
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            self._load_weights(self._unwrapped(), Path(str(self.state.best_model_checkpoint)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self._load_weights(self._unwrapped(), Path(resume_from_checkpoint))
+
+    @staticmethod
+    def _load_weights(model: DetrForObjectDetection, checkpoint: Path) -> None:
+        """Loads what `save_pretrained` wrote, every tensor of it.
+
+        `save_pretrained` writes DETR's tensors under their names of Transformers 4, and only `from_pretrained` knows
+        them both. The Trainer reads the file as it is, finds no tensor of its own names, warns, and goes on with the
+        weights that it has: the last ones instead of the best, or the first ones after resuming.
+        """
+        try:
+            loaded: Any = type(model).from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+            saved, report = loaded
+            if report["missing_keys"]:
+                raise ValueError(f"{len(report['missing_keys'])} are missing, {min(report['missing_keys'])} first")
+            model.load_state_dict(saved.state_dict())
+        except Exception as error:  # truncated, or of a model with other classes
+            raise CheckpointError(
+                f"training.resume_from_checkpoint: the weights of '{checkpoint}' cannot be loaded: "
+                f"{' '.join(str(error).split())}. Resume from another checkpoint, or leave it out to start anew."
+            ) from error
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle, which nothing of ours reads, with the user's token in it.
+        (Path(str(output_dir or self.args.output_dir)) / "training_args.bin").unlink(missing_ok=True)

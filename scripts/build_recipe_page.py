@@ -1,0 +1,49 @@
+"""Writes docs/recipe.md from the docstrings of hf_detr_ft/recipe/sections.py: `python scripts/build_recipe_page.py`."""
+
+import ast
+from itertools import pairwise
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+SECTIONS = {
+    "data": "DataConfig",
+    "augment": "AugmentConfig",
+    "model": "ModelConfig",
+    "evaluation": "EvaluationConfig",
+    "speed": "SpeedConfig",
+    "training": "DetrTrainingArguments",
+}
+TRANSFORMERS = "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments"
+
+
+def build_page() -> str:
+    """The page as Markdown: a table of fields for each section."""
+    tree = ast.parse((REPOSITORY / "hf_detr_ft" / "recipe" / "sections.py").read_text())
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    lines = [
+        "# Every field of a recipe",
+        "",
+        "In YAML as `section: {field: value}`, on the command line as `--section.field value`; the command line wins.",
+        "`hf-detr-ft train --help` prints the same. Made by `scripts/build_recipe_page.py` from the docstrings.",
+    ]
+    for section, name in SECTIONS.items():
+        summary = (ast.get_docstring(classes[name]) or "").split("\n\n", 1)[0]
+        lines += ["", f"## {section}", "", summary, ""]
+        if section == "training":
+            lines += [f"Besides these, every field of [`TrainingArguments`]({TRANSFORMERS}) can be set.", ""]
+        lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
+        for field, docstring in pairwise(classes[name].body):
+            if isinstance(field, ast.AnnAssign) and isinstance(docstring, ast.Expr):
+                lines.append(_row(field, ast.literal_eval(docstring.value)))
+    return "\n".join(lines) + "\n"
+
+
+def _row(field: ast.AnnAssign, meaning: str) -> str:
+    annotation = ast.unparse(field.annotation).replace("|", "\\|")
+    default = ast.unparse(field.value) if field.value is not None else ""
+    default = {"field(default_factory=dict)": "{}", "None": "not set"}.get(default, default).strip("'")
+    return f"| `{ast.unparse(field.target)}` | `{annotation}` | {default} | {' '.join(meaning.split())} |"
+
+
+if __name__ == "__main__":
+    (REPOSITORY / "docs" / "recipe.md").write_text(build_page())

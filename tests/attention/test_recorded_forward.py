@@ -1,0 +1,175 @@
+"""Attention weights: those of Transformers' eager mode, for the rows asked for, of a model that stays as it was."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import DetrConfig, ResNetConfig
+
+from hf_detr_ft.attention.recorded_forward import record_attention
+from hf_detr_ft.model.build import build_model
+from hf_detr_ft.recipe.sections import ModelConfig
+from tests.fixtures import SMALL_TRANSFORMER
+from tests.spread_weights import lively_detr
+
+QUERIES = np.array([7, 0, 11])
+BACKBONES = (
+    ("test_resnet", 32),
+    ("resnet50", 32),
+    ("resnet50", 16),
+    ("tf_efficientnet_lite0", 32),
+    ("tf_efficientnet_lite0", 16),
+    ("test_convnext", 32),
+)
+"""With the pixels of the image for each step of the feature map."""
+
+
+def timm_model(backbone: str, stride: int) -> transformers.DetrForObjectDetection:
+    torch.manual_seed(0)
+    config = ModelConfig(checkpoint=None, backbone=backbone, backbone_stride=stride, config=dict(SMALL_TRANSFORMER))
+    return build_model(config, ["a", "b"], [1, 2]).eval()
+
+
+def native_model() -> transformers.DetrForObjectDetection:
+    """Of stock Transformers, with its own ResNet."""
+    resnet = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], layer_type="basic", out_features=["stage4"]
+    )
+    torch.manual_seed(0)
+    config = DetrConfig(use_timm_backbone=False, backbone_config=resnet, **SMALL_TRANSFORMER)
+    return transformers.DetrForObjectDetection(config).eval()
+
+
+def image(height: int, width: int) -> torch.Tensor:
+    return torch.randn(3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@torch.inference_mode()
+def eager(
+    model: transformers.DetrForObjectDetection, pixel_values: torch.Tensor, pixel_mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All cross-attention `[L, M, Q, h * w]`, and the last encoder layer's `[M, h * w, h * w]`, as Transformers does.
+
+    Of a copy: with Transformers' own ResNet there is no way back from "eager".
+    """
+    model = copy.deepcopy(model)
+    model.set_attn_implementation("eager")
+    outputs = model(pixel_values[None], pixel_mask[None], output_attentions=True)
+    return torch.cat(outputs.cross_attentions), outputs.encoder_attentions[-1][0]
+
+
+def check_whole_image(
+    model: transformers.DetrForObjectDetection, stride: int, height: int, width: int, rounded: Callable = math.ceil
+) -> None:
+    """Shapes, sums, the reference's weights, and the logits of a forward without all this."""
+    pixel_values = image(height, width)
+    recorded = record_attention(model, pixel_values)
+    h, w = rounded(height / stride), rounded(width / stride)
+    assert recorded.size == (h, w)
+    maps = recorded.cross_attention(QUERIES)
+    assert maps.shape == (2, 3, 4, h, w)
+    points = np.array([[0.01, 0.01], [0.99, 0.3], [0.5, 0.99]])
+    own = recorded.self_attention(points)
+    assert own.shape == (3, 4, h, w)
+    for part in (maps, own):
+        assert part.dtype == np.float32
+        np.testing.assert_allclose(part.sum((-2, -1)), 1, atol=1e-4)
+    cross, encoder = eager(model, pixel_values, torch.ones(height, width))
+    np.testing.assert_allclose(maps, cross[:, :, QUERIES].transpose(1, 2).unflatten(-1, (h, w)), atol=1e-4)
+    cells = [int(y * h) * w + int(x * w) for x, y in points]
+    np.testing.assert_allclose(own, encoder[:, cells].transpose(0, 1).unflatten(-1, (h, w)), atol=1e-4)
+    with torch.inference_mode():
+        outputs = model(pixel_values[None].contiguous(memory_format=torch.channels_last))
+    assert torch.equal(recorded.logits, outputs.logits[0])
+    assert torch.equal(recorded.pred_boxes, outputs.pred_boxes[0])
+
+
+@pytest.mark.parametrize(("backbone", "stride"), BACKBONES)
+def test_the_weights_are_transformers_own_for_every_backbone(backbone: str, stride: int) -> None:
+    model = timm_model(backbone, stride)
+    for height, width in ((64, 64), (97, 131), (150, 70)):
+        # ConvNeXt's patches do not reach over the border.
+        check_whole_image(model, stride, height, width, math.floor if "convnext" in backbone else math.ceil)
+
+
+def test_the_weights_are_transformers_own_for_its_own_resnet() -> None:
+    for height, width in ((64, 64), (97, 131), (150, 70)):
+        check_whole_image(native_model(), 32, height, width)
+
+
+def test_heads_layers_and_queries_are_told_apart() -> None:
+    """What the comparisons above would not see if all maps were alike."""
+    maps = record_attention(lively_detr(), image(160, 224)).cross_attention(QUERIES)
+    for axis in (0, 1, 2):
+        assert np.ptp(maps, axis=axis).max() > 0.05
+
+
+@pytest.mark.parametrize(("height", "width"), [(128, 64), (100, 150), (97, 131)])
+def test_padding_has_no_weight(height: int, width: int) -> None:
+    model = lively_detr()
+    pixel_values, pixel_mask = torch.zeros(3, 192, 224), torch.zeros(192, 224, dtype=torch.int64)
+    pixel_values[:, :height, :width], pixel_mask[:height, :width] = image(height, width), 1
+    recorded = record_attention(model, pixel_values, pixel_mask)
+    h, w = recorded.size
+    assert (h, w) == (math.ceil(height / 32), math.ceil(width / 32))
+    maps, own = recorded.cross_attention(QUERIES), recorded.self_attention(np.array([[0.99, 0.99]]))
+    np.testing.assert_allclose(maps.sum((-2, -1)), 1, atol=1e-4)
+    np.testing.assert_allclose(own.sum((-2, -1)), 1, atol=1e-4)
+
+    cross, encoder = eager(model, pixel_values, pixel_mask)
+    cross, encoder = cross[:, :, QUERIES].transpose(1, 2).unflatten(-1, (6, 7)), encoder.unflatten(-1, (6, 7))
+    np.testing.assert_allclose(maps, cross[..., :h, :w], atol=1e-4)
+    np.testing.assert_allclose(cross[..., :h, :w].sum((-2, -1)), 1, atol=1e-4)
+    np.testing.assert_allclose(own[0], encoder[:, (h - 1) * 7 + w - 1, :h, :w], atol=1e-4)
+
+
+def test_points_at_and_over_the_border_belong_to_the_cells_there() -> None:
+    recorded = record_attention(lively_detr(), image(96, 160))
+    assert recorded.size == (3, 5)
+    centres = recorded.self_attention(np.array([[0.1, 1 / 6], [0.9, 1 / 6], [0.1, 5 / 6], [0.9, 5 / 6]]))
+    corners = recorded.self_attention(np.array([[0, 0], [1, -0.5], [-3, 1], [1.0001, 1]]))
+    np.testing.assert_array_equal(centres, corners)
+    assert len(np.unique(centres.reshape(4, -1), axis=0)) == 4
+
+
+def test_only_projections_are_kept() -> None:
+    """Not a map of all places from all places, of which a large image's would fill the memory."""
+    model = lively_detr()
+    recorded = record_attention(model, image(640, 672))
+    assert recorded.encoder is not None
+    kept = sum(part.numel() for one in (*recorded.decoder, recorded.encoder) for part in (one.queries, one.keys))
+    assert kept < 0.2 * 4 * (20 * 21) ** 2
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_the_model_stays_as_it_was_also_after_an_error(implementation: str) -> None:
+    model = lively_detr()
+    model.set_attn_implementation(implementation)
+
+    def hooks() -> int:
+        return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+
+    before, state = hooks(), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    record_attention(model, image(64, 96))
+    with pytest.raises(RuntimeError):
+        record_attention(model, torch.zeros(5, 64, 96))
+    assert hooks() == before
+    assert model.config._attn_implementation == implementation
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_in_training_mode_is_looked_at_without_dropout() -> None:
+    model = lively_detr().train()
+    first, second = (record_attention(model, image(64, 96)).cross_attention(QUERIES) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_model_without_encoder_layers_has_no_self_attention() -> None:
+    recorded = record_attention(lively_detr(encoder_layers=0), image(64, 96))
+    assert recorded.cross_attention(QUERIES).shape == (2, 3, 4, 2, 3)
+    with pytest.raises(ValueError, match="encoder_layers 0"):
+        recorded.self_attention(np.zeros((1, 2)))

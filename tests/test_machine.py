@@ -1,0 +1,63 @@
+"""The probe for a precision: what it decides from times, and that it times something."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from hf_detr_ft import machine
+from hf_detr_ft.machine import fastest_precision, time_convolution
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered() -> Iterator[None]:
+    fastest_precision.cache_clear()
+    yield
+    fastest_precision.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("device", "seconds", "expected"),
+    [
+        ("cpu", {"bf16": 0.4, "fp16": 0.1, "fp32": 1.0}, "bf16"),
+        ("cpu", {"bf16": 1.6, "fp16": 0.1, "fp32": 1.0}, "no"),  # a CPU that emulates it
+        ("cpu", {"bf16": 0.9, "fp16": 0.1, "fp32": 1.0}, "no"),  # a close thing
+        ("cuda", {"bf16": 0.3, "fp16": 0.2, "fp32": 1.0}, "bf16"),
+        ("cuda", {"bf16": 2.0, "fp16": 0.3, "fp32": 1.0}, "fp16"),  # a GPU before Ampere
+        ("cuda", {"bf16": 2.0, "fp16": 1.0, "fp32": 1.0}, "no"),
+        ("mps", {}, "no"),
+    ],
+)
+def test_a_faster_precision_than_fp32_is_taken(
+    device: str, seconds: dict[str, float], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    monkeypatch.setattr(machine, "time_convolution", lambda device, dtype: seconds[names[dtype]])
+    assert fastest_precision(device) == expected
+
+
+def test_this_machine_is_timed_once_and_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = torch.get_rng_state()
+    timed: list[torch.dtype] = []
+
+    def note(device: str, dtype: torch.dtype) -> float:
+        timed.append(dtype)
+        return time_convolution(device, dtype)
+
+    monkeypatch.setattr(machine, "time_convolution", note)
+    assert fastest_precision("cpu") == fastest_precision("cpu")
+    assert timed == [torch.float32, torch.bfloat16]
+    assert time_convolution("cpu", torch.bfloat16) > 0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "8192"), ("7", "7")])
+def test_onednn_keeps_more_shapes_unless_the_user_said_how_many(given: str | None, expected: str) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    variables = {key: value for key, value in os.environ.items() if key != name} | ({name: given} if given else {})
+    code = f"import os, hf_detr_ft.machine; print(os.environ['{name}'])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=variables)
+    assert printed.stdout.strip() == expected

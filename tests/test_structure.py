@@ -1,0 +1,174 @@
+"""The package's layers, read off its syntax trees: imports go downwards, so a module needs only those below it.
+
+Every import counts, also one inside a function or for type checking. Groups of one layer may use each other in one
+direction: two groups that need each other are one group, or lack a third below them.
+"""
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "hf_detr_ft"
+NAME = PACKAGE.name
+
+LAYERS = (
+    {"pretraining"},
+    {"cli"},
+    {"runs"},
+    {"report", "benchmark"},
+    {"hub", "training"},
+    {"attention"},
+    {"plots"},
+    {"inference"},
+    {"evaluation"},
+    {"data", "model"},
+    {"synthetic", "recipe"},
+    {"run_folder", "machine", "memory"},
+    {"yaml12", "formatting", "boxes", "errors", "atomic"},
+)
+"""From the top. A name is a module of the package or one of its folders with everything in it."""
+
+ONLY_IN = {"albumentations": "data.augment", "albucore": "data.augment"}
+"""Libraries that one module stands for."""
+
+PRINTS = {"cli", "runs"}
+
+DEPTH = {group: depth for depth, layer in enumerate(LAYERS) for group in layer}
+
+
+def source_files() -> dict[str, Path]:
+    """Module name below the package, as `data.coco` or `data` for its `__init__.py`, to file; "" is the package."""
+    files = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
+
+
+def group(module: str) -> str:
+    """`data.formats.via` belongs to `data`."""
+    return module.split(".")[0]
+
+
+def imported_names(module: str, tree: ast.AST, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Line and absolute dotted name of everything imported; `from a import b` gives `a.b`, module or not."""
+    package = [NAME, *module.split(".")] if module else [NAME]
+    if not is_package:
+        package = package[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            prefix = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{prefix}.{alias.name}") for alias in node.names)
+
+
+def own_groups(names: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Line and group of what comes from this package; the package itself (`__version__`) is free to all."""
+    for line, name in names:
+        top, _, rest = name.partition(".")
+        if top == NAME and rest and not rest.startswith("__"):
+            yield line, group(rest)
+
+
+def violations(module: str, source: str, is_package: bool = False) -> list[str]:
+    """What in one module's source breaks the rules, a line each."""
+    here = group(module)
+    if module and here not in DEPTH:
+        return [f"{module}: is in no layer; say in LAYERS where it belongs"]
+    depth = DEPTH.get(here, len(LAYERS))
+    tree = ast.parse(source)
+    names = list(imported_names(module, tree, is_package))
+    found = []
+    for line, target in own_groups(names):
+        if target not in DEPTH:
+            found.append(f"{module}:{line}: imports {target}, which is in no layer")
+        elif DEPTH[target] < depth:
+            found.append(f"{module}:{line}: imports upwards, from {target}")
+    for line, name in names:
+        if ONLY_IN.get(name.split(".")[0], module) != module:
+            found.append(f"{module}:{line}: imports {name}; only {ONLY_IN[name.split('.')[0]]} may")
+    if here not in PRINTS:
+        calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+        prints = (call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print")
+        found += [f"{module}:{line}: prints; only {' and '.join(sorted(PRINTS))} may" for line in prints]
+    return found
+
+
+def mutual(sources: dict[str, str], packages: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """Pairs of groups that import each other, in whatever modules."""
+    edges = set()
+    for module, source in sources.items():
+        names = imported_names(module, ast.parse(source), module in packages)
+        edges |= {(group(module), target) for _, target in own_groups(names)}
+    return sorted((a, b) for a, b in edges if a < b and (b, a) in edges)
+
+
+def test_every_module_keeps_to_its_layer():
+    files = source_files()
+    assert {"boxes", "data", "data.coco"} <= files.keys()
+    found = [
+        violation
+        for module, path in files.items()
+        for violation in violations(module, path.read_text(encoding="utf-8"), path.name == "__init__.py")
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_no_two_groups_import_each_other():
+    files = source_files()
+    packages = {module for module, path in files.items() if path.name == "__init__.py"}
+    assert not mutual({module: path.read_text(encoding="utf-8") for module, path in files.items()}, packages)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "expected"),
+    [
+        ("boxes", "import hf_detr_ft.data.coco", "boxes:1: imports upwards, from data"),
+        ("recipe", "from hf_detr_ft import training", "recipe:1: imports upwards, from training"),
+        ("data.coco", "x = 1\nfrom hf_detr_ft.runs.train import main", "data.coco:2: imports upwards, from runs"),
+        ("model.build", "def f():\n    from ..plots import curves", "model.build:2: imports upwards, from plots"),
+        ("data.formats.via", "from ... import hub", "data.formats.via:1: imports upwards, from hub"),
+        (
+            "evaluation.metric",
+            "from ..training.trainer import T",
+            "evaluation.metric:1: imports upwards, from training",
+        ),
+        ("", "from hf_detr_ft.boxes import xywh_to_xyxy", ":1: imports upwards, from boxes"),
+        ("runs.train", "from hf_detr_ft.utils import x", "runs.train:1: imports utils, which is in no layer"),
+        ("utils", "", "utils: is in no layer; say in LAYERS where it belongs"),
+        ("data.dataset", "import albumentations as A", "data.dataset:1: imports albumentations; only data.augment may"),
+        ("training.job", "def f():\n    print(1)", "training.job:2: prints; only cli and runs may"),
+    ],
+)
+def test_a_violation_is_seen(module: str, source: str, expected: str):
+    assert violations(module, source) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("cli", "from hf_detr_ft.runs import train\nprint(train)"),
+        ("runs.train", "from hf_detr_ft import __version__, training, hub\nprint(__version__)"),
+        ("training.trainer", "from hf_detr_ft.training.callbacks import ResultsCallback"),
+        ("data.dataset", "from .coco import LabelMap\nfrom ..boxes import xywh_to_xyxy"),
+        ("data.augment", "import albumentations\nfrom albumentations import Compose"),
+        ("evaluation.coco_eval", "import torch\nfrom hf_detr_ft.errors import DataError"),
+    ],
+)
+def test_what_the_layers_allow_is_allowed(module: str, source: str):
+    assert violations(module, source) == []
+
+
+def test_a_relative_import_in_an_init_starts_at_its_own_package():
+    assert violations("data", "from .coco import LabelMap", is_package=True) == []
+    assert violations("data", "from ..plots import curves", is_package=True) == ["data:1: imports upwards, from plots"]
+
+
+def test_a_circle_between_siblings_is_seen():
+    one_way = {"data.dataset": "from hf_detr_ft.model.build import f", "model.loss": "import torch"}
+    assert mutual(one_way) == []
+    assert mutual({**one_way, "model.loss": "from hf_detr_ft.data import coco"}) == [("data", "model")]
