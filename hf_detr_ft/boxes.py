@@ -34,9 +34,3 @@ def cxcywh_to_xyxy(boxes_cxcywh: Boxes) -> Boxes:
     """Centre x, centre y, width, height to left, top, right, bottom. Shape [..., 4] in and out."""
     cx, cy, w, h = (boxes_cxcywh[..., i] for i in range(4))
     return _stack(boxes_cxcywh, [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
-
-
-def xyxy_to_cxcywh(boxes_xyxy: Boxes) -> Boxes:
-    """Left, top, right, bottom to centre x, centre y, width, height. Shape [..., 4] in and out."""
-    x0, y0, x1, y1 = (boxes_xyxy[..., i] for i in range(4))
-    return _stack(boxes_xyxy, [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0])
