@@ -1,9 +1,13 @@
-"""Writing files so that nobody ever reads half of one."""
+"""Writing files so that nobody ever reads half of one, and saying what the disk refuses."""
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from hf_detr_ft.errors import DataError, RecipeError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -28,3 +32,26 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
     """Strict JSON, without NaN; see `write_text`."""
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+
+
+@contextmanager
+def explain_refusal(path: Path) -> Iterator[None]:
+    """Turns what the disk refuses meanwhile into an error that names the file.
+
+    Raises:
+        DataError: something cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}. See --output.") from error
+
+
+def check_output_file(output: Path | None, flag: str = "--output") -> None:
+    """Refuses, before any work, a file of `--output` or another flag that could not be written for want of a folder.
+
+    Raises:
+        RecipeError: its folder does not exist.
+    """
+    if output is not None and not output.parent.is_dir():
+        raise RecipeError(f"{flag}: expected a file in a folder that exists, found '{output}'. Make '{output.parent}'.")

@@ -1,129 +1,312 @@
-"""What is in a run folder before a run: nothing, a run to resume, or things that are not ours to touch."""
+"""A run's folder: what its files are called, what is read from them, and what may be written over.
+
+No other module knows a file name of a run. Names that Transformers gives are here, too, since messages name them.
+"""
 
 import json
+import re
 import shutil
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from transformers.trainer_utils import get_last_checkpoint
+import yaml
 
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
+from hf_detr_ft.yaml12 import parse_yaml
 
+RECIPE = "recipe.yaml"
+"""The recipe as resolved, with versions and fingerprints; it runs again as it is."""
+METRICS = "metrics.json"
+"""Best and last evaluation, and the numbers of the report."""
+RESULTS = "results.csv"
+"""A row per evaluation."""
+DETECTIONS = "detections.npz"
+"""What the evaluation found whose weights lie beside it; in a checkpoint the same, at that time."""
+LOG = "trainer_state.json"
+"""Transformers' log of all logging steps."""
+REPORT = "report.html"
+CARD = "README.md"
+PLOTS = "plots"
+"""The folder of the report's figures; those with images of the user's lie in `IMAGE_PLOTS` below it."""
+IMAGE_PLOTS = "photos"
+PREDICTIONS = "predictions.png"
+"""In `PLOTS`: validation images with truth and predictions."""
+WEIGHTS = "model.safetensors"
+ALL_WEIGHTS = (WEIGHTS, f"{WEIGHTS}.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""Files that Transformers takes weights from; a pickled one is opened with `weights_only`."""
+CONFIG = "config.json"
+PROCESSOR = "preprocessor_config.json"
+OPTIMIZER = "optimizer.pt"
+SCHEDULER = "scheduler.pt"
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+"""A checkpoint's folder, with its step."""
+TENSORBOARD = "runs"
 WRITTEN = (
-    "checkpoint-*",
-    "*.json",
-    "*.safetensors",
-    "*.csv",
-    "*.npz",
-    "recipe.yaml",
-    "README.md",
-    "report.html",
-    "plots",
-    "runs",
+    *("checkpoint-*", "*.json", "*.safetensors", "*.csv", "*.npz"),
+    *(RECIPE, CARD, REPORT, PLOTS, TENSORBOARD),
 )
-"""What runs write, TensorBoard's `runs` among it."""
+"""Patterns of what runs write."""
 
 
-def check_output(output: Path | None, flag: str = "--output") -> None:
-    """Refuses, before any work, a file of `--output` or another flag that could not be written for want of a folder.
+class RunFolder:
+    """A folder that a run writes, or wrote.
+
+    Attributes:
+        path: of the folder, which need not exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, whatever the path is written like."""
+        return self.path.resolve().name
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / RECIPE
+
+    @property
+    def metrics(self) -> Path:
+        """Best and last evaluation."""
+        return self.path / METRICS
+
+    @property
+    def results(self) -> Path:
+        """A row per evaluation."""
+        return self.path / RESULTS
+
+    @property
+    def detections(self) -> Path:
+        """Detections of the weights that lie here."""
+        return self.path / DETECTIONS
+
+    @property
+    def log(self) -> Path:
+        """All logging steps."""
+        return self.path / LOG
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.path / REPORT
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.path / CARD
+
+    @property
+    def plots(self) -> Path:
+        """The folder of figures."""
+        return self.path / PLOTS
+
+    @property
+    def predictions(self) -> Path:
+        """Validation images with truth and predictions."""
+        return self.plots / PREDICTIONS
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run of this package wrote it."""
+        return self.recipe.is_file() or self.metrics.is_file()
+
+    def read_recipe(self) -> tuple[dict[str, Any], str]:
+        """The resolved recipe, parsed as every recipe is, and its text; both empty where there is none.
+
+        Raises:
+            DataError: it is no YAML.
+        """
+        text = self.recipe.read_text(encoding="utf-8") if self.recipe.is_file() else ""
+        try:
+            recipe = parse_yaml(text)
+        except yaml.YAMLError as error:
+            raise DataError(f"{self.recipe}: expected YAML, but {' '.join(str(error).split())}; correct it") from error
+        return (recipe if isinstance(recipe, dict) else {}), text
+
+    def read_metrics(self) -> dict[str, Any]:
+        """What metrics.json holds; empty where there is none.
+
+        Raises:
+            DataError: it is no JSON object.
+        """
+        return read_object(self.metrics)
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """The log's entries, those of the newest checkpoint where the run was interrupted; empty without any.
+
+        Raises:
+            DataError: the log is no JSON object.
+        """
+        logs = [folder / LOG for folder in (self.path, *self.checkpoints())]
+        newest = next((log for log in logs if log.is_file()), None)
+        return (read_object(newest).get("log_history") or []) if newest else []
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints' folders, whole or not, the newest first."""
+        if not self.path.is_dir():
+            return []
+        steps = {path: CHECKPOINT.fullmatch(path.name) for path in self.path.iterdir() if path.is_dir()}
+        found = [(int(match[1]), path) for path, match in steps.items() if match]
+        return [path for _, path in sorted(found, reverse=True)]
+
+    def newest_whole_checkpoint(self) -> tuple[Path | None, dict[Path, list[str]]]:
+        """The checkpoint to go on from, and newer ones that cannot be, each with what is wrong with it."""
+        passed_over: dict[Path, list[str]] = {}
+        for checkpoint in self.checkpoints():
+            faults = checkpoint_faults(checkpoint)
+            if not faults:
+                return checkpoint, passed_over
+            passed_over[checkpoint] = faults
+        return None, passed_over
+
+    def holds(self, checkpoint: Path) -> bool:
+        """Whether a checkpoint is one of this run's."""
+        return checkpoint.resolve().parent == self.path.resolve()
+
+    def check_free(self, overwrite: bool) -> None:
+        """Makes sure that a new run can have this folder; removes nothing yet.
+
+        Raises:
+            RecipeError: it is a file, it holds a run and overwriting was not asked for, or it holds other things.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RecipeError(f"training.output_dir: expected a folder, '{self}' is a file. Name another one.")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not overwrite:
+            resume = " To go on with it: --training.resume_from_checkpoint last." if self.checkpoints() else ""
+            raise RecipeError(
+                f"training.output_dir: '{self}' is not empty, and nothing is overwritten without being asked."
+                f"{resume} To start over: --training.overwrite. To keep it: another --training.output_dir."
+            )
+        foreign = sorted(p.name for p in self.path.iterdir() if not any(p.match(pattern) for pattern in WRITTEN))
+        if foreign or not (self.recipe.is_file() or self.checkpoints()):
+            raise RecipeError(
+                f"training.overwrite: '{self}' does not look like a run folder"
+                f"{f'; it holds {foreign[:5]}' if foreign else f' (no {RECIPE})'}. Nothing was removed; choose another "
+                "--training.output_dir or empty it yourself."
+            )
+
+    def make(self) -> None:
+        """An empty folder, where `check_free` found nothing against it.
+
+        Raises:
+            RecipeError: the disk refuses it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for entry in self.path.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+        except OSError as error:
+            raise RecipeError(
+                f"training.output_dir: cannot make the folder '{self}': {error.strerror}. Name another one."
+            ) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file's object; empty where there is no file.
 
     Raises:
-        RecipeError: its folder does not exist.
+        DataError: it is no JSON, or something other than an object.
     """
-    if output is not None and not output.parent.is_dir():
-        raise RecipeError(f"{flag}: expected a file in a folder that exists, found '{output}'. Make '{output.parent}'.")
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: expected JSON, but {error}; it was cut off or edited, remove it") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, found a {type(content).__name__}; remove it")
+    return content
 
 
-def find_checkpoint(run: Path, wanted: str | None, sharded: bool) -> str | None:
-    """The checkpoint that `training.resume_from_checkpoint` asks for; None for a fresh start.
+def checkpoint_faults(checkpoint: Path) -> list[str]:
+    """What a run leaves behind that was ended, or filled the disk, while it saved; empty of a whole checkpoint."""
+    if not (checkpoint / LOG).is_file():
+        return [f"no {LOG}"]
+    faults = [f"no {name}" for name in (OPTIMIZER, SCHEDULER) if not (checkpoint / name).is_file()]
+    if not any((checkpoint / name).is_file() for name in ALL_WEIGHTS):
+        faults.append(f"no {WEIGHTS}")
+    saved = sorted([*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")])
+    faults += [f"a {path.name} that is cut off" for path in saved if not zipfile.is_zipfile(path)]
+    faults += [f"a {path.name} that is cut off" for path in checkpoint.glob("*.safetensors") if _is_cut_off(path)]
+    try:
+        json.loads((checkpoint / LOG).read_text(encoding="utf-8"))
+    except ValueError:
+        faults.append(f"a {LOG} that is cut off")
+    return faults
+
+
+def _is_cut_off(safetensors: Path) -> bool:
+    """Whether a file of tensors is shorter than its header says."""
+    with safetensors.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header: Mapping[str, Any] = json.loads(file.read(length))
+            end = max(
+                (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0
+            )
+        except (ValueError, KeyError, TypeError, OverflowError, MemoryError):
+            return True
+    return safetensors.stat().st_size < 8 + length + end
+
+
+def find_checkpoint(run: RunFolder, wanted: str | None, sharded: bool) -> tuple[Path | None, str]:
+    """The checkpoint that `training.resume_from_checkpoint` asks for, and what has to be said about the choice.
+
+    Args:
+        run: whose newest whole checkpoint is `last`.
+        wanted: `last`, or the folder of a checkpoint; None for a fresh start.
+        sharded: the checkpoint was saved by FSDP or DeepSpeed, whose files are their own.
+
+    Returns:
+        None for a fresh start.
 
     Raises:
         RecipeError: there is none.
         CheckpointError: it is not whole.
     """
     if wanted in (None, "false", "no"):
-        return None
-    found = get_last_checkpoint(str(run)) if wanted in ("last", "true", "yes") and run.is_dir() else wanted
-    if found is None or not (Path(found) / "trainer_state.json").is_file():
-        raise RecipeError(
-            f"training.resume_from_checkpoint: expected 'last' with a checkpoint-* folder in '{run}', or the "
-            f"folder of a checkpoint; found no trainer_state.json for '{wanted}'. Leave it out to start anew."
-        )
-    if not sharded:
-        check_checkpoint(Path(found))
-    return str(found)
-
-
-def check_checkpoint(checkpoint: Path) -> None:
-    """Finds what a run leaves behind that was ended, or filled the disk, while it saved.
-
-    Raises:
-        CheckpointError: files are missing or cut off; training would stop, or go on without the optimizer's state.
-    """
-    faults = [f"no {name}" for name in ("optimizer.pt", "scheduler.pt") if not (checkpoint / name).is_file()]
-    saved = sorted([*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")])
-    faults += [f"a {path.name} that is cut off" for path in saved if not zipfile.is_zipfile(path)]
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except ValueError:
-        faults.append("a trainer_state.json that is cut off")
-    if faults:
+        return None, ""
+    if wanted not in ("last", "true", "yes"):
+        checkpoint = Path(str(wanted))
+        if not (checkpoint / LOG).is_file():
+            raise RecipeError(
+                f"training.resume_from_checkpoint: expected 'last' or the folder of a checkpoint; found no {LOG} in "
+                f"'{wanted}'. Leave it out to start anew."
+            )
+        faults = [] if sharded else checkpoint_faults(checkpoint)
+        if faults:
+            raise CheckpointError(
+                f"training.resume_from_checkpoint: expected a whole checkpoint, found {' and '.join(faults)} in "
+                f"'{checkpoint}'. Resume from an earlier one, or leave it out to start anew."
+            )
+        return checkpoint, ""
+    if sharded:
+        newest = next((folder for folder in run.checkpoints() if (folder / LOG).is_file()), None)
+        passed_over: dict[Path, list[str]] = {}
+    else:
+        newest, passed_over = run.newest_whole_checkpoint()
+    said = "; ".join(f"{folder.name} has {' and '.join(faults)}" for folder, faults in passed_over.items())
+    if newest is None and said:
         raise CheckpointError(
-            f"training.resume_from_checkpoint: expected a whole checkpoint, found {' and '.join(faults)} in "
-            f"'{checkpoint}'. Resume from an earlier one, or leave it out to start anew."
+            f"training.resume_from_checkpoint: expected a whole checkpoint-* folder in '{run}', found none: {said}. "
+            "To start over, replace it by --training.overwrite."
         )
-
-
-def check_free(run: Path, overwrite: bool) -> None:
-    """Makes sure that a new run can have this folder; removes nothing yet.
-
-    Raises:
-        RecipeError: it is a file, it holds a run and overwriting was not asked for, or it holds other things.
-    """
-    if run.exists() and not run.is_dir():
-        raise RecipeError(f"training.output_dir: expected a folder, '{run}' is a file. Name another one.")
-    if not run.exists() or not any(run.iterdir()):
-        return
-    if not overwrite:
-        resume = " To go on with it: --training.resume_from_checkpoint last." if get_last_checkpoint(str(run)) else ""
+    if newest is None:
         raise RecipeError(
-            f"training.output_dir: '{run}' is not empty, and nothing is overwritten without being asked."
-            f"{resume} To start over: --training.overwrite. To keep it: another --training.output_dir."
+            f"training.resume_from_checkpoint: expected 'last' with a checkpoint-* folder in '{run}', found none. "
+            "Leave it out to start anew."
         )
-    foreign = sorted(path.name for path in run.iterdir() if not any(path.match(pattern) for pattern in WRITTEN))
-    if foreign or not ((run / "recipe.yaml").is_file() or any(run.glob("checkpoint-*"))):
-        raise RecipeError(
-            f"training.overwrite: '{run}' does not look like a run folder"
-            f"{f'; it holds {foreign[:5]}' if foreign else ' (no recipe.yaml)'}. Nothing was removed; choose another "
-            "--training.output_dir or empty it yourself."
-        )
-
-
-def make_run_folder(run: Path) -> None:
-    """An empty run folder, where `check_free` found nothing against it.
-
-    Raises:
-        RecipeError: the disk refuses it.
-    """
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        for entry in run.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
-    except OSError as error:
-        raise RecipeError(
-            f"training.output_dir: cannot make the folder '{run}': {error.strerror}. Name another one."
-        ) from error
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Says what the disk refused."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}. See --output.") from error
+    return newest, f"passed over, not whole: {said}" if said else ""

@@ -1,13 +1,10 @@
-"""The YAML that recipes are written in."""
+"""The YAML that recipes are written in: YAML 1.2's scalars, each key once."""
 
 import re
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import yaml
-
-from hf_detr_ft.errors import RecipeError
 
 
 class _Loader(yaml.SafeLoader):
@@ -58,33 +55,6 @@ def parse_value(text: str) -> Any:
         return parse_yaml(text)
     except yaml.YAMLError:
         return text
-
-
-def read_sections(path: Path) -> dict:
-    """A recipe's file, its top level a dictionary.
-
-    Raises:
-        RecipeError: the file is missing, no YAML, or holds something else.
-    """
-    if path.is_dir():
-        raise RecipeError(f"{path}: expected a recipe (a YAML file), found a folder. A run's is {path / 'recipe.yaml'}")
-    try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        here = ", ".join(sorted(str(found) for found in Path("recipes").glob("*.yaml")))
-        example = f", for example one of {here}" if here else ""
-        raise RecipeError(f"{path}: no such recipe. Expected a YAML file{example}") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise RecipeError(f"{path}{where}: expected YAML, but {error.problem or error.context}") from error
-    except (yaml.YAMLError, OSError, ValueError) as error:
-        raise RecipeError(f"{path}: expected YAML, but {' '.join(str(error).split())}") from error
-    values = {} if values is None else values
-    if not isinstance(values, dict):
-        found = "a list" if isinstance(values, list) else repr(values)
-        raise RecipeError(f"{path}: expected sections such as data and training, found {found}")
-    return values
 
 
 def dump_yaml(content: dict) -> str:

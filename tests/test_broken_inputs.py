@@ -395,12 +395,15 @@ IMAGES = [
 RESUME = "train r.yaml --training.resume_from_checkpoint last"
 RESUMED = [
     Case(
-        "resume-no-weights", RESUME, ("the weights of 'run/checkpoint-1'",), damage=remove(f"{SAVED}/model.safetensors")
+        "resume-no-weights",
+        RESUME,
+        ("checkpoint-1 has no model.safetensors",),
+        damage=remove(f"{SAVED}/model.safetensors"),
     ),
     Case(
         "resume-cut-weights",
         RESUME,
-        ("the weights of 'run/checkpoint-1'",),
+        ("checkpoint-1 has a model.safetensors that is cut off", "--training.overwrite"),
         damage=cut(f"{SAVED}/model.safetensors", 0.5),
     ),
     Case(
@@ -412,7 +415,7 @@ RESUMED = [
     Case(
         "resume-cut-optimizer",
         RESUME,
-        ("an earlier one", "optimizer.pt that is cut off"),
+        ("in 'run', found none", "optimizer.pt that is cut off"),
         damage=cut(f"{SAVED}/optimizer.pt", 0.5),
     ),
     Case(
@@ -421,7 +424,7 @@ RESUMED = [
     Case(
         "resume-no-optimizer",
         RESUME,
-        ("found no optimizer.pt in 'run/checkpoint-1'",),
+        ("checkpoint-1 has no optimizer.pt",),
         damage=remove(f"{SAVED}/optimizer.pt"),
     ),
     Case(

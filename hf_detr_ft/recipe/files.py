@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from hf_detr_ft.atomic import write_text
@@ -25,7 +26,8 @@ from hf_detr_ft.recipe.sections import (
     Recipe,
     SpeedConfig,
 )
-from hf_detr_ft.yaml12 import dump_yaml, parse_value, read_sections
+from hf_detr_ft.run_folder import RECIPE
+from hf_detr_ft.yaml12 import dump_yaml, parse_value, parse_yaml
 
 SECTIONS: dict[str, type] = {
     "data": DataConfig,
@@ -113,6 +115,33 @@ def load_recipe(path: Path | None, flags: Sequence[str] = ()) -> Recipe:
         refusal = " ".join(str(error).split())
         raise RecipeError(f"{path or 'flags'}: training: Transformers refuses these settings: {refusal}") from error
     return Recipe(**sections, training=arguments, resolved=typed)
+
+
+def read_sections(path: Path) -> dict:
+    """A recipe's file, its top level a dictionary.
+
+    Raises:
+        RecipeError: the file is missing, no YAML, or holds something else.
+    """
+    if path.is_dir():
+        raise RecipeError(f"{path}: expected a recipe (a YAML file), found a folder. A run's is {path / RECIPE}")
+    try:
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        here = ", ".join(sorted(str(found) for found in Path("recipes").glob("*.yaml")))
+        example = f", for example one of {here}" if here else ""
+        raise RecipeError(f"{path}: no such recipe. Expected a YAML file{example}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise RecipeError(f"{path}{where}: expected YAML, but {error.problem or error.context}") from error
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        raise RecipeError(f"{path}: expected YAML, but {' '.join(str(error).split())}") from error
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        found = "a list" if isinstance(values, list) else repr(values)
+        raise RecipeError(f"{path}: expected sections such as data and training, found {found}")
+    return values
 
 
 def _read_yaml(path: Path, problems: list[str]) -> Iterator[_Entry]:

@@ -239,11 +239,6 @@ class DetrTrainingArguments(TrainingArguments):
         """bf16, fp16 or fp32."""
         return "bf16" if self.bf16 else "fp16" if self.fp16 else "fp32"
 
-    @property
-    def run_folder(self) -> Path:
-        """`output_dir` as a path."""
-        return Path(str(self.output_dir))
-
 
 @dataclass
 class Recipe:

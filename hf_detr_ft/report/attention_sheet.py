@@ -6,14 +6,13 @@ from pathlib import Path
 from matplotlib import style
 from PIL import Image
 
-from hf_detr_ft.atomic import write_bytes
+from hf_detr_ft.atomic import check_output_file, explain_refusal, write_bytes
 from hf_detr_ft.attention.attention_plots import plot_attention
 from hf_detr_ft.attention.image_attention import ImageAttention, attend, share_in_box
 from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.inference.detect import class_names, load_detector
 from hf_detr_ft.report.predictions_sheet import to_png
-from hf_detr_ft.run_folder import check_output, writing
 
 PICTURE = Path("attention.png")
 DPI = 110
@@ -53,7 +52,7 @@ def draw_attention(
     model, processor = load_detector(source)
     names = class_names(model)
     attention = attend(model, processor, image, threshold=threshold, name=str(path))
-    with writing(output):
+    with explain_refusal(output):
         write_bytes(output, encode(image, attention, names, f"{Path(source).resolve().name}: {path.name}"))
     return f"{describe(attention, names, path)}\nwritten: {output}"
 
@@ -64,7 +63,7 @@ def check_picture(output: Path, image_path: Path, overwrite: bool) -> None:
     Raises:
         RecipeError: it is no PNG, a folder, the image itself, without a folder, or there already.
     """
-    check_output(output)
+    check_output_file(output)
     if output.suffix.lower() != ".png":
         raise RecipeError(f"--output: expected the name of a PNG, found '{output}'. Name it '{output.stem}.png'.")
     if output.is_dir():

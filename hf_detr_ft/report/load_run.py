@@ -1,19 +1,15 @@
 """What is known of a run: what its folder holds, and its validation split where that can be read."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
 from datasets import Dataset
 
-from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.formatting import cut_threshold
 from hf_detr_ft.plots.training_curves import History
-from hf_detr_ft.training.callbacks import TRAINER_STATE
+from hf_detr_ft.run_folder import RunFolder
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,45 +78,18 @@ class RunRecord:
         return (self.recipe.get(section) or {}).get(key)
 
 
-def read_run(folder: Path) -> RunRecord:
-    """Reads metrics.json, trainer_state.json and recipe.yaml of a run folder, as far as they are there.
+def read_run(run: RunFolder) -> RunRecord:
+    """Reads what a run folder tells, as far as it is there.
 
     Raises:
-        DataError: one of them cannot be read.
+        DataError: metrics, log or recipe cannot be read.
     """
-    recipe_file = folder / "recipe.yaml"
-    text = recipe_file.read_text(encoding="utf-8") if recipe_file.is_file() else ""
-    try:
-        recipe = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise DataError(f"{recipe_file}: expected YAML, but {' '.join(str(error).split())}; correct it") from error
+    recipe, text = run.read_recipe()
     return RunRecord(
-        name=folder.resolve().name,
-        metrics=_read_object(folder / "metrics.json"),
-        history=_read_object(_newest_state(folder)).get("log_history") or [],
-        recipe=recipe if isinstance(recipe, dict) else {},
+        name=run.name,
+        metrics=run.read_metrics(),
+        history=run.read_history(),
+        recipe=recipe,
         recipe_text=text,
-        folder=str(folder),
+        folder=str(run),
     )
-
-
-def _newest_state(folder: Path) -> Path:
-    """The run's log; that of its last checkpoint where it was made by an earlier version, or was interrupted."""
-    own = folder / TRAINER_STATE
-    states = [path / TRAINER_STATE for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
-    states = [state for state in states if state.is_file()]
-    if own.is_file() or not states:
-        return own
-    return max(states, key=lambda state: int(state.parent.name.rpartition("-")[2]))
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: expected JSON, but {error}; it was cut off or edited, remove it") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, found a {type(content).__name__}; remove it")
-    return content

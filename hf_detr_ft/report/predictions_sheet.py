@@ -24,9 +24,8 @@ from hf_detr_ft.formatting import cut_threshold
 from hf_detr_ft.inference.detect import ImageDetections, detect_prepared, load_detector, prepare
 from hf_detr_ft.plots.box_overlay import ComparedPhoto
 from hf_detr_ft.plots.comparison import TILE, plot_comparison, shrink
+from hf_detr_ft.run_folder import RunFolder
 
-PICTURE = Path("plots", "predictions.png")
-"""In the run folder."""
 MOST = 16
 """Images on the sheet."""
 TILES = (TILE, 400, 320, 240)
@@ -36,7 +35,7 @@ LARGEST = 3_000_000
 
 
 def draw_predictions(
-    run: Path,
+    run: RunFolder,
     rows: Dataset,
     truth: dict,
     label_map: LabelMap,
@@ -72,8 +71,8 @@ def draw_predictions(
     photos = compare(picked, images, sizes, found, truth, label_map)
     shown = f"{len(picked)} of {len(plain)}" if len(picked) < len(plain) else str(len(plain))
     noun = "image" if len(plain) == 1 else "images"
-    title = f"{run.resolve().name}: {shown} validation {noun}, predictions with a score above {threshold:g}"
-    path = run / PICTURE
+    title = f"{run.name}: {shown} validation {noun}, predictions with a score above {threshold:g}"
+    path = run.predictions
     path.parent.mkdir(exist_ok=True)
     write_bytes(path, encode(photos, label_map.names, title))
     return path

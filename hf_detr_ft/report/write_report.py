@@ -14,10 +14,7 @@ from hf_detr_ft.report.load_run import RunRecord, Validation, read_run
 from hf_detr_ft.report.pages import Views, build_run_page
 from hf_detr_ft.report.render_page import render_page
 from hf_detr_ft.report.svg import own_style, to_png
-from hf_detr_ft.training.callbacks import DETECTIONS
-
-PAGE = "report.html"
-"""In the run folder."""
+from hf_detr_ft.run_folder import IMAGE_PLOTS, REPORT, RunFolder
 
 
 def check_page(target: Path, overwrite: bool, flag: str = "--output") -> None:
@@ -27,7 +24,7 @@ def check_page(target: Path, overwrite: bool, flag: str = "--output") -> None:
         RecipeError: it is there, and not to be overwritten; or it is a folder.
     """
     if target.is_dir():
-        raise RecipeError(f"{flag}: expected a file, '{target}' is a folder. Give '{target / PAGE}'.")
+        raise RecipeError(f"{flag}: expected a file, '{target}' is a folder. Give '{target / REPORT}'.")
     if target.exists() and not overwrite:
         replace_it = "To replace it: --overwrite, or name" if flag == "--output" else "Name"
         raise RecipeError(f"{flag}: '{target}' is there already. {replace_it} another file.")
@@ -51,12 +48,12 @@ def write_page(page: Page, target: Path, plots: Path | None = None) -> None:
         return
     for block in page.blocks():
         if isinstance(block, Plot):
-            folder = plots / "photos" if block.shows_photos else plots
+            folder = plots / IMAGE_PLOTS if block.shows_photos else plots
             folder.mkdir(parents=True, exist_ok=True)
             write_bytes(folder / f"{block.name}.png", to_png(block.figure))
 
 
-def write_run_page(run: Path, recipe: Recipe, splits: Splits) -> Path:
+def write_run_page(run: RunFolder, recipe: Recipe, splits: Splits) -> Path:
     """The page of a run that has just come to its end; metrics.json gets its numbers.
 
     Args:
@@ -67,18 +64,18 @@ def write_run_page(run: Path, recipe: Recipe, splits: Splits) -> Path:
     Returns:
         Where it lies.
     """
-    kept, validation = run / DETECTIONS, None
-    if kept.is_file():
-        validation = Validation(splits.truth, Detections.from_npz(kept.read_bytes()), splits.val)
+    validation = None
+    if run.detections.is_file():
+        validation = Validation(splits.truth, Detections.from_npz(run.detections.read_bytes()), splits.val)
     record = read_run(run)
     views, missing = gather_views(str(run), record, validation, recipe, splits)
     write_own_page(run, record, views, missing)
-    return run / PAGE
+    return run.report
 
 
-def write_own_page(run: Path, record: RunRecord, views: Views, notes: Sequence[str]) -> None:
+def write_own_page(run: RunFolder, record: RunRecord, views: Views, notes: Sequence[str]) -> None:
     """The page in the run's folder, its figures, and its numbers in metrics.json, where the run has one."""
     with own_style():
-        write_page(build_run_page(record, views, notes), run / PAGE, run / "plots")
-    if (run / "metrics.json").is_file():
-        write_json(run / "metrics.json", add_numbers(record.metrics, views.analysis, views.data))
+        write_page(build_run_page(record, views, notes), run.report, run.plots)
+    if run.metrics.is_file():
+        write_json(run.metrics, add_numbers(record.metrics, views.analysis, views.data))

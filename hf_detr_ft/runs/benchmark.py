@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, set_seed
 from transformers.utils import logging as transformers_logging
 
-from hf_detr_ft.atomic import write_json
+from hf_detr_ft.atomic import check_output_file, write_json
 from hf_detr_ft.benchmark.baseline import build_stock
 from hf_detr_ft.benchmark.stopwatch import WARM_UP, Measurement, Stopwatch, peak_flops
 from hf_detr_ft.benchmark.timings_table import Row, render
@@ -21,7 +21,6 @@ from hf_detr_ft.machine import describe_environment, device_name, set_cpu_thread
 from hf_detr_ft.memory import give_memory_back, keeping_memory
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
-from hf_detr_ft.run_folder import check_output
 from hf_detr_ft.training.data_pipeline import choose_size_step, store_splits
 from hf_detr_ft.training.job import build_trainer, show_progress
 
@@ -77,7 +76,7 @@ def benchmark(
     for name, value in (("rounds", rounds), ("steps", steps)):
         if value < 1:
             raise RecipeError(f"--{name}: expected at least 1, found {value}")
-    check_output(output)
+    check_output_file(output)
     transformers_logging.disable_progress_bar()
     recipe = load_recipe(path, flags)
     args = recipe.training

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from transformers import DetrImageProcessor, set_seed
 from transformers.image_transforms import get_size_with_aspect_ratio
 
+from hf_detr_ft.atomic import check_output_file
 from hf_detr_ft.data.dataset import most_objects, read_column
 from hf_detr_ft.data.splits import build_splits, check_data, list_problems
 from hf_detr_ft.machine import peak_memory
@@ -25,7 +26,6 @@ from hf_detr_ft.report.collect import view_data
 from hf_detr_ft.report.pages import build_check_page
 from hf_detr_ft.report.svg import own_style
 from hf_detr_ft.report.write_report import check_page, is_page, write_page
-from hf_detr_ft.run_folder import check_output
 from hf_detr_ft.training.job import build_trainer, describe_job
 from hf_detr_ft.training.trainer import DetrTrainer
 
@@ -46,7 +46,7 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
     """
     recipe = load_recipe(path, flags)
     if report is not None:
-        check_output(report, "--report")
+        check_output_file(report, "--report")
         check_page(report, overwrite=is_page(report), flag="--report")
     sources, problems = check_data(recipe.data, decode=True, progress=lambda images: tqdm(images, "decoding images"))
     if problems:

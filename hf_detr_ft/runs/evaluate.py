@@ -11,7 +11,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import DetrConfig
 
-from hf_detr_ft.atomic import write_json
+from hf_detr_ft.atomic import check_output_file, write_json
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.splits import check_split, require_no_errors
@@ -26,7 +26,7 @@ from hf_detr_ft.model.speed.bf16_backbone import is_faster_in_bf16, use_bf16_bac
 from hf_detr_ft.model.speed.folded_norms import keep_folded
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
-from hf_detr_ft.run_folder import check_output
+from hf_detr_ft.run_folder import RECIPE, RunFolder
 from hf_detr_ft.training.callbacks import print_progress_lines
 from hf_detr_ft.training.job import show_progress
 from hf_detr_ft.training.trainer import DetrTrainer
@@ -44,12 +44,12 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
         recipe: whose validation split is used; the run's own where not given.
         output: a JSON file for the result.
     """
-    own = Path(source) / "recipe.yaml"
+    own = RunFolder(source).recipe
     if recipe is None and not own.is_file() and not any(flag.startswith("--data.") for flag in flags):
         raise RecipeError(
-            f"'{source}' carries no recipe.yaml that names the data. Give --recipe RECIPE, or --data.root and its like."
+            f"'{source}' carries no {RECIPE} that names the data. Give --recipe RECIPE, or --data.root and its like."
         )
-    check_output(output)
+    check_output_file(output)
     result = evaluate_model(source, load_recipe(recipe or (own if own.is_file() else None), flags)).result
     if PartialState().is_main_process:
         print(result.table())

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 from transformers import DetrForObjectDetection, DetrImageProcessor
 
-from hf_detr_ft.atomic import write_text
+from hf_detr_ft.atomic import explain_refusal, write_text
 from hf_detr_ft.boxes import xyxy_to_xywh
 from hf_detr_ft.data.find_images import find_images
 from hf_detr_ft.data.images import decode_rgb, upright_size
@@ -31,7 +31,6 @@ from hf_detr_ft.machine import count_cores
 from hf_detr_ft.memory import keeping_memory
 from hf_detr_ft.model.speed.bf16_backbone import is_faster_in_bf16, use_bf16_backbone
 from hf_detr_ft.plots.draw_boxes import draw_detections
-from hf_detr_ft.run_folder import writing
 
 RESULTS = "detections.json"
 LONGEST_JPEG_SIDE = 65500
@@ -77,7 +76,7 @@ def predict(
     output = Path("predictions") if output is None else Path(os.path.expanduser(output))
     files = find_images(inputs, output)
     drawn = name_drawn_images(files, output)
-    check_output(output, drawn, overwrite)
+    check_output_folder(output, drawn, overwrite)
     model, processor = load_detector(source)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     torch.nn.Module.to(model, device)
@@ -85,7 +84,7 @@ def predict(
         use_bf16_backbone(model)
     names = class_names(model)
     category_ids = read_category_ids(model, source)
-    with writing(output):
+    with explain_refusal(output):
         output.mkdir(parents=True, exist_ok=True)
 
     found: dict[Path, ImageDetections] = {}
@@ -101,7 +100,7 @@ def predict(
         if path in found
         for result in to_results(found[path], image_id, path, category_ids)
     ]
-    with writing(output / RESULTS):
+    with explain_refusal(output / RESULTS):
         # A line for each detection.
         write_text(output / RESULTS, "[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n")
     print(summarise(list(found.values()), len(files), names, threshold, highest))
@@ -123,7 +122,7 @@ def name_drawn_images(files: Sequence[Path], output: Path) -> dict[Path, Path]:
     return drawn
 
 
-def check_output(output: Path, drawn: dict[Path, Path], overwrite: bool) -> None:
+def check_output_folder(output: Path, drawn: dict[Path, Path], overwrite: bool) -> None:
     """Refuses to replace the inputs, and anything else unless asked to.
 
     Raises:
@@ -243,7 +242,7 @@ def save_image(image: Image.Image, path: Path) -> None:
     if path.suffix == ".jpg" and max(image.size) > LONGEST_JPEG_SIDE:
         path = path.with_name(f"{path.name}.png")
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
+    with explain_refusal(path):
         try:
             image.save(beside, format="PNG" if path.suffix == ".png" else "JPEG", quality=95)
             beside.replace(path)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hf_detr_ft.atomic import check_output_file
 from hf_detr_ft.data.checks.coco_checks import check_coco
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
@@ -19,10 +20,9 @@ from hf_detr_ft.report.collect import gather_views
 from hf_detr_ft.report.load_run import RunRecord, Validation, read_run
 from hf_detr_ft.report.pages import build_comparison_page, build_run_page
 from hf_detr_ft.report.svg import own_style
-from hf_detr_ft.report.write_report import PAGE, check_page, write_own_page, write_page
-from hf_detr_ft.run_folder import check_output
+from hf_detr_ft.report.write_report import check_page, write_own_page, write_page
+from hf_detr_ft.run_folder import DETECTIONS, METRICS, RECIPE, REPORT, RunFolder
 from hf_detr_ft.runs.evaluate import Evaluation, evaluate_model
-from hf_detr_ft.training.callbacks import DETECTIONS
 
 
 def report(
@@ -49,10 +49,10 @@ def report(
             raise RecipeError(f"--attention: expected one model and no other flags, found {[*sources, *flags]}.")
         print(draw_attention(sources[0], attention, output, overwrite=overwrite))
         return 0
-    check_output(output)
-    runs = [Path(source) for source in sources]
-    own = runs[0] / PAGE if len(runs) == 1 and output is None and is_run_folder(runs[0]) else None
-    target = own or output or Path(PAGE)
+    check_output_file(output)
+    runs = [RunFolder(source) for source in sources]
+    own = runs[0].report if len(runs) == 1 and output is None and runs[0].is_run else None
+    target = own or output or Path(REPORT)
     if own is None:
         check_page(target, overwrite)
     if len(runs) > 1:
@@ -77,21 +77,16 @@ def report(
     return 0
 
 
-def is_run_folder(folder: Path) -> bool:
-    """Whether a run of ours wrote it."""
-    return (folder / "recipe.yaml").is_file() or (folder / "metrics.json").is_file()
-
-
-def read_runs(runs: Sequence[Path]) -> list[RunRecord]:
+def read_runs(runs: Sequence[RunFolder]) -> list[RunRecord]:
     """Run folders by names that tell them apart: their own, or the paths as given.
 
     Raises:
         RecipeError: one of them is no run folder, or is given twice.
     """
-    no_runs = [str(run) for run in runs if not is_run_folder(run)]
+    no_runs = [str(run) for run in runs if not run.is_run]
     if no_runs:
-        raise RecipeError(f"expected run folders to compare, found no metrics.json or recipe.yaml in {no_runs}.")
-    if len({run.resolve() for run in runs}) < len(runs):
+        raise RecipeError(f"expected run folders to compare, found no {METRICS} or {RECIPE} in {no_runs}.")
+    if len({run.path.resolve() for run in runs}) < len(runs):
         raise RecipeError(f"expected runs to compare, found one of them twice: {', '.join(map(str, runs))}.")
     records = [read_run(run) for run in runs]
     if len({record.name for record in records}) < len(records):
@@ -108,28 +103,27 @@ def find_validation(source: str, flags: Sequence[str]) -> tuple[RunRecord, Valid
     Raises:
         InputError: there are neither results nor data to show.
     """
-    folder = Path(source)
-    is_run = is_run_folder(folder)
-    record = read_run(folder) if is_run else RunRecord(source)
-    if is_run and record.kept is None and not flags:
+    run = RunFolder(source)
+    record = read_run(run) if run.is_run else RunRecord(source)
+    if run.is_run and record.kept is None and not flags:
         return record, None, []
     try:
         recipe = _recipe_of(source, record, flags)
         split = load_source(recipe.data, "val")
         require_no_errors(check_coco(split.coco, split.annotations, None))
         truth = prepare_coco(split.coco, recipe.data.val_limit)
-        detections = read_detections(folder, record, split, truth)
+        detections = read_detections(run, record, split, truth)
         if isinstance(detections, Detections):
             rows = split.load(truth, LabelMap.from_coco(truth))
             return record, Validation(truth, detections, rows), []
     except InputError as error:
-        if not is_run:
+        if not run.is_run:
             raise
         return record, None, [_missing(source, error)]
     try:
         evaluation = evaluate_model(source, recipe)
     except InputError as error:
-        if not is_run:
+        if not run.is_run:
             raise
         return record, None, [f"The gallery is left out. {detections}, and the model cannot run over them: {error}"]
     return _of_evaluation(record, evaluation, recipe.data.name, detections, _same_data(record, split, truth))
@@ -154,21 +148,20 @@ def _of_evaluation(
     note = f"{why}; the model ran over the validation images once more for this page"
     if same_data and record.kept is not None:
         ap, kept = evaluation.result.metrics["map"], record.kept["metrics"]["map"]
-        return record, validation, [f"{note} (AP {ap:.4f}; metrics.json, which the tables below are from: {kept:.4f})."]
+        return record, validation, [f"{note} (AP {ap:.4f}; {METRICS}, which the tables below are from: {kept:.4f})."]
     found: dict[str, Any] = {"best": evaluation.result.as_dict(), "data": {"name": data}}
     return replace(record, metrics=found), validation, [f"{note}, and the tables below are from this."]
 
 
-def read_detections(folder: Path, record: RunRecord, split: Source, truth: dict) -> Detections | str:
+def read_detections(run: RunFolder, record: RunRecord, split: Source, truth: dict) -> Detections | str:
     """What the training kept, or why that does not do."""
-    path = folder / DETECTIONS
-    if record.kept is None or not path.is_file():
+    if record.kept is None or not run.detections.is_file():
         return f"{record.name} has no {DETECTIONS} of its training"
     if not _same_data(record, split, truth):
         return "The validation data are other ones than those of the training"
-    detections = Detections.from_npz(path.read_bytes())
+    detections = Detections.from_npz(run.detections.read_bytes())
     if len(detections) != record.kept["detections"]:
-        return f"{path} is not of the evaluation in metrics.json"
+        return f"{run.detections} is not of the evaluation in {METRICS}"
     return detections
 
 
@@ -180,8 +173,8 @@ def _same_data(record: RunRecord, split: Source, truth: dict) -> bool:
 
 def _recipe_of(source: str, record: RunRecord, flags: Sequence[str]) -> Recipe:
     if not record.recipe and not any(flag.startswith("--data.") for flag in flags):
-        raise RecipeError(f"'{source}' carries no recipe.yaml that names the data. Give --data.root and its like.")
-    return load_recipe(Path(source) / "recipe.yaml" if record.recipe else None, flags)
+        raise RecipeError(f"'{source}' carries no {RECIPE} that names the data. Give --data.root and its like.")
+    return load_recipe(RunFolder(source).recipe if record.recipe else None, flags)
 
 
 def _missing(source: str, error: InputError) -> str:

@@ -22,7 +22,7 @@ from hf_detr_ft.recipe.files import load_recipe, save_recipe
 from hf_detr_ft.recipe.sections import DetrTrainingArguments, Recipe
 from hf_detr_ft.report.predictions_sheet import draw_predictions
 from hf_detr_ft.report.write_report import write_run_page
-from hf_detr_ft.run_folder import check_free, find_checkpoint, make_run_folder
+from hf_detr_ft.run_folder import CARD, METRICS, RESULTS, RunFolder, find_checkpoint
 from hf_detr_ft.training.callbacks import RunFolderCallback, log_picture, restore_detections
 from hf_detr_ft.training.data_pipeline import store_splits
 from hf_detr_ft.training.job import ModelBuilder, build_trainer, describe_job, show_progress
@@ -47,11 +47,14 @@ def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuil
     if push:
         check_push(args)
     started = time.monotonic()
-    run = args.run_folder
-    checkpoint = find_checkpoint(run, args.resume_from_checkpoint, bool(args.fsdp or args.deepspeed))
-    if checkpoint is None:
-        check_free(run, args.overwrite)
+    run = RunFolder(str(args.output_dir))
+    checkpoint, passed_over = find_checkpoint(run, args.resume_from_checkpoint, bool(args.fsdp or args.deepspeed))
+    goes_on = checkpoint is not None and run.holds(checkpoint)
+    if not goes_on:
+        run.check_free(args.overwrite)
     say = print if PartialState().is_main_process else _silent
+    if checkpoint is not None:
+        say(f"resumes   {checkpoint}{f' ({passed_over})' if passed_over else ''}")
 
     transformers_logging.disable_progress_bar()  # of single weights, which take no time
     set_cpu_threads(recipe.speed.cpu_threads, args.device.type)
@@ -61,15 +64,15 @@ def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuil
     trainer = build_trainer(recipe, stored, model_builder)
     say(describe_job(recipe, splits, trainer))
     if PartialState().is_main_process:
-        if checkpoint is None:
-            make_run_folder(run)
-        else:
-            restore_detections(Path(checkpoint), run)
-        save_recipe(recipe, run / "recipe.yaml", describe_environment(splits.fingerprints))
+        if not goes_on:
+            run.make()
+        if checkpoint is not None:
+            restore_detections(checkpoint, run)
+        save_recipe(recipe, run.recipe, describe_environment(splits.fingerprints))
 
     try:
         with keeping_memory(args.device.type, recipe.speed.keep_memory):
-            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except pickle.UnpicklingError as error:  # torch opens no pickle that could run code
         raise CheckpointError(
             f"training.resume_from_checkpoint: '{checkpoint}' holds more than tensors, which could run code, so it was "
@@ -85,7 +88,7 @@ def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuil
         finish(trainer, recipe, splits, run, time.monotonic() - started)
         if push:
             url = push_run(
-                run,
+                run.path,
                 args.hub_model_id or run.name,
                 private=args.hub_private_repo,
                 token=args.hub_token,
@@ -109,14 +112,14 @@ def check_push(args: DetrTrainingArguments) -> None:
             "the folder yourself."
         )
     if PartialState().is_main_process:
-        check_access(args.hub_model_id or args.run_folder.name, args.hub_token)
+        check_access(args.hub_model_id or RunFolder(str(args.output_dir)).name, args.hub_token)
 
 
 def _silent(*_: Any) -> None:
     """Instead of `print` on all processes but the first."""
 
 
-def finish(trainer: DetrTrainer, recipe: Recipe, splits: Splits, run: Path, seconds: float) -> None:
+def finish(trainer: DetrTrainer, recipe: Recipe, splits: Splits, run: RunFolder, seconds: float) -> None:
     """Writes the last files, pictures and the page, and prints the result, where it lies and what to do next."""
     callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, RunFolderCallback))
     used = {"seconds": round(seconds, 1), "peak_memory_bytes": peak_memory(trainer.args.device)}
@@ -129,7 +132,7 @@ def finish(trainer: DetrTrainer, recipe: Recipe, splits: Splits, run: Path, seco
         )
         return
     callback.write(trainer.args, trainer.state)
-    write_model_card(run)
+    write_model_card(run.path)
     best = callback.best
     print(f"\nthe best weights, of epoch {best['epoch']:.4g}:\n{CocoResult.from_dict(best).table()}")
     kept = best if trainer.args.load_best_model_at_end else callback.last or best
@@ -141,7 +144,7 @@ def finish(trainer: DetrTrainer, recipe: Recipe, splits: Splits, run: Path, seco
         f"\nbest AP {best['metrics']['map']:.3f}, AP50 {best['metrics']['map_50']:.3f} in epoch {best['epoch']:.4g} "
         f"({seconds:.0f} s in all)\n"
         f"run folder  {run}  (weights of the {'best' if trainer.args.load_best_model_at_end else 'last'} evaluation, "
-        f"metrics.json, results.csv, README.md)\n"
+        f"{METRICS}, {RESULTS}, {CARD})\n"
         f"first look  {picture}  (validation images: what is found, missed and wrong)\n"
         f"the page    {page}  (results, curves, photos and recipe; open it in a browser)\n"
         f"look at it  hf-detr-ft predict {run} PHOTO_OR_FOLDER --threshold {best['best_f1']['threshold']:.2f}\n"

@@ -18,11 +18,7 @@ from transformers.trainer_callback import ExportableState, ProgressCallback
 from hf_detr_ft.atomic import write_bytes, write_json, write_text
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
-
-DETECTIONS = "detections.npz"
-"""In the run folder: what the evaluation found whose weights lie there. In a checkpoint: the same, at that time."""
-TRAINER_STATE = "trainer_state.json"
-"""Transformers' own file, with the log of all steps."""
+from hf_detr_ft.run_folder import DETECTIONS, RunFolder
 
 
 class RunFolderCallback(TrainerCallback, ExportableState):
@@ -71,36 +67,36 @@ class RunFolderCallback(TrainerCallback, ExportableState):
         self.write(args, state)
         detections = self.detections()
         if detections is not None and (self.best is self.last or not args.load_best_model_at_end):
-            write_bytes(Path(str(args.output_dir)) / DETECTIONS, detections.to_npz())
+            write_bytes(RunFolder(str(args.output_dir)).detections, detections.to_npz())
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Gives the checkpoint the detections that belong to its best (or last) evaluation."""
-        run = Path(str(args.output_dir))
-        checkpoint = run / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero and (run / DETECTIONS).is_file() and checkpoint.is_dir():
-            write_bytes(checkpoint / DETECTIONS, (run / DETECTIONS).read_bytes())
+        run = RunFolder(str(args.output_dir))
+        newest = run.checkpoints()[:1]
+        if state.is_world_process_zero and run.detections.is_file() and newest:
+            write_bytes(newest[0] / DETECTIONS, run.detections.read_bytes())
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Writes the log to its end, also that of a run without any evaluation."""
         if state.is_world_process_zero:
-            write_state(Path(str(args.output_dir)) / TRAINER_STATE, state)
+            write_state(RunFolder(str(args.output_dir)).log, state)
 
     def write(self, args: TrainingArguments, state: TrainerState) -> None:
         """Writes metrics, rows and log into the run folder."""
-        run = Path(str(args.output_dir))
-        write_json(run / "metrics.json", {"best": self.best, "last": self.last, **self.about})
-        write_results(run / "results.csv", state.log_history)
-        write_state(run / TRAINER_STATE, state)
+        run = RunFolder(str(args.output_dir))
+        write_json(run.metrics, {"best": self.best, "last": self.last, **self.about})
+        write_results(run.results, state.log_history)
+        write_state(run.log, state)
 
 
-def restore_detections(checkpoint: Path, run: Path) -> None:
+def restore_detections(checkpoint: Path, run: RunFolder) -> None:
     """Before resuming: the run folder has the detections of the checkpoint, not of what came after it."""
     if (checkpoint / DETECTIONS).is_file():
-        write_bytes(run / DETECTIONS, (checkpoint / DETECTIONS).read_bytes())
+        write_bytes(run.detections, (checkpoint / DETECTIONS).read_bytes())
     else:
-        (run / DETECTIONS).unlink(missing_ok=True)
+        run.detections.unlink(missing_ok=True)
 
 
 def write_state(path: Path, state: TrainerState) -> None:

@@ -16,7 +16,8 @@ from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.inference.detect import ImageDetections
 from hf_detr_ft.plots.box_overlay import ComparedPhoto, found_colour
 from hf_detr_ft.report import predictions_sheet as picture
-from hf_detr_ft.report.predictions_sheet import PICTURE, compare, draw_predictions, encode, pick
+from hf_detr_ft.report.predictions_sheet import compare, draw_predictions, encode, pick
+from hf_detr_ft.run_folder import RunFolder
 from tests.fixtures import CATEGORIES, CLASSES, tiny_processor, write_coco_folder
 from tests.plots.compared import INSIDE, compared, extent
 from tests.spread_weights import write_lively_run
@@ -72,7 +73,7 @@ def test_boxes_lie_on_the_objects_of_upright_and_turned_photos(
         return [detections((box, 1, 0.9), ((5, 5, 40, 40), 0, 0.3))]
 
     monkeypatch.setattr(picture, "detect_prepared", detect)
-    path = draw_predictions(run, rows, truth, LABELS, threshold=0.5)
+    path = draw_predictions(RunFolder(run), rows, truth, LABELS, threshold=0.5)
     assert sizes == [(300, 200)]
     seen = np.asarray(Image.open(path)).astype(int)
     inside = extent(seen, INSIDE)
@@ -96,7 +97,7 @@ def test_a_random_detr_over_a_split_with_more_images_than_there_is_room_for(
 
     monkeypatch.setattr(picture, "encode", noted)
     monkeypatch.setattr(picture, "TILES", (100,))
-    assert draw_predictions(run, rows, truth, LABELS, 0.2, torch.device("cpu")) == run / PICTURE
+    assert draw_predictions(RunFolder(run), rows, truth, LABELS, 0.2, torch.device("cpu")) == RunFolder(run).predictions
     photos, names, title = drawn
     assert names == CLASSES
     assert title == "lively: 16 of 20 validation images, predictions with a score above 0.2"
@@ -108,7 +109,7 @@ def test_a_random_detr_over_a_split_with_more_images_than_there_is_room_for(
         annotation["image_id"] - 100 in pick(20, 16) for annotation in truth["annotations"]
     )
     assert [path.name for path in (run / "plots").iterdir()] == ["predictions.png"]
-    image = Image.open(run / PICTURE)
+    image = Image.open(RunFolder(run).predictions)
     assert (image.format, image.mode) == ("PNG", "RGB")
 
 
@@ -165,7 +166,7 @@ def test_the_threshold_is_cut_to_what_the_title_says(
     found = [detections((box, 1, 0.9), (box, 0, 0.4127), (box, 0, 0.001))]
     monkeypatch.setattr(picture, "detect_prepared", lambda *args, **kwargs: found)
     monkeypatch.setattr(picture, "encode", lambda *args: drawn.extend(args) or b"")
-    draw_predictions(run, rows, truth, LABELS, threshold)
+    draw_predictions(RunFolder(run), rows, truth, LABELS, threshold)
     ((photo,), _, title) = drawn
     np.testing.assert_allclose(photo.scores, kept, atol=1e-6)
     assert title.startswith("lively: 1 validation image, predictions with a score above 0.")

@@ -31,7 +31,7 @@ from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.report.predictions_sheet import draw_predictions
-from hf_detr_ft.run_folder import check_free
+from hf_detr_ft.run_folder import RunFolder
 from hf_detr_ft.runs.train import train
 from tests.fixtures import CLASSES, tiny_detr, write_coco_folder
 from tests.hub.hub_server import ANNA, HubServer, point_client_at
@@ -257,11 +257,11 @@ def test_overwriting_spares_folders_that_are_no_runs(tmp_path: Path) -> None:
     (tmp_path / "photos" / "thesis.docx").write_text("dear to me")
     (tmp_path / "photos" / "recipe.yaml").write_text("")
     with pytest.raises(RecipeError, match="thesis.docx"):
-        check_free(tmp_path / "photos", overwrite=True)
+        RunFolder(tmp_path / "photos").check_free(overwrite=True)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "results.csv").write_text("mine")
     with pytest.raises(RecipeError, match="no recipe.yaml"):
-        check_free(tmp_path / "results", overwrite=True)
+        RunFolder(tmp_path / "results").check_free(overwrite=True)
     assert (tmp_path / "photos" / "thesis.docx").exists()
     assert (tmp_path / "results" / "results.csv").exists()
 

@@ -14,6 +14,7 @@ from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.model.detector import as_trainable
 from hf_detr_ft.recipe.sections import DataConfig, DetrTrainingArguments
+from hf_detr_ft.run_folder import RunFolder
 from hf_detr_ft.training.callbacks import ProgressLines, RunFolderCallback, restore_detections, write_results
 from hf_detr_ft.training.trainer import DetrTrainer
 from tests.fixtures import tiny_detr, tiny_processor, write_coco_folder
@@ -157,10 +158,10 @@ def test_resuming_forgets_detections_of_evaluations_behind_the_checkpoint(tmp_pa
     checkpoint.mkdir()
     run.callback.on_save(run.args, run.state, TrainerControl())
     run.evaluate(8)
-    restore_detections(checkpoint, tmp_path)
+    restore_detections(checkpoint, RunFolder(tmp_path))
     assert len(Detections.from_npz((tmp_path / "detections.npz").read_bytes())) == 3
     (checkpoint / "detections.npz").unlink()  # a checkpoint of an earlier version
-    restore_detections(checkpoint, tmp_path)
+    restore_detections(checkpoint, RunFolder(tmp_path))
     assert not (tmp_path / "detections.npz").exists()
 
 
