@@ -28,7 +28,6 @@ from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.inference.detect import ImageDetections, load_detector
-from hf_detr_ft.memory import keeping_memory
 from hf_detr_ft.model.build import build_model, build_processor
 from hf_detr_ft.model.init_weights import resolve_source
 from hf_detr_ft.model.speed.bf16_backbone import use_bf16_backbone
@@ -76,8 +75,7 @@ def measure_inference(model: str, folder: Path) -> None:
         return [detector(str(path), threshold=0.0) for path in files]
 
     def ours(network: Any) -> dict[Path, ImageDetections]:
-        with keeping_memory("cpu"):
-            return {path: found for path, _, found in detect_files(network, processor, files, 8)}
+        return {path: found for path, _, found in detect_files(network, processor, files, 8)}
 
     jobs = {"pipeline": stock, "ours, fp32": lambda: ours(precise), "ours, backbone in bf16": lambda: ours(rounded)}
     in_turn(jobs, 1)  # warms up

@@ -21,7 +21,6 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments, set_s
 from hf_detr_ft.benchmark.stopwatch import read_status, reset_peak
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.machine import set_cpu_threads
-from hf_detr_ft.memory import keeping_memory
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.training.data_pipeline import store_splits
 from hf_detr_ft.training.job import build_trainer
@@ -83,8 +82,7 @@ def main() -> None:
         print(f"{options.images} photos, before training: own {read_status('RssAnon') / MIB:.1f} MiB")
         sampler.report("reading")
         trainer.add_callback(Memory(sampler))
-        with keeping_memory("cpu", recipe.speed.keep_memory):
-            trainer.train()
+        trainer.train()
 
 
 if __name__ == "__main__":

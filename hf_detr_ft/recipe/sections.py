@@ -123,8 +123,6 @@ class SpeedConfig:
     fp32_attention: bool = True
     """Compute the products of attention in fp32 where a CPU trains in bf16, whose kernel there takes several times as
     long backward (the original: all in fp32)."""
-    keep_memory: bool = True
-    """Keep memory that a step on a CPU frees for the next step, which takes some of it more (the original: no)."""
     store_gigabytes: float = 4.0
     """Decode and resize the photos once and keep them in the cache of `datasets` (HF_DATASETS_CACHE), each split that
     takes no more than this; 0 to decode them anew in every epoch (the original does)."""

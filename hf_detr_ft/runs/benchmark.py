@@ -18,7 +18,6 @@ from hf_detr_ft.benchmark.timings_table import Row, render
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.errors import RecipeError, first_line
 from hf_detr_ft.machine import describe_environment, device_name, set_cpu_threads
-from hf_detr_ft.memory import give_memory_back, keeping_memory
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.training.data_pipeline import choose_size_step, store_splits
@@ -31,7 +30,6 @@ ALONE: dict[str, Sequence[str]] = {
     "frozen norms not folded": ["--speed.fold_frozen_norms", "false"],
     "not channels last": ["--speed.channels_last", "false"],
     "attention in bf16": ["--speed.fp32_attention", "false"],
-    "memory given back": ["--speed.keep_memory", "false"],
     "fp32": ["--training.bf16", "false", "--training.fp16", "false"],
     "all stages trained": ["--model.trainable_stages", "[all]"],
     "random batches": ["--training.train_sampling_strategy", "random"],
@@ -41,7 +39,7 @@ ALONE: dict[str, Sequence[str]] = {
     "not compiled": ["--speed.compile_backbone", "false"],
 }
 """Our measures, each taken back alone by these flags."""
-ON_A_CPU = {"attention in bf16", "memory given back"}
+ON_A_CPU = {"attention in bf16"}
 IN_MIXED_PRECISION = {"attention in bf16", "fp32"}
 WHERE_SIZES_ARE_ROUNDED = {"shapes as they come"}
 """Measures that change something only there."""
@@ -179,14 +177,12 @@ def run_variant(
         else:
             trainer = build_stock(recipe, splits, args.precision if name != STOCK else "fp32")
         watch = Stopwatch(trainer, profiler and profiler.start)
-        with keeping_memory(args.device.type, name.startswith(OURS) and recipe.speed.keep_memory):
-            trainer.train()
+        trainer.train()
     if profiler is not None:
         profiler.stop()
     measurement = watch.measurement()
     del trainer, watch
     gc.collect()
-    give_memory_back()  # else the next variant's peak has it
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return measurement

@@ -20,7 +20,6 @@ from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.inference.detect import load_detector
-from hf_detr_ft.memory import keeping_memory
 from hf_detr_ft.model.detector import as_trainable
 from hf_detr_ft.model.speed.bf16_backbone import is_faster_in_bf16, use_bf16_backbone
 from hf_detr_ft.model.speed.folded_norms import keep_folded
@@ -109,8 +108,7 @@ def evaluate_model(source: str, recipe: Recipe) -> Evaluation:
             backend=recipe.evaluation.backend,
         )
         print_progress_lines(trainer)
-        with keeping_memory(args.device.type, recipe.speed.keep_memory):
-            trainer.evaluate()
+        trainer.evaluate()
     assert trainer.result is not None and trainer.detections is not None
     return Evaluation(trainer.result, trainer.detections, truth, rows)
 

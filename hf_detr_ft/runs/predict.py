@@ -28,7 +28,6 @@ from hf_detr_ft.inference.detect import (
     read_category_ids,
 )
 from hf_detr_ft.machine import count_cores
-from hf_detr_ft.memory import keeping_memory
 from hf_detr_ft.model.speed.bf16_backbone import is_faster_in_bf16, use_bf16_backbone
 from hf_detr_ft.plots.draw_boxes import draw_detections
 
@@ -89,11 +88,10 @@ def predict(
 
     found: dict[Path, ImageDetections] = {}
     highest = 0.0
-    with keeping_memory(model.device.type):
-        for path, image, detections in detect_files(model, processor, files, batch_size):
-            highest = max(highest, float(detections.scores.max()))
-            found[path] = detections.above(threshold)
-            save_image(draw(image, found[path], names), drawn[path])
+    for path, image, detections in detect_files(model, processor, files, batch_size):
+        highest = max(highest, float(detections.scores.max()))
+        found[path] = detections.above(threshold)
+        save_image(draw(image, found[path], names), drawn[path])
     results = [
         result
         for image_id, path in enumerate(files, start=1)

@@ -16,7 +16,6 @@ from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError, first
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.hub import check_access, push_run, write_model_card
 from hf_detr_ft.machine import describe_environment, peak_memory, set_cpu_threads
-from hf_detr_ft.memory import keeping_memory
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.recipe.files import load_recipe, save_recipe
 from hf_detr_ft.recipe.sections import DetrTrainingArguments, Recipe
@@ -71,8 +70,7 @@ def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuil
         save_recipe(recipe, run.recipe, describe_environment(splits.fingerprints))
 
     try:
-        with keeping_memory(args.device.type, recipe.speed.keep_memory):
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except pickle.UnpicklingError as error:  # torch opens no pickle that could run code
         raise CheckpointError(
             f"training.resume_from_checkpoint: '{checkpoint}' holds more than tensors, which could run code, so it was "
