@@ -22,7 +22,7 @@ from hf_detr_ft.report.pages import build_comparison_page, build_run_page
 from hf_detr_ft.report.svg import own_style
 from hf_detr_ft.report.write_report import check_page, write_own_page, write_page
 from hf_detr_ft.run_folder import DETECTIONS, METRICS, RECIPE, REPORT, RunFolder
-from hf_detr_ft.runs.evaluate import Evaluation, evaluate_model
+from hf_detr_ft.training.evaluate_model import Evaluation, evaluate_model
 
 
 def report(

@@ -1,0 +1,100 @@
+"""A model run over a recipe's validation split."""
+
+import json
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+
+import torch
+from datasets import Dataset
+from transformers import DetrConfig
+
+from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.dataset import prepare_coco
+from hf_detr_ft.data.splits import check_split, require_no_errors
+from hf_detr_ft.data.transform import DetrTransform, transformed
+from hf_detr_ft.errors import DataError
+from hf_detr_ft.evaluation.coco_result import CocoResult
+from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.inference.detect import load_detector
+from hf_detr_ft.model.detector import as_trainable
+from hf_detr_ft.model.speed.bf16_backbone import is_faster_in_bf16, use_bf16_backbone
+from hf_detr_ft.model.speed.folded_norms import keep_folded
+from hf_detr_ft.recipe.sections import Recipe
+from hf_detr_ft.training.callbacks import print_progress_lines
+from hf_detr_ft.training.job import show_progress
+from hf_detr_ft.training.trainer import DetrTrainer
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What an evaluation found, and on what.
+
+    Attributes:
+        result: the numbers.
+        detections: what they were computed from.
+        truth: the COCO dict that was evaluated on.
+        rows: of `load_split`, one for each image.
+    """
+
+    result: CocoResult
+    detections: Detections
+    truth: dict
+    rows: Dataset
+
+
+def evaluate_model(source: str, recipe: Recipe) -> Evaluation:
+    """Runs a model over the validation split of a recipe.
+
+    Args:
+        source: a run folder, another folder of a model, or a Hub id.
+        recipe: whose data and batch sizes are used.
+    """
+    args, data, asked = recipe.training, recipe.data, recipe.resolved["training"].get("bf16")
+    args.bf16, args.fp16, args.mixed_precision = False, False, "no"
+    model, processor = load_detector(source)
+    split, problems = check_split(data, "val", decode=False, progress=show_progress)
+    require_no_errors(problems)
+    truth = prepare_coco(split.coco, data.val_limit)
+    label_map = match_classes(model.config, truth, source)
+    rows = split.load(truth, label_map)
+    args.push_to_hub, args.report_to = False, []
+    with TemporaryDirectory() as folder:
+        args.output_dir = folder
+        detector = as_trainable(model)
+        keep_folded(detector.model.backbone.model)
+        if asked or (asked is None and is_faster_in_bf16(torch.nn.Module.to(detector, args.device))):
+            use_bf16_backbone(detector)
+        trainer = DetrTrainer(
+            detector,
+            args,
+            train_dataset=None,
+            eval_dataset=transformed(rows, DetrTransform(processor)),
+            truth=truth,
+            label_map=label_map,
+            processor=processor,
+            backend=recipe.evaluation.backend,
+        )
+        print_progress_lines(trainer)
+        trainer.evaluate()
+    assert trainer.result is not None and trainer.detections is not None
+    return Evaluation(trainer.result, trainer.detections, truth, rows)
+
+
+def match_classes(config: DetrConfig, truth: dict, source: str) -> LabelMap:
+    """The model's labels with the category ids that the data have for their names.
+
+    Classes of the model that the data do not know get negative ids, which `to_detections` leaves out.
+
+    Raises:
+        DataError: the data have objects of classes that the model was not made for.
+    """
+    names = [str(name) for _, name in sorted((config.id2label or {}).items())]
+    ids = {category["name"]: category["id"] for category in truth["categories"]}
+    used = {annotation["category_id"] for annotation in truth["annotations"]}
+    unknown = sorted(name for name, category_id in ids.items() if name not in names and category_id in used)
+    if unknown:
+        raise DataError(
+            f"'{source}' knows the classes {json.dumps(names[:10])}; the data have objects of "
+            f"{json.dumps(unknown[:10])}. Evaluate on data with the model's class names, or fine-tune on these."
+        )
+    return LabelMap(tuple(ids.get(name, -1 - label) for label, name in enumerate(names)), tuple(names))
