@@ -1,8 +1,12 @@
-# make quickstart  a first fine-tuning, on drawn photos: no network beyond the package index
-# make test    the test suite           make lint     ruff: rules and formatting
-# make check   lint, types and tests, the same as CI  make types    mypy
-# make format  rewrite the code as `make lint` wants it
-# make clean   remove what the others made, .venv too
+# make quickstart     a first fine-tuning, on drawn photos: no network beyond the package index
+# make check          lint, types and test, the same as CI
+# make test           the test suite
+# make lint           ruff: rules and formatting
+# make types          mypy
+# make format         rewrite the code as `make lint` wants it
+# make package        build the wheel, dist/hf_detr_ft-*.whl
+# make package-check  install that wheel in a fresh environment outside the repository, train and open the run there
+# make clean          remove what the others made, .venv too
 #
 # Each makes .venv where there is none and updates it when pyproject.toml or constraints.txt change.
 #
@@ -31,7 +35,7 @@ test: export OMP_NUM_THREADS ?= 1
 endif
 
 .DEFAULT_GOAL := check
-.PHONY: quickstart test lint types check format clean
+.PHONY: quickstart test lint types check format package package-check clean
 
 quickstart: $(STAMP)
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no train.py \
@@ -52,6 +56,14 @@ check: lint types test
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+package: $(STAMP)
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --wheel-dir dist .
+	rm -rf build
+
+package-check: package
+	$(BIN)/python scripts/check_wheel.py dist/hf_detr_ft-*.whl
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -26,6 +26,7 @@ DESCRIPTION = """Fine-tune DETR on your own images.
   hf-detr-ft get balloon FOLDER                         download the balloon data set
   hf-detr-ft get synthetic FOLDER                       draw a data set, without a network
 
+RECIPE is a YAML file, or the name of one that comes with the package: quickstart, balloon, coco, custom, overfit.
 RUN is a run folder or a Hub id. `hf-detr-ft train --help` lists every field of a recipe.
 Exit status: 0 done, 1 the job failed or check found errors, 2 the recipe or the arguments are wrong."""
 

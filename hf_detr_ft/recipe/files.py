@@ -55,6 +55,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("training.seed", "training.data_seed"), (0, 2**32 - 1)),
 }
 """Least and greatest value of fields whose type alone lets too much in."""
+PACKAGED = Path(__file__).parents[1] / "recipes"
+"""Recipes that come with the package: `quickstart` is its `quickstart.yaml`, in whatever folder one is."""
 PATHS = ("root", "train_annotations", "train_images", "val_annotations", "val_images")
 """Fields of `data` that name files, for which drawn photos have no use."""
 MADE_WITH = "made_with"
@@ -92,12 +94,15 @@ def load_recipe(path: Path | None, flags: Sequence[str] = ()) -> Recipe:
     """A recipe from a YAML file, with flags over it.
 
     Args:
-        path: the YAML file; None for flags and defaults alone.
+        path: the YAML file, or the name of one that comes with the package, such as `quickstart`; None for flags and
+            defaults alone.
         flags: `--section.key value` or `--section.key=value`; a bare `--section.key` means true.
 
     Raises:
         RecipeError: the file is missing or no YAML, or keys or values are wrong; all of them in one message.
     """
+    if path is not None and not path.exists() and (PACKAGED / f"{path}.yaml").is_file():
+        path = PACKAGED / f"{path}.yaml"
     problems: list[str] = []
     entries = [*(_read_yaml(path, problems) if path is not None else ()), *_read_flags(flags, problems)]
     values, sources = _place(entries, problems)
@@ -130,7 +135,9 @@ def read_sections(path: Path) -> dict:
     except FileNotFoundError:
         here = ", ".join(sorted(str(found) for found in Path("recipes").glob("*.yaml")))
         example = f", for example one of {here}" if here else ""
-        raise RecipeError(f"{path}: no such recipe. Expected a YAML file{example}") from None
+        packaged = ", ".join(sorted(found.stem for found in PACKAGED.glob("*.yaml")))
+        names = "" if path.suffix else f", or a name: {packaged}"
+        raise RecipeError(f"{path}: no such recipe. Expected a YAML file{example}{names}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""

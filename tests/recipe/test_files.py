@@ -344,6 +344,17 @@ def test_a_missing_file_names_the_recipes_that_are_there(tmp_path: Path, monkeyp
         load_recipe(Path("recipes"))
 
 
+def test_a_recipe_of_the_package_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(Path("quickstart"), ["--training.seed", "3"])
+    assert recipe.data.synthetic_images == 1000 and recipe.training.seed == 3
+    assert recipe.training.output_dir == "runs/quickstart"
+    with pytest.raises(RecipeError, match=r"Expected a YAML file, or a name: balloon, .*start$"):
+        load_recipe(Path("nope"))
+    (tmp_path / "quickstart").write_text("data: {name: mine}")
+    assert load_recipe(Path("quickstart")).data.name == "mine", "a file of that name goes first"
+
+
 @pytest.mark.parametrize(
     ("annotation", "expected"),
     [
