@@ -24,11 +24,12 @@ from pycocotools.cocoeval import COCOeval
 from transformers import pipeline, set_seed
 
 from hf_detr_ft.data.find_images import find_images
+from hf_detr_ft.data.image_size import build_processor
 from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.inference.detect import ImageDetections, load_detector
-from hf_detr_ft.model.build import build_model, build_processor
+from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.init_weights import resolve_source
 from hf_detr_ft.model.speed.bf16_backbone import use_bf16_backbone
 from hf_detr_ft.recipe.sections import ModelConfig

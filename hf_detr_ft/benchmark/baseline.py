@@ -7,9 +7,10 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.collate import collate
+from hf_detr_ft.data.image_size import ImageSize, build_processor
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
-from hf_detr_ft.model.build import build_model, build_processor
+from hf_detr_ft.model.build import build_model
 from hf_detr_ft.recipe.sections import Recipe
 
 
@@ -36,7 +37,7 @@ def build_stock(recipe: Recipe, splits: Splits, precision: str = "fp32") -> Trai
         *("dataloader_num_workers", "dataloader_pin_memory", "use_cpu", "seed"),
     )
     settings: dict[str, Any] = {name: getattr(args, name) for name in copied}
-    edge = recipe.model.square_edge or recipe.model.shortest_edge
+    edge = ImageSize.from_config(recipe.model).shortest_edge
     transform = DetrTransform(build_processor(recipe.model), build_augmentation(recipe.augment, edge), args.seed)
     trainer = Trainer(
         model,

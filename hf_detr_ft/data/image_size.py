@@ -1,29 +1,110 @@
-"""Photos resized as `DetrImageProcessor` resizes them, in less time."""
+"""The size that images are resized to: one rule for the processor, the caches, the statistics and the checks."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from PIL import Image
 from transformers import DetrImageProcessor
+from transformers.image_transforms import get_size_with_aspect_ratio
 from transformers.image_utils import SizeDict
 
+from hf_detr_ft.errors import CheckpointError
+from hf_detr_ft.recipe.sections import ModelConfig
 
-def resize_photo(
-    photo: Image.Image, processor: DetrImageProcessor, size: Mapping[str, int] | None = None
-) -> torch.Tensor:
-    """What the processor resizes a photo to, byte for byte: `[3, h, w]` uint8.
 
-    Called with a photo, it would first copy it colour by colour, which for a large one takes longer than to resize it.
+@dataclass(frozen=True)
+class ImageSize:
+    """Size in pixels that a processor resizes images to, which keep their shape or all get the same one."""
+
+    shortest_edge: int
+    """Short side of an image, unless its long side would then be longer than `longest_edge`."""
+    longest_edge: int
+    """Longest that the long side may be."""
+    shape: tuple[int, int] | None = None
+    """(height, width) of every image, whatever its own shape; None where images keep theirs."""
+
+    @classmethod
+    def exactly(cls, height: int, width: int) -> "ImageSize":
+        """One shape for all images."""
+        return cls(min(height, width), max(height, width), (height, width))
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> "ImageSize":
+        """The size that a recipe's `model` section asks for."""
+        if config.square_edge is not None:
+            return cls.exactly(config.square_edge, config.square_edge)
+        return cls(config.shortest_edge, config.longest_edge)
+
+    @classmethod
+    def from_processor(cls, processor: DetrImageProcessor) -> "ImageSize":
+        """The size that a processor resizes to.
+
+        Raises:
+            CheckpointError: it is given neither by the edges nor by height and width.
+        """
+        size = dict(processor.size)
+        if {"shortest_edge", "longest_edge"} <= size.keys():
+            return cls(size["shortest_edge"], size["longest_edge"])
+        if {"height", "width"} <= size.keys():
+            return cls.exactly(size["height"], size["width"])
+        raise CheckpointError(
+            "the image processor's size: expected shortest_edge and longest_edge, or height and width, found "
+            f"{size}. Correct it in preprocessor_config.json."
+        )
+
+    @property
+    def keeps_shape(self) -> bool:
+        """True where images keep their aspect ratio."""
+        return self.shape is None
+
+    def with_shortest_edge(self, edge: int) -> "ImageSize":
+        """The size with another short side, as augmentation draws it; the same where all images get one shape."""
+        return replace(self, shortest_edge=edge) if self.keeps_shape else self
+
+    def as_dict(self) -> dict[str, int]:
+        """The `size` of a processor."""
+        if self.shape is not None:
+            return {"height": self.shape[0], "width": self.shape[1]}
+        return {"shortest_edge": self.shortest_edge, "longest_edge": self.longest_edge}
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) in pixels of a resized image; a 0 among them where `is_too_thin`."""
+        if self.shape is not None:
+            return self.shape
+        return get_size_with_aspect_ratio((height, width), self.shortest_edge, self.longest_edge)
+
+    def of_each(self, sizes_px: np.ndarray) -> np.ndarray:
+        """(height, width) in pixels of resized images, `[N, 2]` in and out."""
+        # Images have few different sizes, and the processor's own rounding is better asked for than imitated.
+        different, which = np.unique(sizes_px.reshape(-1, 2), axis=0, return_inverse=True)
+        resized = [self.of(*size) for size in different.tolist()]
+        return np.array(resized, dtype=np.int64).reshape(-1, 2)[which.reshape(-1)]
+
+    def is_too_thin(self, height: int, width: int) -> bool:
+        """True for an image so elongated that resizing would leave nothing of its short side."""
+        return min(self.of(height, width)) < 1
+
+
+def build_processor(config: ModelConfig) -> DetrImageProcessor:
+    """The processor of training, evaluation and the published model, with the sizes of a recipe's `model` section."""
+    return DetrImageProcessor(size=ImageSize.from_config(config).as_dict())
+
+
+def resize_image(image: Image.Image, processor: DetrImageProcessor, size: ImageSize | None = None) -> torch.Tensor:
+    """Resizes an image as a processor does, byte for byte: `[3, h, w]` uint8.
+
+    Called with an image, the processor would first copy it colour by colour, which for a large one takes longer than to
+    resize it.
 
     Args:
-        photo: RGB.
+        image: RGB.
         processor: whose way to interpolate is taken.
-        size: in pixels, `shortest_edge` and `longest_edge`, or `height` and `width`; by default the processor's.
+        size: by default the processor's.
 
     Raises:
         ValueError, RuntimeError: nothing would be left of a side.
     """
-    pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)
-    size = dict(processor.size) if size is None else size
-    return processor.resize(pixels[None], SizeDict(**size), processor.resample)[0]
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    target = dict(processor.size) if size is None else size.as_dict()
+    return processor.resize(pixels[None], SizeDict(**target), processor.resample)[0]

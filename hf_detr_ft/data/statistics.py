@@ -1,22 +1,20 @@
 """What a split holds: images, objects, classes, shapes, places, and how much of it is left after the model's resize."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from transformers.image_transforms import get_size_with_aspect_ratio
 
 from hf_detr_ft.boxes import xywh_to_xyxy
 from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.segmentation_area import LARGE_AREA, MEDIUM_AREA
 
-ORIGINAL_SIZE = MappingProxyType({"shortest_edge": 800, "longest_edge": 1333})
-"""What the original DETR resizes an image to, in pixels."""
-ORIGINAL_STRIDE = 32
-"""Pixels of the resized image per step of the feature map, in the original DETR."""
+DETR_SIZE = ImageSize(800, 1333)
+"""The size that DETR resizes images to."""
+DETR_STRIDE = 32
+"""Pixels of the resized image per step of DETR's feature map."""
 GRID = 16
 """Cells along each side of the map of positions."""
 CHUNK = 65_536
@@ -52,14 +50,14 @@ class SplitStatistics:
     crowd_regions: int
     stride: int
 
-    def resized(self, size: Mapping[str, int], stride: int) -> "SplitStatistics":
+    def resized(self, size: ImageSize, stride: int) -> "SplitStatistics":
         """The same split as a model sees it.
 
         Args:
-            size: of `DetrImageProcessor`, in pixels: `shortest_edge` and `longest_edge`, or `height` and `width`.
+            size: that images are resized to.
             stride: pixels of the resized image per step of the feature map.
         """
-        return replace(self, resized_sizes_px=resize_sizes(self.image_sizes_px, size), stride=stride)
+        return replace(self, resized_sizes_px=size.of_each(self.image_sizes_px), stride=stride)
 
     @property
     def images(self) -> int:
@@ -187,7 +185,7 @@ class SplitStatistics:
 
 
 def describe_split(coco: dict[str, Any]) -> SplitStatistics:
-    """Counts and measures one split, as the original DETR resizes it until `SplitStatistics.resized` says otherwise.
+    """Counts and measures one split, as DETR resizes it until `SplitStatistics.resized` says otherwise.
 
     COCO's 118,000 images and 860,000 objects take a few seconds.
 
@@ -210,7 +208,7 @@ def describe_split(coco: dict[str, Any]) -> SplitStatistics:
     return SplitStatistics(
         label_map=label_map,
         image_sizes_px=sizes_px,
-        resized_sizes_px=resize_sizes(sizes_px, ORIGINAL_SIZE),
+        resized_sizes_px=DETR_SIZE.of_each(sizes_px),
         image_indices=image_indices,
         labels=np.array([labels[entry["category_id"]] for entry in objects], dtype=np.int64),
         areas_px=np.where(
@@ -220,19 +218,8 @@ def describe_split(coco: dict[str, Any]) -> SplitStatistics:
         ),
         boxes_xyxy_rel=np.clip(xywh_to_xyxy(boxes_xywh_px) / np.tile(sizes_px[image_indices, ::-1], 2), 0, 1),
         crowd_regions=len(coco["annotations"]) - len(objects),
-        stride=ORIGINAL_STRIDE,
+        stride=DETR_STRIDE,
     )
-
-
-def resize_sizes(sizes_px: np.ndarray, size: Mapping[str, int]) -> np.ndarray:
-    """(height, width) in pixels that `DetrImageProcessor` resizes images to, `[I, 2]` in and out."""
-    if "height" in size:
-        return np.tile(np.array([[size["height"], size["width"]]]), (len(sizes_px), 1))
-    # Photos have few different sizes, and the processor's own rounding is better asked for than imitated.
-    different, which = np.unique(sizes_px, axis=0, return_inverse=True)
-    edges = size["shortest_edge"], size["longest_edge"]
-    resized = [get_size_with_aspect_ratio(tuple(image_size), *edges) for image_size in different.tolist()]
-    return np.array(resized, dtype=np.int64).reshape(-1, 2)[which.reshape(-1)]
 
 
 def summarise(values: np.ndarray) -> dict[str, float] | None:

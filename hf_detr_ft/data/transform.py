@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import DetrImageProcessor
-from transformers.image_transforms import get_size_with_aspect_ratio
 
 from hf_detr_ft.data.augment import Augmentation
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.images import cell_size, decode_cell
 from hf_detr_ft.errors import DataError
 
@@ -61,6 +61,7 @@ class DetrTransform:
         least_side: int | None = None,
     ) -> None:
         self.processor = processor
+        self.size = ImageSize.from_processor(processor)
         self.augmentation = augmentation
         self.seed = seed
         self.epoch = Epoch()
@@ -78,17 +79,16 @@ class DetrTransform:
             aspect_ratios: N, width over height.
             step: shapes are rounded up to multiples of it, as `collate` pads them.
         """
-        size = dict(self.processor.size)
-        if "height" in size:
-            return np.tile((size["height"], size["width"]), (len(image_ids), 1))
+        if self.size.shape is not None:
+            return np.tile(self.size.shape, (len(image_ids), 1))
         shapes = []
         for image_id, aspect_ratio in zip(image_ids, aspect_ratios, strict=True):
             shape = max(1, round(LIKE / aspect_ratio)), LIKE
-            edge = size["shortest_edge"]
+            size = self.size
             if self.augmentation is not None:
                 plan = self.augmentation.plan(*shape, self._seed_of(image_id))
-                shape, edge = plan.size, plan.shortest_edge
-            shapes.append(get_size_with_aspect_ratio(shape, edge, size["longest_edge"]))
+                shape, size = plan.size, size.with_shortest_edge(plan.shortest_edge)
+            shapes.append(size.of(*shape))
         return -(-np.array(shapes, dtype=np.int64).reshape(-1, 2) // step) * step
 
     def __call__(self, rows: Mapping[str, list]) -> dict[str, list]:
@@ -122,21 +122,20 @@ class DetrTransform:
         if decoded != original:
             scale = np.array([decoded[1] / original[1], decoded[0] / original[0]], dtype=np.float32)
             boxes, areas = boxes * np.tile(scale, 2), areas * scale.prod()
-        size = dict(self.processor.size)
+        size = self.size
         if self.augmentation is not None:
             augmented = self.augmentation(pixels, boxes, self._seed_of(image_id))
             old = boxes[augmented.kept]
             pixels, boxes, labels = augmented.image, augmented.boxes_xywh_px, labels[augmented.kept]
             areas = areas[augmented.kept] * boxes[:, 2:].prod(axis=1) / old[:, 2:].prod(axis=1)
-            if "shortest_edge" in size:
-                size["shortest_edge"] = augmented.shortest_edge
+            size = size.with_shortest_edge(augmented.shortest_edge)
         height, width = pixels.shape[:2]
-        resized = original_size is not None and decoded != original and "shortest_edge" in size
-        if resized and decoded == (height, width) and size == dict(self.processor.size):
-            size = {"height": height, "width": width}  # it is what the processor makes of the original
-        if "longest_edge" in size and round(size["longest_edge"] * min(height, width) / max(height, width)) < 1:
+        resized = original_size is not None and decoded != original and size.keeps_shape
+        if resized and decoded == (height, width) and size == self.size:
+            size = ImageSize.exactly(height, width)  # it is what the processor makes of the original
+        if size.is_too_thin(height, width):
             raise DataError(
-                f"{image['path']}: {width} x {height} pixels, resized to a long side of {size['longest_edge']}, would "
+                f"{image['path']}: {width} x {height} pixels, resized to a long side of {size.longest_edge}, would "
                 "have nothing left of the short side; expected an image of a usual shape. Cut it up, or leave it out."
             )
         annotations = [
@@ -146,7 +145,7 @@ class DetrTransform:
         encoded = self.processor.preprocess(
             images=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
             annotations={"image_id": image_id, "annotations": annotations},
-            size=size,
+            size=size.as_dict(),
             do_pad=False,
             input_data_format="channels_first",
             return_tensors="pt",

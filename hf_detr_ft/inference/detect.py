@@ -13,7 +13,7 @@ from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 
 from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.collate import collate
-from hf_detr_ft.data.image_size import resize_photo
+from hf_detr_ft.data.image_size import resize_image
 from hf_detr_ft.errors import CheckpointError, DataError, first_line
 from hf_detr_ft.model.init_weights import resolve_source, why_unreadable
 from hf_detr_ft.model.speed.folded_norms import keep_folded, lighten
@@ -74,7 +74,7 @@ def prepare(image: Image.Image, processor: DetrImageProcessor, name: str = "imag
         DataError: the image is so elongated that nothing of its short side would be left.
     """
     try:
-        pixels = resize_photo(image, processor) if processor.do_resize else image
+        pixels = resize_image(image, processor) if processor.do_resize else image
         prepared = processor(
             pixels, do_resize=False, do_pad=False, input_data_format="channels_first", return_tensors="pt"
         )

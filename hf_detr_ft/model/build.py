@@ -1,4 +1,4 @@
-"""Processor and model, from a checkpoint or from a config with a timm backbone."""
+"""The model, from a checkpoint or from a config with a timm backbone."""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import timm
 import torch
 from torch import nn
-from transformers import DetrConfig, DetrImageProcessor
+from transformers import DetrConfig
 from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.errors import CheckpointError, RecipeError, first_line
@@ -29,13 +29,6 @@ logger = logging.getLogger(__name__)
 
 CLASS_HEAD = "class_labels_classifier."
 """The tensors that are made new for the data's labels; every other one has to be loaded."""
-
-
-def build_processor(config: ModelConfig) -> DetrImageProcessor:
-    """The processor of training, evaluation and the published model, with the sizes of a recipe's `model` section."""
-    if config.square_edge is not None:
-        return DetrImageProcessor(size={"height": config.square_edge, "width": config.square_edge})
-    return DetrImageProcessor(size={"shortest_edge": config.shortest_edge, "longest_edge": config.longest_edge})
 
 
 def build_model(

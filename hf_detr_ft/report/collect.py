@@ -9,6 +9,7 @@ from transformers import DetrForObjectDetection, DetrImageProcessor
 from hf_detr_ft.attention.image_attention import attend
 from hf_detr_ft.boxes import xywh_to_xyxy
 from hf_detr_ft.data.dataset import read_column
+from hf_detr_ft.data.image_size import ImageSize, build_processor
 from hf_detr_ft.data.images import decode_cell
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import transformed
@@ -17,7 +18,6 @@ from hf_detr_ft.evaluation.analysis import Analysis, analyse_detections
 from hf_detr_ft.evaluation.tide import RIGHT
 from hf_detr_ft.evaluation.truth import index_detections, read_truth
 from hf_detr_ft.inference.detect import load_detector
-from hf_detr_ft.model.build import build_processor
 from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.plots.samples import draw_sample, draw_training_sample
 from hf_detr_ft.recipe.sections import Recipe
@@ -77,8 +77,8 @@ def view_data(recipe: Recipe, splits: Splits, stride: int) -> DataView:
     Raises:
         DataError: a photo cannot be read.
     """
-    processor = build_processor(recipe.model)
-    size, names = dict(processor.size), splits.label_map.names
+    processor, size = build_processor(recipe.model), ImageSize.from_config(recipe.model)
+    names = splits.label_map.names
     statistics = {name: split.resized(size, stride) for name, split in splits.statistics.items()}
     with_objects = np.flatnonzero(statistics["training"].objects_per_image)
     chosen = with_objects[np.linspace(0, len(with_objects) - 1, min(PHOTOS, len(with_objects))).round().astype(int)]

@@ -15,6 +15,7 @@ from hf_detr_ft.atomic import check_output_file, write_json
 from hf_detr_ft.benchmark.baseline import build_stock
 from hf_detr_ft.benchmark.stopwatch import WARM_UP, Measurement, Stopwatch, peak_flops
 from hf_detr_ft.benchmark.timings_table import Row, render
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.errors import RecipeError, first_line
 from hf_detr_ft.machine import describe_environment, device_name, set_cpu_threads
@@ -118,7 +119,7 @@ def describe_benchmark(recipe: Recipe, splits: Splits, rounds: int, steps: int) 
         "data": recipe.data.name,
         "images": len(splits.train),
         "model": model.checkpoint or model.backbone,
-        "short_side": model.square_edge or model.shortest_edge,
+        "short_side": ImageSize.from_config(model).shortest_edge,
         "batch_size": args.train_batch_size * args.gradient_accumulation_steps,
         "precision": args.precision,
         "device": device_name(args.device),

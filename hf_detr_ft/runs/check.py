@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +13,10 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import DetrImageProcessor, set_seed
-from transformers.image_transforms import get_size_with_aspect_ratio
 
 from hf_detr_ft.atomic import check_output_file
 from hf_detr_ft.data.dataset import most_objects, read_column
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.splits import build_splits, check_data, list_problems
 from hf_detr_ft.machine import peak_memory
 from hf_detr_ft.model.detector import DetrForObjectDetection
@@ -119,7 +119,7 @@ def try_largest_batches(trainer: DetrTrainer) -> list[Trial]:
         ("evaluation", trainer.eval_dataset, args.per_device_eval_batch_size),
     ):
         grouped = name == "evaluation" or args.train_sampling_strategy == "group_by_length"
-        shape = largest_shape(dataset, batch_size, dict(processor.size), grouped)
+        shape = largest_shape(dataset, batch_size, ImageSize.from_processor(processor), grouped)
         batch = random_batch(shape, min(most_objects(dataset)[0], model.config.num_queries), args.device)
         if args.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -140,21 +140,17 @@ def try_largest_batches(trainer: DetrTrainer) -> list[Trial]:
     return trials
 
 
-def largest_shape(dataset: Dataset, batch_size: int, size: Mapping[str, int], grouped: bool) -> tuple[int, int, int]:
+def largest_shape(dataset: Dataset, batch_size: int, size: ImageSize, grouped: bool) -> tuple[int, int, int]:
     """Images, height and width of the largest padded batch.
 
     Args:
         dataset: of `load_split`.
         batch_size: images a batch.
-        size: the processor's, in pixels: shortest_edge and longest_edge, or height and width.
+        size: that images are resized to.
         grouped: batches hold images of like aspect ratio; else the widest may meet the tallest.
     """
-    if "height" in size:
-        return min(batch_size, len(dataset)), size["height"], size["width"]
-    sizes = [
-        get_size_with_aspect_ratio((1000, max(1, round(1000 * ratio))), size["shortest_edge"], size["longest_edge"])
-        for ratio in sorted(read_column(dataset, "aspect_ratio"))
-    ]
+    ratios = sorted(read_column(dataset, "aspect_ratio"))
+    sizes = [size.of(1000, max(1, round(1000 * ratio))) for ratio in ratios]
     batch_size = min(batch_size, len(sizes))
     step = 1 if grouped else len(sizes)
     windows = [sizes[i : i + (batch_size if grouped else len(sizes))] for i in range(0, len(sizes), step)]

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.cache.image_cache import store_photos
+from hf_detr_ft.data.image_size import ImageSize, build_processor
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import DetrTransform
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.model.build import build_processor
 from hf_detr_ft.recipe.sections import Recipe
 
 STRIDE = 32
@@ -16,10 +16,9 @@ STRIDE = 32
 
 def store_splits(recipe: Recipe, splits: Splits) -> Splits:
     """The splits with their photos decoded and resized, as far as `speed.store_gigabytes` reaches."""
-    size = dict(build_processor(recipe.model).size)
-    # A crop or a turn belongs before the resize to a square: training photos keep their shape.
-    edge = recipe.model.square_edge
-    train_size = size if edge is None else {"shortest_edge": edge, "longest_edge": 8 * edge}
+    size = ImageSize.from_config(recipe.model)
+    # A crop or a turn belongs before the resize to a square: training images keep their shape.
+    train_size = size if size.keeps_shape else ImageSize(size.shortest_edge, 8 * size.shortest_edge)
     limit = recipe.speed.store_gigabytes * 1e9
     train = store_photos(splits.train, train_size, limit, "train")
     val = store_photos(splits.val, size, limit, "val")
@@ -28,10 +27,9 @@ def store_splits(recipe: Recipe, splits: Splits) -> Splits:
 
 def build_train_transform(recipe: Recipe) -> DetrTransform:
     """Augments and preprocesses training rows."""
-    args, model = recipe.training, recipe.model
-    edge = model.square_edge or model.shortest_edge
+    args, edge = recipe.training, ImageSize.from_config(recipe.model).shortest_edge
     return DetrTransform(
-        build_processor(model),
+        build_processor(recipe.model),
         build_augmentation(recipe.augment, edge),
         args.seed if args.data_seed is None else args.data_seed,
         edge if recipe.speed.reduced_decoding else None,
@@ -44,12 +42,12 @@ def choose_size_step(recipe: Recipe) -> int:
     Raises:
         RecipeError: `speed.size_step` is below 1.
     """
-    step, model = recipe.speed.size_step, recipe.model
+    step, size = recipe.speed.size_step, ImageSize.from_config(recipe.model)
     if step is not None and step < 1:
         raise RecipeError(f"speed.size_step: expected 1 or more pixels, found {step}.")
     if step is not None:
         return step
-    new_shapes = model.square_edge is None and build_augmentation(recipe.augment, model.shortest_edge).draws_shapes
+    new_shapes = size.keeps_shape and build_augmentation(recipe.augment, size.shortest_edge).draws_shapes
     if not new_shapes or recipe.training.device.type != "cpu":
         return 1
-    return max(STRIDE, round(model.shortest_edge / 8 / STRIDE) * STRIDE)
+    return max(STRIDE, round(size.shortest_edge / 8 / STRIDE) * STRIDE)

@@ -8,10 +8,11 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback
 
 from hf_detr_ft.data.dataset import most_objects
+from hf_detr_ft.data.image_size import build_processor
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.model.build import build_model, build_processor, count_parameters
+from hf_detr_ft.model.build import build_model, count_parameters
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.stages import summarise_trainable, train_stages
 from hf_detr_ft.recipe.sections import ModelConfig, Recipe, SpeedConfig

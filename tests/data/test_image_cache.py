@@ -20,13 +20,14 @@ from hf_detr_ft.data.cache import row_cache
 from hf_detr_ft.data.cache.image_cache import store_photos, stored_size
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import load_split
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.recipe.sections import AugmentConfig
 
 SIZES = {"wide.jpg": (300, 401), "tall.png": (410, 130), "small.jpg": (40, 60), "turned.jpg": (200, 333)}
 """(height, width) of the upright photos; the last one lies on its side in the file."""
-SIZE = {"shortest_edge": 96, "longest_edge": 160}
+SIZE = ImageSize(96, 160)
 PLENTY = 1e9
 
 
@@ -54,12 +55,12 @@ def rows(tmp_path: Path) -> Dataset:
     return load_split(coco, tmp_path, LabelMap.from_coco(coco))
 
 
-def processor(size: dict[str, int] = SIZE) -> DetrImageProcessor:
-    return DetrImageProcessor(size=size)
+def processor(size: ImageSize = SIZE) -> DetrImageProcessor:
+    return DetrImageProcessor(size=size.as_dict())
 
 
-@pytest.mark.parametrize("size", [SIZE, {"height": 96, "width": 96}], ids=["by edges", "square"])
-def test_evaluation_sees_the_very_same_pixels(rows: Dataset, size: dict[str, int]) -> None:
+@pytest.mark.parametrize("size", [SIZE, ImageSize.exactly(96, 96)], ids=["by edges", "square"])
+def test_evaluation_sees_the_very_same_pixels(rows: Dataset, size: ImageSize) -> None:
     stored = store_photos(rows, size, PLENTY, "val")
     assert stored is not None
     assert all(row["image"]["bytes"].startswith(b"P6 ") for row in stored)
@@ -77,7 +78,7 @@ def test_evaluation_sees_the_very_same_pixels(rows: Dataset, size: dict[str, int
 def test_training_without_a_change_of_shape_sees_the_very_same_pixels(rows: Dataset) -> None:
     stored = store_photos(rows, SIZE, PLENTY, "train")
     assert stored is not None
-    flipped = build_augmentation(AugmentConfig(preset="none", horizontal_flip=1.0), SIZE["shortest_edge"])
+    flipped = build_augmentation(AugmentConfig(preset="none", horizontal_flip=1.0), SIZE.shortest_edge)
     transform = DetrTransform(processor(), flipped)
     for ours, row in zip(transformed(stored, transform), rows, strict=True):
         pixels = DetrTransform(processor()).sample(row["image"], row["image_id"], row["objects"])["pixel_values"]
@@ -88,7 +89,7 @@ def test_training_without_a_change_of_shape_sees_the_very_same_pixels(rows: Data
 def test_crops_of_stored_photos_keep_their_boxes_on_the_objects(rows: Dataset) -> None:
     stored = store_photos(rows, SIZE, PLENTY, "train")
     assert stored is not None
-    transform = DetrTransform(processor(), build_augmentation(AugmentConfig(preset="detr"), SIZE["shortest_edge"]), 3)
+    transform = DetrTransform(processor(), build_augmentation(AugmentConfig(preset="detr"), SIZE.shortest_edge), 3)
     seen = 0
     for ours, expected in zip(transformed(stored, transform), transformed(rows, transform), strict=True):
         assert ours["pixel_values"].shape == expected["pixel_values"].shape
@@ -122,7 +123,7 @@ def test_they_are_made_once_and_again_when_a_photo_or_the_size_changes(
         patch.setattr(photo_store, "decode_cell", refuse)
         assert list(store_photos(rows, SIZE, PLENTY, "val") or []) == expected
         with pytest.raises(DataError, match="decoded again"):
-            store_photos(rows, {**SIZE, "shortest_edge": 90}, PLENTY, "val")
+            store_photos(rows, SIZE.with_shortest_edge(90), PLENTY, "val")
         path = tmp_path / "small.jpg"
         os.utime(path, (1, 1))
         with pytest.raises(DataError, match="decoded again"):
@@ -156,7 +157,7 @@ def test_more_photos_than_are_decoded_in_advance_stay_in_order(rows: Dataset, mo
 def test_what_was_not_used_for_days_goes_when_there_is_too_much(rows: Dataset, cache_folder: Path) -> None:
     def store(edge: int) -> int:
         """Makes one and returns how many there are; the limit is what the smallest of them takes."""
-        assert store_photos(rows, {**SIZE, "shortest_edge": edge}, 3 * 96 * 160 * 4, "val") is not None
+        assert store_photos(rows, SIZE.with_shortest_edge(edge), 3 * 96 * 160 * 4, "val") is not None
         return len(list((cache_folder / "hf_detr_ft" / "resized" / "generator").iterdir()))
 
     assert [store(edge) for edge in (60, 64, 68, 72, 76, 80)] == [1, 2, 3, 4, 5, 6], "all of them are in use"
@@ -174,7 +175,7 @@ def test_what_was_not_used_for_days_goes_when_there_is_too_much(rows: Dataset, c
 
 def test_photos_that_are_not_stored_are_decoded_at_a_reduced_size(rows: Dataset) -> None:
     plain = build_augmentation(AugmentConfig(preset="none"), 48)
-    size = {"shortest_edge": 48, "longest_edge": 80}
+    size = ImageSize(48, 80)
     whole = DetrTransform(processor(size), plain)
     reduced = DetrTransform(processor(size), plain, least_side=48)
     for ours, expected in zip(transformed(rows, reduced), transformed(rows, whole), strict=True):

@@ -7,7 +7,8 @@ import pytest
 from transformers import DetrImageProcessor
 
 from hf_detr_ft.data.coco import LabelMap, with_polygon_areas
-from hf_detr_ft.data.statistics import CHUNK, GRID, describe_split, resize_sizes
+from hf_detr_ft.data.image_size import ImageSize
+from hf_detr_ft.data.statistics import CHUNK, GRID, describe_split
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
 
@@ -65,11 +66,9 @@ def test_shapes_are_those_of_boxes_clipped_to_their_image(small: dict) -> None:
     assert split.image_aspect_ratios == pytest.approx([2, 1 / 3, 1])
 
 
-@pytest.mark.parametrize(
-    "size", [{"shortest_edge": 64, "longest_edge": 100}, {"height": 48, "width": 48}], ids=["by edges", "square"]
-)
-def test_sides_are_those_in_the_image_that_the_processor_makes(small: dict, size: dict[str, int]) -> None:
-    split, processor = describe_split(small).resized(size, stride=16), DetrImageProcessor(size=size)
+@pytest.mark.parametrize("size", [ImageSize(64, 100), ImageSize.exactly(48, 48)], ids=["by edges", "square"])
+def test_sides_are_those_in_the_image_that_the_processor_makes(small: dict, size: ImageSize) -> None:
+    split, processor = describe_split(small).resized(size, stride=16), DetrImageProcessor(size=size.as_dict())
     made = [
         processor.preprocess(np.zeros((height, width, 3), np.uint8), do_pad=False, return_tensors="pt")
         for height, width in split.image_sizes_px.tolist()
@@ -91,7 +90,7 @@ def test_areas_grow_with_both_sides_of_the_resized_image() -> None:
     coco = coco_of([(100, 100)], [(0, 3, (0, 0, 50, 50)), (0, 3, (0, 0, 50, 50)), (0, 3, (0, 0, 50, 50))])
     for annotation, area in zip(coco["annotations"], (127.9, 128, 1152), strict=True):
         annotation["area"] = area
-    split = describe_split(coco).resized({"height": 200, "width": 400}, stride=32)
+    split = describe_split(coco).resized(ImageSize.exactly(200, 400), stride=32)
     assert split.resized_sizes == {"small": 1, "medium": 1, "large": 1}
     assert split.sizes == {"small": 2, "medium": 1, "large": 0}
 
@@ -177,13 +176,6 @@ def test_areas_of_the_file_stay_where_they_are_and_the_box_stands_in_for_others(
     coco["annotations"][0]["area"] = 0
     coco["annotations"][1]["area"] = None
     assert describe_split(coco).areas_px.tolist() == [0, 200, 300]
-
-
-def test_many_sizes_are_resized_each_on_its_own() -> None:
-    sizes = np.array([[480, 640], [640, 480], [480, 640], [100, 2000]])
-    resized = resize_sizes(sizes, {"shortest_edge": 800, "longest_edge": 1333})
-    assert resized.tolist() == [[800, 1066], [1066, 800], [800, 1066], [67, 1333]]
-    assert resize_sizes(sizes[:0], {"shortest_edge": 800, "longest_edge": 1333}).shape == (0, 2)
 
 
 def test_the_labels_are_those_of_the_label_map(small: dict) -> None:

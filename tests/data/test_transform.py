@@ -12,9 +12,9 @@ from hf_detr_ft.data.augment import Augmentation, build_augmentation
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import load_split
+from hf_detr_ft.data.image_size import build_processor
 from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.errors import DataError
-from hf_detr_ft.model.build import build_processor
 from hf_detr_ft.recipe.sections import AugmentConfig, ModelConfig
 from tests.fixtures import draw_split, tiny_processor
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import DetrConfig, ResNetConfig
 
 from hf_detr_ft.errors import CheckpointError, RecipeError
-from hf_detr_ft.model.build import build_model, build_processor
+from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.detector import DetrForObjectDetection, as_trainable
 from hf_detr_ft.recipe.sections import ModelConfig
 from tests.fixtures import SMALL_TRANSFORMER, tiny_config, tiny_detr
@@ -205,11 +205,3 @@ def test_a_stock_model_gets_our_loss_with_the_same_tensors() -> None:
     assert all(torch.equal(tensor, stock.state_dict()[name]) for name, tensor in model.state_dict().items())
     with torch.no_grad():  # not bit for bit: norms are folded
         torch.testing.assert_close(model(images()).logits, stock(images()).logits)
-
-
-def test_the_processor_has_the_sizes_asked_for() -> None:
-    assert dict(build_processor(ModelConfig(shortest_edge=480, longest_edge=800)).size) == {
-        "shortest_edge": 480,
-        "longest_edge": 800,
-    }
-    assert dict(build_processor(ModelConfig(square_edge=160)).size) == {"height": 160, "width": 160}

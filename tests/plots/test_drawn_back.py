@@ -21,9 +21,9 @@ from hf_detr_ft.data.cache.image_cache import store_photos
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import load_split
+from hf_detr_ft.data.image_size import ImageSize, build_processor
 from hf_detr_ft.data.images import cell_size, decode_cell
 from hf_detr_ft.data.transform import DetrTransform, Epoch, transformed
-from hf_detr_ft.model.build import build_processor
 from hf_detr_ft.plots.samples import restore_boxes, restore_image
 from hf_detr_ft.recipe.sections import AugmentConfig, ModelConfig
 
@@ -154,9 +154,9 @@ def prepare(rows: Dataset, way: str, change: str) -> tuple[Dataset, object, Epoc
     processor = build_processor(ModelConfig(shortest_edge=EDGE, longest_edge=260, square_edge=square))
     settings = CHANGES[change]
     if way.endswith("stored"):
-        size = dict(processor.size)
+        size = ImageSize.from_processor(processor)
         if square and settings is not None:
-            size = {"shortest_edge": EDGE, "longest_edge": 8 * EDGE}
+            size = ImageSize(EDGE, 8 * EDGE)
         stored = store_photos(rows, size, 1e9, "train")
         assert stored is not None
         rows = stored

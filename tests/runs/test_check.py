@@ -7,6 +7,7 @@ import pytest
 from datasets import Dataset
 
 from hf_detr_ft.cli import main
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.runs.check import largest_shape
 from tests.fixtures import CLASSES, tiny_detr, write_coco_folder
 
@@ -73,6 +74,6 @@ def test_more_objects_than_queries_are_reported(
 def test_the_largest_shape_knows_how_batches_are_drawn(grouped: bool, shape: tuple[int, int, int]) -> None:
     ratios = [0.5, 0.5, 1.0, 1.0, 2.0, 2.0]
     dataset = Dataset.from_dict({"aspect_ratio": ratios})
-    found = largest_shape(dataset, 2, {"shortest_edge": 50, "longest_edge": 100}, grouped=grouped)
+    found = largest_shape(dataset, 2, ImageSize(50, 100), grouped=grouped)
     assert found[0] == 2
     assert sorted(found) == sorted(shape)

@@ -18,12 +18,11 @@ import torchvision
 import transformers
 from datasets import Dataset, Features, Sequence, Value, concatenate_datasets
 from transformers import DetrImageProcessor
-from transformers.image_transforms import get_size_with_aspect_ratio
 
 from hf_detr_ft.data import image_size, images
 from hf_detr_ft.data.cache.row_cache import CELL, cached_rows, remove_unused
 from hf_detr_ft.data.dataset import iterate_column
-from hf_detr_ft.data.image_size import resize_photo
+from hf_detr_ft.data.image_size import ImageSize, resize_image
 from hf_detr_ft.data.images import cell_size, decode_cell
 from hf_detr_ft.machine import count_cores
 
@@ -36,12 +35,12 @@ AHEAD = 64
 """Photos that are decoded in advance."""
 
 
-def store_photos(rows: Dataset, size: dict[str, int], limit_bytes: float, name: str) -> Dataset | None:
+def store_photos(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) -> Dataset | None:
     """The rows with their photos decoded and at most as large as the model takes them, and `original_size`.
 
     Args:
         rows: of `load_split`, without a transform.
-        size: of `DetrImageProcessor`, in pixels: `shortest_edge` and `longest_edge`, or `height` and `width`.
+        size: that the model takes images in.
         limit_bytes: of the photos; None is returned, and nothing is made, where they would take more.
         name: of the split, for the progress bar.
 
@@ -68,20 +67,17 @@ def store_photos(rows: Dataset, size: dict[str, int], limit_bytes: float, name: 
     return concatenate_datasets([stored, rows.remove_columns("image")], axis=1)
 
 
-def stored_size(height: int, width: int, size: dict[str, int]) -> tuple[int, int]:
+def stored_size(height: int, width: int, size: ImageSize) -> tuple[int, int]:
     """(height, width) in which a photo is kept; as it is where the other one would be larger, or nothing at all."""
-    if "height" in size:
-        target = size["height"], size["width"]
-    else:
-        target = get_size_with_aspect_ratio((height, width), size["shortest_edge"], size["longest_edge"])
+    target = size.of(height, width)
     fits = 1 <= target[0] <= height and 1 <= target[1] <= width
     return target if fits else (height, width)
 
 
-def store_key(photos: Dataset, size: dict[str, int]) -> str:
+def store_key(photos: Dataset, size: ImageSize) -> str:
     """Another one wherever another byte may be made: files count as changed when their size or time does."""
     made_by = [SOURCES.hexdigest(), *(m.__version__ for m in (PIL, torch, torchvision, transformers))]
-    digest = hashlib.sha256(json.dumps([made_by, sorted(size.items())]).encode())
+    digest = hashlib.sha256(json.dumps([made_by, sorted(size.as_dict().items())]).encode())
     for cell in iterate_column(photos, "image"):
         if cell["bytes"]:
             digest.update(hashlib.sha256(cell["bytes"]).digest())
@@ -91,7 +87,7 @@ def store_key(photos: Dataset, size: dict[str, int]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _rows(photos: Dataset, size: dict[str, int]) -> Iterator[dict[str, Any]]:
+def _rows(photos: Dataset, size: ImageSize) -> Iterator[dict[str, Any]]:
     """Rows of `STORED`. Decoding and resizing leave Python's lock to others, so threads will do."""
     processor = DetrImageProcessor()
 
@@ -102,7 +98,7 @@ def _rows(photos: Dataset, size: dict[str, int]) -> Iterator[dict[str, Any]]:
         if (height, width) == original:
             pixels = photo.tobytes()
         else:
-            resized = resize_photo(photo, processor, {"height": height, "width": width})
+            resized = resize_image(photo, processor, ImageSize.exactly(height, width))
             pixels = resized.permute(1, 2, 0).numpy().tobytes()
         head = f"P6 {width} {height} 255\n".encode()
         return {"image": {"path": cell["path"], "bytes": head + pixels}, "original_size": original}
