@@ -17,6 +17,9 @@ WARM_UP = 2
 """Steps before those that are timed: the first ones allocate memory and choose algorithms. Of the very first one the
 multiplications and additions are counted."""
 
+MATRIX_SIDES = {"cpu": 2048, "cuda": 8192}
+"""Rows and columns of the matrices whose product is timed, by type of device."""
+
 
 @dataclass
 class Measurement:
@@ -130,6 +133,6 @@ def read_status(name: str) -> int:
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Multiplications and additions a second that this device reaches in a large matrix product, the best of some."""
-    side = 8192 if device.type == "cuda" else 2048
+    side = MATRIX_SIDES.get(device.type, MATRIX_SIDES["cpu"])
     left, right = (torch.ones(side, side, device=device, dtype=dtype) for _ in range(2))
     return 2 * side**3 / best_seconds(lambda: left @ right, device.type, 5)
