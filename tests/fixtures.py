@@ -1,23 +1,23 @@
-"""Small COCO folders and tiny DETRs, made on the fly; tests need no network and no files of their own."""
+"""Small COCO folders of plain rectangles and tiny DETRs, made on the fly; tests need no network and no files."""
 
-import io
 import json
 from collections.abc import Sequence
-from functools import cache
+from math import ceil, sqrt
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 
-from hf_detr_ft.synthetic.image_set import LEAST_SIDE
-from hf_detr_ft.synthetic.render import SyntheticImage, coco_annotations, render
-
 CLASSES = ("mug", "cone")
-"""By label; neither in alphabetical order nor in the generator's, so that names and ids can be told to go together."""
+"""By label; not in alphabetical order, so that names and ids can be told to go together."""
 CATEGORIES = tuple({"id": id_, "name": name} for id_, name in zip((3, 7), CLASSES, strict=True))
 """Sparse category ids on purpose: a label is never equal to its category id."""
-PHOTOS_TRIED = 500
+COLOURS = ((200, 40, 40), (40, 60, 200), (30, 160, 60), (220, 180, 30))
+"""RGB of the rectangles of the first, second, … category; over again from the fifth."""
+MOST_OBJECTS = 3
+"""Rectangles on an image of which the caller says nothing; at least one."""
 
 
 def draw_split(
@@ -28,22 +28,41 @@ def draw_split(
     categories: Sequence[dict] = CATEGORIES,
     objects: Sequence[int] | None = None,
 ) -> dict:
-    """Draws one split and returns its COCO dict.
+    """Draws one split and returns its COCO dict, in which the categories take turns.
 
     Args:
-        images_dir: where the photos go; made if it is not there.
-        sizes: (height, width) of each photo.
-        seed: another one, other photos.
-        categories: their names are classes of the generator.
-        objects: how many each photo shows; at least one each where not given.
+        images_dir: where the JPEGs go; made if it is not there.
+        sizes: (height, width) of each image.
+        seed: another one, other images.
+        categories: COCO's, with sparse ids if need be.
+        objects: rectangles on each image; 1 to 3 where not given.
     """
-    names = tuple((category["id"], category["name"]) for category in categories)
-    counts = (None,) * len(sizes) if objects is None else tuple(objects)
-    photos, coco = _draw(tuple((height, width) for height, width in sizes), counts, seed, names)
     images_dir.mkdir(parents=True, exist_ok=True)
-    for file_name, jpeg in photos.items():
-        (images_dir / file_name).write_bytes(jpeg)
-    return json.loads(coco)
+    generator = np.random.default_rng(seed)
+    counts = generator.integers(1, MOST_OBJECTS + 1, len(sizes)).tolist() if objects is None else objects
+    images: list[dict] = []
+    annotations: list[dict] = []
+    for (height, width), count in zip(sizes, counts, strict=True):
+        image_id, file_name = 100 + len(images), f"{seed:02d}_{len(images):03d}.jpg"
+        images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
+        turns = [(seed + len(annotations) + number) % len(categories) for number in range(count)]
+        image, boxes_xywh_px = _draw_rectangles(
+            height, width, [COLOURS[turn % len(COLOURS)] for turn in turns], generator
+        )
+        image.save(images_dir / file_name, quality=95)
+        for turn, (x, y, w, h) in zip(turns, boxes_xywh_px, strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": categories[turn]["id"],
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+                    "iscrowd": 0,
+                }
+            )
+    return {"images": images, "annotations": annotations, "categories": [dict(category) for category in categories]}
 
 
 def write_coco_folder(
@@ -62,53 +81,35 @@ def write_coco_folder(
 
 
 def draw_photo(height: int, width: int, seed: int) -> Image.Image:
-    """A photo of any size without its annotations; another seed, another photo."""
-    size = max(height, LEAST_SIDE), max(width, LEAST_SIDE)
-    return Image.fromarray(_render(0, seed, size, CLASSES).image).resize((width, height))
+    """An image of any size without its annotations; another seed, another image."""
+    return _draw_rectangles(height, width, COLOURS[:2], np.random.default_rng(seed))[0]
 
 
-@cache
-def _draw(
-    sizes: tuple[tuple[int, int], ...],
-    objects: tuple[int | None, ...],
-    seed: int,
-    names: tuple[tuple[int, str], ...],
-) -> tuple[dict[str, bytes], str]:
-    """JPEG by file name, and the COCO dict as JSON, since those who get it change it."""
-    category_ids = {name: id_ for id_, name in names}
-    jpegs: dict[str, bytes] = {}
-    images: list[dict] = []
-    annotations: list[dict] = []
-    taken: set[int] = set()
-    for size, count in zip(sizes, objects, strict=True):
-        index, photo = _find_photo(seed, size, tuple(category_ids), count, taken)
-        taken.add(index)
-        id_, file_name, stream = 100 + len(images), f"{seed:02d}_{len(images):03d}.jpg", io.BytesIO()
-        Image.fromarray(photo.image).save(stream, "JPEG", quality=95)
-        jpegs[file_name] = stream.getvalue()
-        images.append({"id": id_, "file_name": file_name, "height": size[0], "width": size[1]})
-        entries = coco_annotations(photo, id_, tuple(category_ids), len(annotations) + 1)
-        for thing, entry in zip(photo.objects, entries, strict=True):
-            annotations.append({**entry, "category_id": category_ids[thing.name]})
-    categories = [{"id": id_, "name": name} for id_, name in names]
-    return jpegs, json.dumps({"images": images, "annotations": annotations, "categories": categories})
+def _draw_rectangles(
+    height: int, width: int, colours: Sequence[tuple[int, int, int]], generator: np.random.Generator
+) -> tuple[Image.Image, list[list[int]]]:
+    """Grey noise with a rectangle of each colour, none over another; their boxes xywh in pixels.
+
+    Every rectangle lies in a cell of its own of a grid and fills at least half of each side of it.
+    """
+    noise = generator.integers(90, 166, (height, width, 1), dtype=np.uint8)
+    pixels = np.repeat(noise, 3, axis=2)
+    columns = ceil(sqrt(len(colours)))
+    rows = ceil(len(colours) / columns) if columns else 0
+    boxes_xywh_px = []
+    for cell, colour in zip(generator.permutation(rows * columns).tolist(), colours, strict=False):
+        row, column = divmod(cell, columns)
+        x, w = _place(column * width // columns, (column + 1) * width // columns, generator)
+        y, h = _place(row * height // rows, (row + 1) * height // rows, generator)
+        pixels[y : y + h, x : x + w] = colour
+        boxes_xywh_px.append([x, y, w, h])
+    return Image.fromarray(pixels), boxes_xywh_px
 
 
-def _find_photo(
-    seed: int, size: tuple[int, int], classes: tuple[str, ...], objects: int | None, taken: set[int]
-) -> tuple[int, SyntheticImage]:
-    """The first photo that is not taken and shows so many objects, or any where None is given, and its index."""
-    for index in range(PHOTOS_TRIED):
-        if index not in taken:
-            photo = _render(index, seed, size, classes)
-            if len(photo.objects) == objects or (objects is None and photo.objects):
-                return index, photo
-    raise ValueError(f"none of {PHOTOS_TRIED} photos of {size} shows {objects} objects")
-
-
-@cache
-def _render(index: int, seed: int, size: tuple[int, int], classes: tuple[str, ...]) -> SyntheticImage:
-    return render(index, seed=seed, classes=classes, size=size)
+def _place(start: int, stop: int, generator: np.random.Generator) -> tuple[int, int]:
+    """Where a side begins between two pixels, and its length."""
+    length = int(generator.integers((stop - start + 1) // 2, stop - start + 1))
+    return int(generator.integers(start, stop - length + 1)), length
 
 
 SMALL_TRANSFORMER = {

@@ -92,6 +92,9 @@ def run(folder: Path, name: str, batch: int, accumulation: int) -> None:
 
 
 if __name__ == "__main__":
+    PartialState(
+        cpu=True
+    )  # without a GPU it would otherwise be one of one process, until the trainer's arguments are made
     run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
