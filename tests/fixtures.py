@@ -162,3 +162,24 @@ def write_run_folder(
     model.save_pretrained(run)
     tiny_processor().save_pretrained(run)
     return run
+
+
+def tiny_detr_with_spread_weights(seed: int = 0, **overrides: object) -> DetrForObjectDetection:
+    """A DETR whose boxes, unlike those of a fresh one, differ by query and by image; in evaluation mode.
+
+    Its random weights keep signals alive from the input to the heads.
+    """
+    model = tiny_detr(seed=seed, **overrides)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "backbone" in name or parameter.dim() < 2:
+                continue
+            scale = 4.0 if "query_position" in name else 2.0 * parameter.shape[1] ** -0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    return model
+
+
+def write_run_with_spread_weights(run: Path, **overrides: object) -> Path:
+    """A run folder with category ids 3 and 7 for labels 0 and 1."""
+    return write_run_folder(run, tiny_detr_with_spread_weights(**overrides))

@@ -15,8 +15,7 @@ from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.inference.detect import ImageDetections, detect, load_detector, prepare
 from hf_detr_ft.synthetic.render import render
-from tests.fixtures import draw_photo, tiny_processor
-from tests.spread_weights import lively_detr
+from tests.fixtures import draw_photo, tiny_detr_with_spread_weights, tiny_processor
 
 BALLOON = os.environ.get("HF_DETR_FT_BALLOON")
 PHOTOS = 30
@@ -118,7 +117,9 @@ def test_real_photos(tiny: tuple[DetrForObjectDetection, DetrImageProcessor]) ->
 
 @pytest.mark.parametrize("shape", [(90, 150), (150, 90), (64, 64), (40, 200), (1, 1)])
 def test_shapes_of_what_comes_back(shape: tuple[int, int]) -> None:
-    attention = attend(lively_detr(), tiny_processor(), draw_photo(*shape, seed=1), threshold=0.0, most=3)
+    attention = attend(
+        tiny_detr_with_spread_weights(), tiny_processor(), draw_photo(*shape, seed=1), threshold=0.0, most=3
+    )
     count = len(attention)
     points = len(attention.points_xy_px)
     h, w = attention.encoder.shape[1:]
@@ -136,7 +137,7 @@ def test_shapes_of_what_comes_back(shape: tuple[int, int]) -> None:
 
 
 def test_points_are_given_in_pixels_of_the_image() -> None:
-    model, processor = lively_detr(), tiny_processor()
+    model, processor = tiny_detr_with_spread_weights(), tiny_processor()
     image = draw_photo(120, 180, 0)
     points = np.array([[10, 110], [170, 10], [90, 60]])
     attention = attend(model, processor, image, points_xy_px=points)
@@ -163,14 +164,14 @@ def test_the_background_is_no_detection_that_is_not_shown(
 
 
 def test_without_encoder_layers_there_are_no_points() -> None:
-    attention = attend(lively_detr(encoder_layers=0), tiny_processor(), draw_photo(90, 150, 0))
+    attention = attend(tiny_detr_with_spread_weights(encoder_layers=0), tiny_processor(), draw_photo(90, 150, 0))
     assert attention.points_xy_px.shape == (0, 2)
     assert len(attention.encoder) == len(attention.point_of) == 0
 
 
 def test_an_image_that_cannot_be_resized_is_named() -> None:
     with pytest.raises(DataError, match="line.png"):
-        attend(lively_detr(), tiny_processor(), Image.new("RGB", (5000, 1)), name="line.png")
+        attend(tiny_detr_with_spread_weights(), tiny_processor(), Image.new("RGB", (5000, 1)), name="line.png")
 
 
 # Choosing

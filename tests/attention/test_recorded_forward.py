@@ -13,8 +13,7 @@ from transformers import DetrConfig, ResNetConfig
 from hf_detr_ft.attention.recorded_forward import record_attention
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.recipe.sections import ModelConfig
-from tests.fixtures import SMALL_TRANSFORMER
-from tests.spread_weights import lively_detr
+from tests.fixtures import SMALL_TRANSFORMER, tiny_detr_with_spread_weights
 
 QUERIES = np.array([7, 0, 11])
 BACKBONES = (
@@ -103,14 +102,14 @@ def test_the_weights_are_transformers_own_for_its_own_resnet() -> None:
 
 def test_heads_layers_and_queries_are_told_apart() -> None:
     """What the comparisons above would not see if all maps were alike."""
-    maps = record_attention(lively_detr(), image(160, 224)).cross_attention(QUERIES)
+    maps = record_attention(tiny_detr_with_spread_weights(), image(160, 224)).cross_attention(QUERIES)
     for axis in (0, 1, 2):
         assert np.ptp(maps, axis=axis).max() > 0.05
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 64), (100, 150), (97, 131)])
 def test_padding_has_no_weight(height: int, width: int) -> None:
-    model = lively_detr()
+    model = tiny_detr_with_spread_weights()
     pixel_values, pixel_mask = torch.zeros(3, 192, 224), torch.zeros(192, 224, dtype=torch.int64)
     pixel_values[:, :height, :width], pixel_mask[:height, :width] = image(height, width), 1
     recorded = record_attention(model, pixel_values, pixel_mask)
@@ -128,7 +127,7 @@ def test_padding_has_no_weight(height: int, width: int) -> None:
 
 
 def test_points_at_and_over_the_border_belong_to_the_cells_there() -> None:
-    recorded = record_attention(lively_detr(), image(96, 160))
+    recorded = record_attention(tiny_detr_with_spread_weights(), image(96, 160))
     assert recorded.size == (3, 5)
     centres = recorded.self_attention(np.array([[0.1, 1 / 6], [0.9, 1 / 6], [0.1, 5 / 6], [0.9, 5 / 6]]))
     corners = recorded.self_attention(np.array([[0, 0], [1, -0.5], [-3, 1], [1.0001, 1]]))
@@ -138,7 +137,7 @@ def test_points_at_and_over_the_border_belong_to_the_cells_there() -> None:
 
 def test_only_projections_are_kept() -> None:
     """Not a map of all places from all places, of which a large image's would fill the memory."""
-    model = lively_detr()
+    model = tiny_detr_with_spread_weights()
     recorded = record_attention(model, image(640, 672))
     assert recorded.encoder is not None
     kept = sum(part.numel() for one in (*recorded.decoder, recorded.encoder) for part in (one.queries, one.keys))
@@ -147,7 +146,7 @@ def test_only_projections_are_kept() -> None:
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_the_model_stays_as_it_was_also_after_an_error(implementation: str) -> None:
-    model = lively_detr()
+    model = tiny_detr_with_spread_weights()
     model.set_attn_implementation(implementation)
 
     def hooks() -> int:
@@ -163,13 +162,13 @@ def test_the_model_stays_as_it_was_also_after_an_error(implementation: str) -> N
 
 
 def test_a_model_in_training_mode_is_looked_at_without_dropout() -> None:
-    model = lively_detr().train()
+    model = tiny_detr_with_spread_weights().train()
     first, second = (record_attention(model, image(64, 96)).cross_attention(QUERIES) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 def test_a_model_without_encoder_layers_has_no_self_attention() -> None:
-    recorded = record_attention(lively_detr(encoder_layers=0), image(64, 96))
+    recorded = record_attention(tiny_detr_with_spread_weights(encoder_layers=0), image(64, 96))
     assert recorded.cross_attention(QUERIES).shape == (2, 3, 4, 2, 3)
     with pytest.raises(ValueError, match="encoder_layers 0"):
         recorded.self_attention(np.zeros((1, 2)))

@@ -21,21 +21,26 @@ from hf_detr_ft.inference.detect import (
     post_process,
     prepare,
 )
-from tests.fixtures import CLASSES, draw_photo, tiny_processor
+from tests.fixtures import (
+    CLASSES,
+    draw_photo,
+    tiny_detr_with_spread_weights,
+    tiny_processor,
+    write_run_with_spread_weights,
+)
 from tests.hub.hub_server import HubServer, point_client_at
-from tests.spread_weights import lively_detr, write_lively_run
 
 SHAPES = ((90, 150), (150, 90), (90, 150), (64, 64), (40, 200), (1, 1), (200, 333))
 
 
 @pytest.fixture(scope="module")
 def model() -> DetrForObjectDetection:
-    return lively_detr()
+    return tiny_detr_with_spread_weights()
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_lively_run(tmp_path_factory.mktemp("run") / "lively")
+    return write_run_with_spread_weights(tmp_path_factory.mktemp("run") / "lively")
 
 
 @pytest.fixture
@@ -142,14 +147,14 @@ def test_above_sorts_and_leaves_the_threshold_itself_out():
 
 
 def test_a_model_in_training_mode_detects_without_dropout():
-    model = lively_detr().train()
+    model = tiny_detr_with_spread_weights().train()
     first, second = (detect(model, tiny_processor(), [draw_photo(90, 150, 0)])[0] for _ in range(2))
     np.testing.assert_array_equal(first.boxes_xyxy_px, second.boxes_xyxy_px)
     assert not model.training
 
 
 def test_a_model_in_half_precision_gives_fp32():
-    model = lively_detr().bfloat16()
+    model = tiny_detr_with_spread_weights().bfloat16()
     (found,) = detect(model, tiny_processor(), [draw_photo(90, 150, 0)], device="cpu")
     assert found.scores.dtype == found.boxes_xyxy_px.dtype == np.float32
 
@@ -175,7 +180,7 @@ def test_a_run_folder_loads_ready_for_use(run: Path):
     assert model.dtype == torch.float32
     assert model.config.category_ids == [3, 7]
     assert processor.size["shortest_edge"] == 96
-    reference = lively_detr().state_dict()
+    reference = tiny_detr_with_spread_weights().state_dict()
     assert all(torch.equal(value, reference[name]) for name, value in model.state_dict().items())
 
 

@@ -9,12 +9,12 @@ from hf_detr_ft import machine
 from hf_detr_ft.model.speed import bf16_backbone as half_backbone
 from hf_detr_ft.model.speed.bf16_backbone import is_faster_in_bf16, use_bf16_backbone
 from hf_detr_ft.model.speed.folded_norms import lighten
-from tests.spread_weights import lively_detr
+from tests.fixtures import tiny_detr_with_spread_weights
 
 
 @torch.inference_mode()
 def test_only_the_backbone_is_rounded_and_boxes_hardly_move() -> None:
-    model = lively_detr().eval()
+    model = tiny_detr_with_spread_weights().eval()
     images = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     expected = model(images)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -37,4 +37,4 @@ def test_it_has_to_be_faster(in_fp32: float, in_bf16: float, expected: bool, mon
     rounds = half_backbone.ROUNDS
     seconds = cycle([*[0.0, in_fp32] * rounds, *[0.0, in_bf16] * rounds])
     monkeypatch.setattr(machine.time, "perf_counter", accumulate(seconds).__next__)
-    assert is_faster_in_bf16(lively_detr()) is expected
+    assert is_faster_in_bf16(tiny_detr_with_spread_weights()) is expected

@@ -11,8 +11,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from hf_detr_ft.model.speed import fp32_attention as cpu_attention
 from hf_detr_ft.model.speed.fp32_attention import use_fp32_attention
-from tests.fixtures import tiny_detr
-from tests.spread_weights import lively_detr
+from tests.fixtures import tiny_detr, tiny_detr_with_spread_weights
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def inputs() -> dict[str, torch.Tensor]:
 
 
 def test_only_training_under_autocast_takes_it(dtypes: list[torch.dtype]) -> None:
-    model = lively_detr()
+    model = tiny_detr_with_spread_weights()
     expected = model(**inputs()).logits
     use_fp32_attention(model)
     layers = len(model.model.encoder.layers) + 2 * len(model.model.decoder.layers)
@@ -63,7 +62,7 @@ def test_gradients_are_closer_to_those_of_fp32(dtypes: list[torch.dtype]) -> Non
         projections = [p for name, p in model.named_parameters() if "attn.k_proj.weight" in name and p.grad is not None]
         return torch.cat([parameter.grad.flatten() for parameter in projections])
 
-    model = lively_detr()
+    model = tiny_detr_with_spread_weights()
     exact, rounded = gradients(model, False), gradients(model, True)
     use_fp32_attention(model)
     better = gradients(model, True)

@@ -9,15 +9,14 @@ from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.report import attention_sheet as attention
 from hf_detr_ft.report.attention_sheet import draw_attention
 from hf_detr_ft.synthetic.render import render
-from tests.fixtures import CLASSES, draw_photo
-from tests.spread_weights import write_lively_run
+from tests.fixtures import CLASSES, draw_photo, write_run_with_spread_weights
 
 TINY = "package:hf_detr_ft/tiny_detr"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_lively_run(tmp_path_factory.mktemp("run") / "lively"))
+    return str(write_run_with_spread_weights(tmp_path_factory.mktemp("run") / "lively"))
 
 
 @pytest.fixture

@@ -18,16 +18,15 @@ from hf_detr_ft.plots.box_overlay import ComparedPhoto, found_colour
 from hf_detr_ft.report import predictions_sheet as picture
 from hf_detr_ft.report.predictions_sheet import compare, draw_predictions, encode, pick
 from hf_detr_ft.run_folder import RunFolder
-from tests.fixtures import CATEGORIES, CLASSES, tiny_processor, write_coco_folder
+from tests.fixtures import CATEGORIES, CLASSES, tiny_processor, write_coco_folder, write_run_with_spread_weights
 from tests.plots.compared import INSIDE, compared, extent
-from tests.spread_weights import write_lively_run
 
 LABELS = LabelMap((3, 7), CLASSES)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_lively_run(tmp_path_factory.mktemp("runs") / "lively")
+    return write_run_with_spread_weights(tmp_path_factory.mktemp("runs") / "lively")
 
 
 def one_photo(folder: Path, exif_orientation: int, *, as_bytes: bool) -> tuple[Dataset, dict, tuple[int, ...]]:

@@ -14,8 +14,7 @@ from hf_detr_ft.data.find_images import find_images
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.runs import predict as predict_module
 from hf_detr_ft.runs.predict import name_drawn_images, predict
-from tests.fixtures import CLASSES, draw_photo
-from tests.spread_weights import write_lively_run
+from tests.fixtures import CLASSES, draw_photo, write_run_with_spread_weights
 
 BALLOON = os.environ.get("HF_DETR_FT_BALLOON")
 
@@ -28,7 +27,7 @@ def _in_fp32_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_lively_run(tmp_path_factory.mktemp("run") / "lively"))
+    return str(write_run_with_spread_weights(tmp_path_factory.mktemp("run") / "lively"))
 
 
 @pytest.fixture

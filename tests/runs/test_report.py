@@ -12,15 +12,19 @@ from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.runs import report as report_module
 from hf_detr_ft.runs.report import report
-from tests.fixtures import tiny_processor, write_coco_folder
+from tests.fixtures import (
+    tiny_detr_with_spread_weights,
+    tiny_processor,
+    write_coco_folder,
+    write_run_with_spread_weights,
+)
 from tests.report.constructed import truth, write_run
 from tests.report.parsed import Element, parse, table
-from tests.spread_weights import lively_detr, write_lively_run
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    lively_detr().save_pretrained(tmp_path / "run")
+    tiny_detr_with_spread_weights().save_pretrained(tmp_path / "run")
     tiny_processor().save_pretrained(tmp_path / "run")
     return write_run(tmp_path / "run", tmp_path / "data")
 
@@ -165,7 +169,7 @@ def drawn_run(tmp_path: Path) -> tuple[Path, Path]:
     write_coco_folder(root)  # write_run drew photos of its own
     recipe = (run / "recipe.yaml").read_text().split("made_with:")[0]
     (run / "recipe.yaml").write_text(recipe + "made_with: {versions: {torch: '2.0'}}\n")
-    return write_lively_run(run), root
+    return write_run_with_spread_weights(run), root
 
 
 def test_without_detections_the_model_runs_once_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,7 +198,7 @@ def test_on_other_data_than_the_trainings_the_model_runs_and_the_tables_are_from
 
 
 def test_a_folder_that_is_no_run_needs_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, root = write_lively_run(tmp_path / "model"), write_coco_folder(tmp_path / "data")
+    model, root = write_run_with_spread_weights(tmp_path / "model"), write_coco_folder(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError, match=r"carries no recipe.yaml that names the data. Give --data.root"):
         report([str(model)])
