@@ -254,7 +254,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.set_defaults(act=run_predict)
     predict.add_argument("source", metavar="RUN")
     predict.add_argument("inputs", nargs="+", metavar="IMAGE", help="files, folders or quoted patterns")
-    predict.add_argument("--threshold", type=float, default=0.5, help="least score to keep, 0 to 1 (default: 0.5)")
+    predict.add_argument("--threshold", type=float, default=0.5, help="keep scores above it, 0 to 1 (default: 0.5)")
     predict.add_argument("--output", type=Path, metavar="FOLDER", help="where the results go (default: predictions)")
     predict.add_argument("--batch-size", type=int, default=8, help="images at once (default: 8)")
     predict.add_argument(

@@ -1,7 +1,6 @@
 """Numbers, lists and names as messages and pages write them."""
 
 import difflib
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -11,11 +10,6 @@ def listed(values: Sequence | np.ndarray, limit: int = 10) -> str:
     """The first values with commas, and how many more there are."""
     shown = ", ".join(str(value) for value in values[:limit])
     return shown if len(values) <= limit else f"{shown} … and {len(values) - limit} more"
-
-
-def cut_threshold(threshold: float) -> float:
-    """With three decimals, rounded down: rounded up, it would drop the last detection that it is to keep."""
-    return math.floor(threshold * 1000) / 1000
 
 
 def counted(count: int, noun: str) -> str:

@@ -9,6 +9,7 @@ from torchvision.ops import box_iou
 from transformers import DetrForObjectDetection, DetrImageProcessor
 
 from hf_detr_ft.attention.recorded_forward import record_attention
+from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.inference.detect import ImageDetections, post_process, prepare
 
 MOST = 4
@@ -124,7 +125,7 @@ def choose_detections(detections: ImageDetections, threshold: float, most: int =
         Numbers of the queries, `[K]` int64 with K from 1 to `most`, best score first.
     """
     order = np.argsort(-detections.scores, kind="stable")
-    above = order[detections.scores[order] > threshold]
+    above = order[is_above(detections.scores[order], threshold)]
     boxes = torch.from_numpy(detections.boxes_xyxy_px[above])
     overlaps = (box_iou(boxes, boxes) > SAME_PLACE).numpy()
     distinct: list[int] = []

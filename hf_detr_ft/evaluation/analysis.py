@@ -14,7 +14,7 @@ from hf_detr_ft.evaluation.calibration import Calibration, calibrate
 from hf_detr_ft.evaluation.coco_eval import SIZES, score, size_of
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.confusion import Confusion, confuse_classes
-from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.evaluation.detections import Detections, is_above
 from hf_detr_ft.evaluation.matching import NOTHING, best_of_class, find_pairs, take_objects
 from hf_detr_ft.evaluation.threshold_curves import IOUS, PrecisionRecall, ThresholdCurves, trace_thresholds
 from hf_detr_ft.evaluation.tide import BACKGROUND_IOU, Errors, find_errors
@@ -40,7 +40,7 @@ class Analysis:
 
     Attributes:
         result: that of `evaluate_detections`.
-        threshold: detections with this score or a higher one are kept.
+        threshold: detections with a score above it are kept.
         recall: of the objects of each COCO size.
         intervals: of `map`, `map_50` and `map_75`; None where there is none.
         precision_recall: the curves behind AP.
@@ -91,8 +91,8 @@ def analyse_detections(coco: dict, detections: Detections, threshold: float | No
         coco: the annotations as read, as `evaluate_detections` takes them.
         detections: ids are the data set's, boxes in pixels of the original upright image, scores in [0, 1]. Below rank
             100 of their image and class they are left out, as in COCO.
-        threshold: scores from which on detections are kept, for confusion, recall and counts; that of the best F1 where
-            not given.
+        threshold: detections with a score above it are kept, for confusion, recall and counts; that of the best F1
+            where not given.
 
     Raises:
         DataError: as `evaluate_detections`.
@@ -122,7 +122,7 @@ def analyse_detections(coco: dict, detections: Detections, threshold: float | No
 
 def _recall(truth: Truth, found: Found, taken: np.ndarray, threshold: float) -> dict[str, Recall]:
     hit = np.zeros(len(truth.area), dtype=bool)
-    hit[taken[(found.score >= threshold) & (taken > NOTHING)]] = True
+    hit[taken[is_above(found.score, threshold) & (taken > NOTHING)]] = True
     sizes = size_of(truth.area)
     counts = [[int((chosen & (sizes == s)).sum()) for chosen in (~truth.crowd, hit)] for s in range(len(SIZES))]
     return {name: Recall(*count) for name, count in zip(SIZES, counts, strict=True)}

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_detr_ft.evaluation.detections import is_above
+
 BINS = 10
 EDGES = np.arange(BINS + 1) / BINS
 
@@ -19,11 +21,11 @@ class Calibration:
         right: [10], the share of them that is right, NaN where there is none.
         expected_error: the mean over detections of |score - right| of their bins (Naeini et al. 2015), None without
             detections. With a model that gives every image many detections of low scores, these decide it.
-        kept_error: the same for detections from the threshold on, by the same edges.
+        kept_error: the same for detections above the threshold, by the same edges.
         kept_score: their mean score, None where nothing is kept.
         kept_right: the share of them that is right.
         kept: how many they are.
-        threshold: from which on detections are kept.
+        threshold: detections with a score above it are kept.
     """
 
     edges: np.ndarray
@@ -44,11 +46,11 @@ def calibrate(score: np.ndarray, outcome: np.ndarray, threshold: float) -> Calib
     Args:
         score: [N].
         outcome: [N], what `match` returns; what does not count is left out.
-        threshold: scores from which on detections are kept.
+        threshold: detections with a score above it are kept.
     """
     score, right = score[outcome >= 0], outcome[outcome >= 0]
     count, mean_score, mean_right = _bin(score, right)
-    kept = score >= threshold
+    kept = is_above(score, threshold)
     return Calibration(
         edges=EDGES,
         count=count,

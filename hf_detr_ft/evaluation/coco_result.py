@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from hf_detr_ft.formatting import counted, cut_threshold
+from hf_detr_ft.formatting import counted
 
 CLASS_ROWS = 20
 """How many classes `CocoResult.table` shows."""
@@ -24,12 +24,13 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class BestF1:
-    """The best F1 over all classes together at IoU 0.5, and the score from which on detections are kept for it.
+    """The best F1 over all classes together at IoU 0.5, and the threshold that gives it.
 
-    Keep `score >= threshold`; `post_process_object_detection` and `pipeline()` keep only what is above their threshold.
-    Of several thresholds with the same F1 it is the highest. Where no detection matches an object (none of either, or
-    AP 0) no threshold is better than another: then f1, precision and recall are 0 and the threshold is 0.5, the
-    default of `pipeline("object-detection")`.
+    Detections with `score > threshold` are kept, as `post_process_object_detection`, `pipeline()` and `hf-detr-ft
+    predict --threshold` do. The threshold has three decimals and is never rounded again: precision and recall are those
+    of exactly this number. Of several with the same F1 it is the highest. Where no detection matches an object (none of
+    either, or AP 0) no threshold is better than another: then f1, precision and recall are 0 and the threshold is 0.5,
+    the default of `pipeline("object-detection")`.
     """
 
     threshold: float
@@ -105,9 +106,8 @@ class CocoResult:
         best = self.best_f1
         if not best.f1:
             return " Best F1 at IoU 0.50: n/a, no detection matches an object"
-        threshold = cut_threshold(best.threshold)
         numbers = f"precision {best.precision:.3f}, recall {best.recall:.3f}"
-        return f" Best F1 at IoU 0.50: {best.f1:.3f} with scores from {threshold:.3f} on ({numbers})"
+        return f" Best F1 at IoU 0.50: {best.f1:.3f} with scores above {best.threshold:.3f} ({numbers})"
 
 
 def _place(metric: str) -> tuple[str, int, int]:

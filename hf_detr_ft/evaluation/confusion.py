@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.evaluation.matching import NOT_COUNTED, NOTHING, Pairs, take_objects
 from hf_detr_ft.evaluation.truth import Found, Truth
 
@@ -17,7 +18,7 @@ class Confusion:
             A row's sum is its class's objects, a column's the class's kept detections that count, and the diagonal
             holds COCO's matches, so precision and recall read from it are those of the threshold curves.
         names: of the C classes.
-        threshold: detections with this score or a higher one are kept.
+        threshold: detections with a score above it are kept.
     """
 
     counts: np.ndarray
@@ -51,9 +52,9 @@ def confuse_classes(truth: Truth, found: Found, pairs: Pairs, taken: np.ndarray,
         found: the detections.
         pairs: of any class, from IoU 0.5 or less on.
         taken: [N], what `match_objects` returns.
-        threshold: scores from which on detections are kept.
+        threshold: detections with a score above it are kept.
     """
-    kept = found.score >= threshold
+    kept = is_above(found.score, threshold)
     matched = np.where(kept, taken, NOT_COUNTED)
     free = ~truth.crowd
     free[matched[matched >= 0]] = False

@@ -98,6 +98,15 @@ class Detections:
         return stream.getvalue()
 
 
+def is_above(score: Any, threshold: float) -> np.ndarray:
+    """Scores above a threshold, not at it, of any shape: the only comparison of the two.
+
+    It is made in fp32, the precision of a model's scores, as `post_process_object_detection` and `pipeline()` make it:
+    in double precision the fp32 score 0.1, which is 0.10000000149, would be above a threshold of 0.1.
+    """
+    return np.asarray(score, dtype=np.float32) > np.float32(threshold)
+
+
 def read_column(entries: list[dict], key: str, what: str, *, ids: bool = False, width: int | None = None) -> np.ndarray:
     """`entry[key]` of all entries, [N] or [N, width], ids as int64; DataError where one is missing or unlike that."""
     shape, kinds = (() if width is None else (width,)), "iu" if ids else "iuf"

@@ -48,7 +48,7 @@ class CocoMetric(evaluate.Metric):
         >>> round(metric.compute()["map"], 3)
         1.0
         >>> metric.result.best_f1.threshold
-        0.9
+        0.899
 
     Attributes:
         result: everything that the last `compute` found; None before it.

@@ -1,4 +1,4 @@
-"""Precision against recall, and precision, recall and F1 against the score from which on detections are kept."""
+"""Precision against recall, and precision, recall and F1 against the threshold of the score."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,8 @@ IOUS = np.linspace(0.5, 0.95, 10)
 """The IoUs that COCO's AP is the mean of."""
 RECALLS = np.linspace(0, 1, 101)
 """COCO's levels of recall."""
+THRESHOLDS = np.arange(1000) / 1000
+"""Thresholds that the best F1 is searched over: 0.000, 0.001 … 0.999, so that it is written with three decimals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,7 @@ class ThresholdCurve:
         precision: [T], NaN where nothing is kept.
         recall: [T], NaN without objects.
         f1: [T], NaN without objects.
-        best: the highest F1 of all thresholds there are, not only of these; None without objects.
+        best: the highest F1 over `THRESHOLDS`; None without objects.
         objects: without crowd.
         detections: those that count, whatever their score.
     """
@@ -61,7 +63,7 @@ class ThresholdCurve:
 
 @dataclass(frozen=True, eq=False)
 class ThresholdCurves:
-    """What keeping `score >= threshold` gives, for all classes together and for each.
+    """What keeping `score > threshold` gives, for all classes together and for each.
 
     Attributes:
         thresholds: [T], ascending: 0.00, 0.01 … 1.00, and the threshold of the best F1 of all.
@@ -91,10 +93,7 @@ def trace_thresholds(truth: Truth, found: Found, outcome: np.ndarray) -> Thresho
 
 
 def _trace(outcome: np.ndarray, score: np.ndarray, objects: int, thresholds: np.ndarray) -> ThresholdCurve:
-    kept, hits = (
-        (len(scores) - np.searchsorted(scores, thresholds)).astype(float)
-        for scores in (np.sort(score[outcome >= 0]), np.sort(score[outcome == 1]))
-    )
+    kept, hits = _count_above(outcome, score, thresholds)
     undefined = np.full(len(thresholds), np.nan)
     return ThresholdCurve(
         precision=np.divide(hits, kept, out=undefined.copy(), where=kept > 0),
@@ -107,24 +106,28 @@ def _trace(outcome: np.ndarray, score: np.ndarray, objects: int, thresholds: np.
 
 
 def best_f1(outcome: np.ndarray, score: np.ndarray, objects: int) -> BestF1:
-    """The best F1 over all thresholds.
+    """The best F1 over `THRESHOLDS`; of several thresholds that give it, the highest.
 
     Args:
         outcome: [N], what `match` returns.
         score: [N], the scores of the same detections.
         objects: objects without crowd.
     """
-    counted = np.flatnonzero(outcome >= 0)
-    order = counted[np.argsort(-score[counted], kind="stable")]
-    hits, kept, scores = np.cumsum(outcome[order]), np.arange(1, len(order) + 1), score[order]
-    if not len(order) or not hits[-1]:
+    kept, hits = _count_above(outcome, score, THRESHOLDS)
+    if not hits.any():
         return BestF1(threshold=0.5, f1=0.0, precision=0.0, recall=0.0)
     f1 = 2 * hits / (kept + objects)
-    f1[:-1][scores[1:] == scores[:-1]] = 0.0  # a threshold keeps all detections of one score or none
-    best = int(np.argmax(f1))
+    best = int(np.flatnonzero(f1 == f1.max())[-1])
     return BestF1(
-        threshold=float(scores[best]),
+        threshold=float(THRESHOLDS[best]),
         f1=float(f1[best]),
         precision=float(hits[best] / kept[best]),
         recall=float(hits[best] / objects),
     )
+
+
+def _count_above(outcome: np.ndarray, score: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Detections that count, and those that took an object, above each threshold as `is_above` has it: [T] each."""
+    counted, hits = (np.sort(score[chosen].astype(np.float32)) for chosen in (outcome >= 0, outcome == 1))
+    at = thresholds.astype(np.float32)
+    return tuple((len(s) - np.searchsorted(s, at, side="right")).astype(float) for s in (counted, hits))

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_detr_ft.evaluation.average_precision import average_precision
+from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.evaluation.matching import NOT_COUNTED, NOTHING, Pairs
 from hf_detr_ft.evaluation.truth import Found, Truth
 
@@ -48,7 +49,7 @@ class KindOfError:
 
     Attributes:
         count: detections of any score, or objects missed by all of them, as in TIDE.
-        kept: detections from the threshold on, or objects missed by these.
+        kept: detections above the threshold, or objects missed by these.
         gain: AP50 with this kind fixed less AP50 as it is; None where there is no AP50 or no object is left.
     """
 
@@ -88,10 +89,10 @@ def find_errors(truth: Truth, found: Found, pairs: Pairs, taken: np.ndarray, thr
         found: the detections.
         pairs: of any class, from IoU 0.1 on.
         taken: [N], what `match_objects` returns.
-        threshold: scores from which on detections are kept.
+        threshold: detections with a score above it are kept.
     """
     kind, target = _classify(truth, found, pairs, taken)
-    missed, kept = _missed(truth, kind, target), found.score >= threshold
+    missed, kept = _missed(truth, kind, target), is_above(found.score, threshold)
     missed_kept = _missed(truth, kind[kept], target[kept])
     counts, kept_counts = (
         np.bincount(kinds[kinds >= 0], minlength=len(KINDS)) + np.eye(len(KINDS), dtype=int)[MISSED] * int(lost.sum())

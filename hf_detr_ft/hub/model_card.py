@@ -7,7 +7,6 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_detr_ft import __version__
-from hf_detr_ft.formatting import cut_threshold
 from hf_detr_ft.hub.authorship import stamp
 
 COCO_ROWS = (
@@ -167,8 +166,8 @@ def snippet_call(repo_id: str) -> str:
 
 def _use(metrics: Mapping[str, Any], config: Mapping[str, Any], repo_id: str) -> str:
     threshold = metrics["best"].get("best_f1", {}).get("threshold", -1)
-    known = isinstance(threshold, int | float) and 0 < threshold < 1
-    shown = f"{cut_threshold(threshold):g}" if known else "0.5"
+    known = isinstance(threshold, int | float) and 0 <= threshold < 1
+    shown = f"{threshold:g}" if known else "0.5"
     origin = "the score threshold of the best F1 on the validation split" if known else "a usual score threshold"
     queries = config.get("num_queries")
     limit = f"- At most {queries} objects are found in one image.\n" if queries else ""

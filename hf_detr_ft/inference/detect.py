@@ -15,6 +15,7 @@ from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.image_size import resize_image
 from hf_detr_ft.errors import CheckpointError, DataError, first_line
+from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.model.init_weights import resolve_source, why_unreadable
 from hf_detr_ft.model.speed.folded_norms import keep_folded, lighten
 
@@ -42,7 +43,7 @@ class ImageDetections:
     def above(self, threshold: float) -> "ImageDetections":
         """Those with a score above the threshold (as in Transformers, not at it), best first."""
         order = np.argsort(-self.scores, kind="stable")
-        kept = order[self.scores[order] > threshold]
+        kept = order[is_above(self.scores[order], threshold)]
         return ImageDetections(self.scores[kept], self.labels[kept], self.boxes_xyxy_px[kept])
 
 

@@ -6,7 +6,7 @@ from matplotlib.patches import Rectangle
 
 from hf_detr_ft.evaluation.confusion import Confusion
 from hf_detr_ft.evaluation.tide import Errors
-from hf_detr_ft.plots.labels import SIZE, compact, label_axes, round_down, say, short_names
+from hf_detr_ft.plots.labels import SIZE, compact, label_axes, say, short_names
 from hf_detr_ft.plots.style import FAINT, INK, PALETTE, new_figure
 
 MOST_CLASSES = 10
@@ -31,7 +31,7 @@ def plot_confusion(confusion: Confusion) -> Figure:
     side = max(CELL * len(cells), 1.6)
     figure, axes = new_figure(max(4.2, side + 2.0), max(3.0, side + 1.5))
     some = "" if len(shown) == classes else f",\nthe {len(shown)} most confused of {classes} classes"
-    label_axes(axes, f"Confusion, scores from {round_down(confusion.threshold)} on{some}", "Predicted", "True")
+    label_axes(axes, f"Confusion, scores above {confusion.threshold:.3f}{some}", "Predicted", "True")
     axes.set(xlim=(-0.5, len(shown) + 0.5), ylim=(len(shown) + 0.5, -0.5), aspect="equal")
     for axis, last in ((axes.xaxis, "nothing"), (axes.yaxis, "background")):
         axis.set_ticks(range(len(cells)), [*(names[index] for index in shown), last], parse_math=False)
@@ -61,7 +61,7 @@ def plot_errors(errors: Errors) -> Figure:
     """What fixing each kind of error alone would add to AP50, and how often it is made."""
     figure, axes = new_figure()
     now = "undefined without objects" if errors.ap_50 is None else f"now {errors.ap_50:.3f}"
-    how_many = f"(how many, from score {round_down(errors.threshold)} on)"
+    how_many = f"(how many, with scores above {errors.threshold:.3f})"
     label_axes(axes, "What fixing each kind of error would gain", f"AP50 to gain ({now})\n{how_many}", "")
     gains = [kind.gain or 0.0 for kind in errors.kinds.values()]
     places = range(len(gains))

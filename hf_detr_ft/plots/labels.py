@@ -6,7 +6,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hf_detr_ft.formatting import cut_threshold
 from hf_detr_ft.plots.style import INK
 from hf_detr_ft.plots.text_layout import is_readable, readable, shorten
 
@@ -56,8 +55,3 @@ def compact(count: int) -> str:
         if count >= least:
             return f"{count / (1_000_000 if unit == 'M' else 1_000):.{digits}f}{unit}"
     return str(count)
-
-
-def round_down(threshold: float) -> str:
-    """To three decimals; rounded up it would drop the last detection that is kept."""
-    return f"{cut_threshold(threshold):.3f}"

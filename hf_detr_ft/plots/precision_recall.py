@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from hf_detr_ft.evaluation.calibration import Calibration
 from hf_detr_ft.evaluation.threshold_curves import PrecisionRecall, ThresholdCurves
-from hf_detr_ft.plots.labels import SIZE, add_legend, compact, label_axes, round_down, say, short_names
+from hf_detr_ft.plots.labels import SIZE, add_legend, compact, label_axes, say, short_names
 from hf_detr_ft.plots.style import FAINT, INK, PALETTE, new_figure
 
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
@@ -57,7 +57,7 @@ def plot_class_precision_recall(curves: PrecisionRecall) -> Figure:
 
 
 def plot_f1(curves: ThresholdCurves) -> Figure:
-    """F1, precision and recall at IoU 0.5 against the score from which on detections are kept; all classes together."""
+    """F1, precision and recall at IoU 0.5 against the threshold of the score; all classes together."""
     figure, axes = new_figure()
     title = "What a score threshold keeps, at IoU 0.5"
     _unit_axes(axes, title, "Score threshold", "")
@@ -78,7 +78,7 @@ def plot_f1(curves: ThresholdCurves) -> Figure:
         return figure
     axes.axvline(best.threshold, color=FAINT, linewidth=1)
     axes.plot(best.threshold, best.f1, "o", color=INK, markersize=5)
-    title += f"\nbest F1 {best.f1:.3f}, with scores from {round_down(best.threshold)} on"
+    title += f"\nbest F1 {best.f1:.3f}, with scores above {best.threshold:.3f}"
     label_axes(axes, title, "Score threshold", "")
     return figure
 
@@ -120,7 +120,7 @@ def plot_calibration(calibration: Calibration) -> Figure:
     axes.set_ylim(-0.015, 1.12)
     kept = ""
     if calibration.kept_error is not None:
-        kept = f" (from {round_down(calibration.threshold)} on {calibration.kept_error:.3f})"
+        kept = f" ({calibration.kept_error:.3f} above {calibration.threshold:.3f})"
     axes.set_xlabel(f"Score\ncalibration error {calibration.expected_error:.3f}{kept}")
     return figure
 

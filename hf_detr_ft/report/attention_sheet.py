@@ -11,6 +11,7 @@ from hf_detr_ft.attention.attention_plots import plot_attention
 from hf_detr_ft.attention.image_attention import ImageAttention, attend, share_in_box
 from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.inference.detect import class_names, load_detector
 from hf_detr_ft.report.predictions_sheet import to_png
 
@@ -87,7 +88,7 @@ def describe(attention: ImageAttention, names: list[str], path: Path) -> str:
     """The detections of the sheet, a line each, or that none is above the threshold."""
     shown = "1 detection" if len(attention) == 1 else f"{len(attention)} detections"
     lines = [f"{path}: the attention of {shown} with a score above {attention.threshold:g}"]
-    if attention.scores[0] <= attention.threshold:
+    if not is_above(attention.scores[0], attention.threshold):
         lines = [f"{path}: no detection with a score above {attention.threshold:g}; the query that comes closest:"]
     rows = [(names[label], score) for label, score in zip(attention.labels, attention.scores, strict=True)]
     width = max(len(name) for name, _ in rows)

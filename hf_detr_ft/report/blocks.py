@@ -11,6 +11,8 @@ from typing import ClassVar
 from matplotlib.figure import Figure
 from PIL import Image
 
+from hf_detr_ft.evaluation.detections import is_above
+
 KINDS = {
     "all": "anything",
     "missed": "missed objects",
@@ -151,6 +153,10 @@ class Mark:
     outcome: str
     score: float
 
+    def is_above(self, threshold: float) -> bool:
+        """The prediction is kept at this threshold, or the one that finds the object is."""
+        return bool(is_above(self.score, threshold))
+
 
 @dataclass(frozen=True)
 class Card:
@@ -162,10 +168,10 @@ class Card:
     predictions: Sequence[Mark]
 
     def count(self, threshold: float) -> Counter[str]:
-        """Predictions from the threshold on by outcome, and objects that are `found` and `missed` by them."""
-        counts = Counter(mark.outcome for mark in self.predictions if mark.score >= threshold)
+        """Predictions above the threshold by outcome, and objects that are `found` and `missed` by them."""
+        counts = Counter(mark.outcome for mark in self.predictions if mark.is_above(threshold))
         objects = [mark for mark in self.truth if mark.outcome == "object"]
-        counts["found"] = sum(mark.score >= threshold for mark in objects)
+        counts["found"] = sum(mark.is_above(threshold) for mark in objects)
         counts["missed"] = len(objects) - counts["found"]
         counts["wrong"] = sum(number for outcome, number in counts.items() if outcome in WRONG)
         return counts
@@ -186,7 +192,7 @@ class Gallery:
     cards: Sequence[Card]
     threshold: float
     least_score: float
-    """Predictions below it are not in the page; the slider begins there."""
+    """Predictions with no higher score are not in the page; the slider begins there."""
 
     @property
     def kinds(self) -> list[tuple[str, str]]:

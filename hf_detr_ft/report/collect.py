@@ -15,6 +15,7 @@ from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import transformed
 from hf_detr_ft.errors import InputError
 from hf_detr_ft.evaluation.analysis import Analysis, analyse_detections
+from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.evaluation.tide import RIGHT
 from hf_detr_ft.evaluation.truth import index_detections, read_truth
 from hf_detr_ft.inference.detect import load_detector
@@ -116,7 +117,7 @@ def look_at_photos(
         return []
     truth = read_truth(validation.truth)
     found = index_detections(truth, validation.detections)
-    right = (analysis.errors.kind == RIGHT) & (found.score >= threshold)
+    right = (analysis.errors.kind == RIGHT) & is_above(found.score, threshold)
     counts = np.bincount(found.image[right], minlength=len(truth.image_ids))
     best = truth.image_ids[np.argsort(-np.minimum(counts, DETECTIONS), kind="stable")][:LOOKS]
     place = {image_id: index for index, image_id in enumerate(read_column(validation.rows, "image_id"))}

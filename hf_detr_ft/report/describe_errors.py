@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import fisher_exact
 
 from hf_detr_ft.evaluation.analysis import Analysis
-from hf_detr_ft.formatting import counted, cut_threshold, listed
+from hf_detr_ft.formatting import counted, listed
 
 MOST_SENTENCES = 5
 UNLIKELY = 0.05
@@ -61,11 +61,11 @@ def _state(analysis: Analysis) -> str:
         return f"{nothing.capitalize()} found: no detection has IoU 0.5 with an object of its class."
     some = f"{_of(found, counted(objects, 'object'))} found"
     wrong = f" and {_of(kept - found, counted(kept, 'detection'))} wrong" if kept else ""
-    return f"With scores from {_from(analysis)} on, {some}{wrong}."
+    return f"With scores {_above(analysis)}, {some}{wrong}."
 
 
 def _unpredicted(analysis: Analysis) -> Iterator[str]:
-    """Classes with objects that no detection has: at all, or else from the threshold on."""
+    """Classes with objects that no detection has: at all, or else above the threshold."""
     curves = analysis.thresholds
     kept = analysis.confusion.counts[:, :-1].sum(axis=0).tolist()
     pairs = list(zip(curves.names, curves.classes, kept, strict=True))
@@ -73,7 +73,7 @@ def _unpredicted(analysis: Analysis) -> Iterator[str]:
         ([(n, c.objects) for n, c, _ in pairs if c.objects and not c.detections], "never predicted"),
         (
             [(n, c.objects) for n, c, k in pairs if c.objects >= FEW and c.detections and not k],
-            f"never predicted with a score from {_from(analysis)} on",
+            f"never predicted with a score {_above(analysis)}",
         ),
     ):
         if never and len(never) < sum(c.objects > 0 for c in curves.classes):
@@ -155,8 +155,8 @@ def _scores(analysis: Analysis) -> Iterator[str]:
         yield f"Scores are too {'high' if gap > 0 else 'low'}: {says} {scores.kept_score:.2f}."
 
 
-def _from(analysis: Analysis) -> str:
-    return f"{cut_threshold(analysis.threshold):.3f}"
+def _above(analysis: Analysis) -> str:
+    return f"above {analysis.threshold:.3f}"
 
 
 def _of(count: int, total: str) -> str:

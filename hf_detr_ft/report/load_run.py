@@ -7,7 +7,6 @@ from typing import Any
 from datasets import Dataset
 
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.formatting import cut_threshold
 from hf_detr_ft.plots.training_curves import History
 from hf_detr_ft.run_folder import RunFolder
 
@@ -69,9 +68,8 @@ class RunRecord:
 
     @property
     def threshold(self) -> float:
-        """That of the best F1, cut to three decimals, so that every detection that counted stays."""
-        threshold = self.kept["best_f1"]["threshold"] if self.kept else 0.5
-        return cut_threshold(threshold) or float(threshold)
+        """The threshold of the best F1; 0.5 without an evaluation."""
+        return float(self.kept["best_f1"]["threshold"]) if self.kept else 0.5
 
     def setting(self, section: str, key: str) -> Any:
         """A value of the recipe, None where it has none."""

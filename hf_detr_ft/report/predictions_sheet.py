@@ -20,7 +20,6 @@ from hf_detr_ft.data.images import decode_cell
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.matching import match_objects
 from hf_detr_ft.evaluation.truth import index_detections, read_truth
-from hf_detr_ft.formatting import cut_threshold
 from hf_detr_ft.inference.detect import ImageDetections, detect_prepared, load_detector, prepare
 from hf_detr_ft.plots.box_overlay import ComparedPhoto
 from hf_detr_ft.plots.comparison import TILE, plot_comparison, shrink
@@ -49,14 +48,12 @@ def draw_predictions(
         rows: of `load_split`, with any transform or none; spread evenly where there are more than 16.
         truth: the COCO dict that the rows are of.
         label_map: of the model's labels.
-        threshold: predictions with a score above it, cut to three decimals, are drawn.
+        threshold: predictions with a score above it are drawn.
         device: to run on.
 
     Returns:
         The file.
     """
-    # Down, and as it is shown: every detection that counted stays.
-    threshold = cut_threshold(threshold) or threshold
     plain = rows.with_format(None)
     picked = [plain[index] for index in pick(len(plain), MOST)]
     model, processor = load_detector(str(run))

@@ -145,6 +145,6 @@ def finish(trainer: DetrTrainer, recipe: Recipe, splits: Splits, run: RunFolder,
         f"{METRICS}, {RESULTS}, {CARD})\n"
         f"first look  {picture}  (validation images: what is found, missed and wrong)\n"
         f"the page    {page}  (results, curves, photos and recipe; open it in a browser)\n"
-        f"look at it  hf-detr-ft predict {run} PHOTO_OR_FOLDER --threshold {best['best_f1']['threshold']:.2f}\n"
+        f"look at it  hf-detr-ft predict {run} PHOTO_OR_FOLDER --threshold {threshold:.3f}\n"
         f"publish it  hf-detr-ft push {run} USER/NAME"
     )

@@ -45,7 +45,7 @@ def test_threshold_curves_are_counts_and_their_top_is_the_best_f1(seed: int) -> 
     assert (curves.overall.f1[top], curves.overall.recall[top]) == (best.f1, best.recall)
     for threshold in (0.2, best.threshold, 0.7):
         # Detections of a lower score take nothing from those of a higher one, so leaving them out is what keeping is.
-        kept = detections.score >= threshold
+        kept = detections.score > threshold
         left = Detections(*(getattr(detections, name)[kept] for name in vars(detections)))
         at = np.searchsorted(curves.thresholds, threshold)
         counts = analyse_detections(coco, left, 0.0).confusion.counts

@@ -3,6 +3,7 @@ import copy
 import io
 import json
 import logging
+import math
 import os
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hf_detr_ft.evaluation import matching
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.coco_result import BestF1, CocoResult
 from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.evaluation.threshold_curves import THRESHOLDS
 
 BACKENDS = ("faster-coco-eval", "pycocotools")
 KEYS = ["map", "map_50", "map_75", "map_small", "map_medium", "map_large"]
@@ -81,7 +83,7 @@ def official(coco: dict, detections: Detections) -> COCOeval:
 
 
 def brute_best_f1(coco: dict, detections: Detections, most: int = 100) -> BestF1:
-    """Every score as threshold, each time matched from scratch with the paper's rule, one box at a time."""
+    """Every threshold of three decimals that matters, each time matched from scratch, one box at a time."""
 
     def iou(a: list[float], b: list[float], crowd: bool) -> float:
         width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
@@ -93,13 +95,14 @@ def brute_best_f1(coco: dict, detections: Detections, most: int = 100) -> BestF1
     results = detections.to_results()
     objects = sum(not entry["iscrowd"] for entry in coco["annotations"])
     best = BestF1(0.5, 0.0, 0.0, 0.0)
-    for threshold in sorted({entry["score"] for entry in results}, reverse=True):
+    below = {math.ceil(entry["score"] * 1000) - step for entry in results for step in (1, 2)}
+    for threshold in sorted((place / 1000 for place in below if place >= 0), reverse=True):
         hits = wrong = 0
         for image in coco["images"]:
             for category in coco["categories"]:
                 ids = (image["id"], category["id"])
                 targets = [e for e in coco["annotations"] if (e["image_id"], e["category_id"]) == ids]
-                kept = [e for e in results if (e["image_id"], e["category_id"]) == ids and e["score"] >= threshold]
+                kept = [e for e in results if (e["image_id"], e["category_id"]) == ids and e["score"] > threshold]
                 used: set[int] = set()
                 for entry in sorted(kept, key=lambda entry: -entry["score"])[:most]:
                     overlaps = [(iou(entry["bbox"], t["bbox"], bool(t["iscrowd"])), i) for i, t in enumerate(targets)]
@@ -201,10 +204,10 @@ def test_best_f1_is_that_of_pycocotools_own_matches(seed: int) -> None:
     objects = sum((entry["gtIgnore"] == 0).sum() for entry in matched)
 
     best = evaluate_detections(coco, detections).best_f1
-    kept = counted & (score >= best.threshold)
+    kept = counted & (score > best.threshold)
     assert best.precision == pytest.approx(hits[kept].sum() / kept.sum())
     assert best.recall == pytest.approx(hits[kept].sum() / objects)
-    f1s = [2 * hits[counted & (score >= t)].sum() / ((counted & (score >= t)).sum() + objects) for t in set(score)]
+    f1s = [2 * hits[counted & (score > t)].sum() / ((counted & (score > t)).sum() + objects) for t in THRESHOLDS]
     assert best.f1 == pytest.approx(max(f1s))
 
 
@@ -215,7 +218,7 @@ def test_truth_fed_back_is_perfect_whatever_the_ids(backend: str) -> None:
         entry["id"] = index  # from 0 on, as many converters write it: both libraries alone take 0 for "not matched"
     result = evaluate_detections(coco, truth_as_detections(coco), backend=backend)
     assert result.metrics["map"] == pytest.approx(1)
-    assert result.best_f1.f1 == result.best_f1.precision == result.best_f1.recall == result.best_f1.threshold == 1
+    assert result.best_f1 == BestF1(threshold=0.999, f1=1, precision=1, recall=1)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -279,15 +282,15 @@ def test_images_without_detections_count() -> None:
     result = evaluate_detections(coco, boxes((0, 0, 50, 50, 0.9)))
     assert result.images == 2
     assert result.metrics["mar_100"] == 0.5
-    assert result.best_f1 == BestF1(threshold=0.9, f1=pytest.approx(2 / 3), precision=1.0, recall=0.5)
+    assert result.best_f1 == BestF1(threshold=0.899, f1=pytest.approx(2 / 3), precision=1.0, recall=0.5)
 
 
 def test_best_f1_prefers_the_highest_of_equal_thresholds_and_keeps_ties_together() -> None:
     coco = one_image({"bbox": [0, 0, 50, 50]}, {"bbox": [100, 0, 50, 50]})
-    # From 0.9: 1 hit, 0 wrong, 1 missed: 2/3. From 0.6, which two share: 2 hits, 2 wrong: 2/3 again.
+    # Down to 0.9: 1 hit, 0 wrong, 1 missed: 2/3. Down to 0.6, which two share: 2 hits, 2 wrong: 2/3 again.
     rows = ((0, 0, 50, 50, 0.9), (300, 0, 50, 50, 0.8), (100, 0, 50, 50, 0.6), (400, 0, 50, 50, 0.6))
-    assert evaluate_detections(coco, boxes(*rows)).best_f1.threshold == 0.9
-    assert evaluate_detections(coco, boxes(*rows[:3])).best_f1 == BestF1(0.6, pytest.approx(0.8), 2 / 3, 1.0)
+    assert evaluate_detections(coco, boxes(*rows)).best_f1.threshold == 0.899
+    assert evaluate_detections(coco, boxes(*rows[:3])).best_f1 == BestF1(0.599, pytest.approx(0.8), 2 / 3, 1.0)
 
 
 def test_sizes_count_each_object_once_by_its_area() -> None:
@@ -397,7 +400,7 @@ def test_table_has_cocos_words_counts_and_no_minus_one() -> None:
         " c1           1  0.000  0.000  0.000",
         " c2           0    n/a    n/a    n/a",
     ]
-    assert lines[-1] == (" Best F1 at IoU 0.50: 0.667 with scores from 0.654 on (precision 1.000, recall 0.500)")
+    assert lines[-1] == (" Best F1 at IoU 0.50: 0.667 with scores above 0.654 (precision 1.000, recall 0.500)")
 
 
 def test_table_stops_at_20_classes() -> None:

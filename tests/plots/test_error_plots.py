@@ -7,7 +7,7 @@ from hf_detr_ft.evaluation.analysis import analyse_detections
 from hf_detr_ft.evaluation.confusion import Confusion
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.plots.error_plots import RIGHT, WRONG, plot_confusion, plot_errors
-from hf_detr_ft.plots.labels import compact, round_down
+from hf_detr_ft.plots.labels import compact
 from tests.evaluation.test_coco_eval import boxes, one_image, random_case
 from tests.plots.test_precision_recall import all_on_page
 
@@ -35,7 +35,7 @@ def test_the_matrix_has_its_counts_and_colours_by_the_share_of_the_row() -> None
     assert len(drawn) == 4
     assert ticks(figure) == ["c0", "c1", "background"]
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["c0", "c1", "nothing"]
-    assert figure.axes[0].get_title("left") == "Confusion, scores from 0.678 on"
+    assert figure.axes[0].get_title("left") == "Confusion, scores above 0.679"
     assert figure.axes[0].get_ylim()[0] > figure.axes[0].get_ylim()[1]  # the first class is at the top
 
 
@@ -89,7 +89,7 @@ def test_errors_draws_gains_and_counts() -> None:
     assert [text.get_text() for text in axes.texts] == [
         *("+0.000  (0)", "+0.330  (1)", "+0.000  (0)", "+0.000  (1)", "+0.000  (0)", "+0.000  (0)")
     ]
-    assert axes.get_xlabel() == "AP50 to gain (now 0.505)\n(how many, from score 0.500 on)"
+    assert axes.get_xlabel() == "AP50 to gain (now 0.505)\n(how many, with scores above 0.500)"
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
     assert all_on_page(figure)
 
@@ -103,7 +103,6 @@ def test_gains_that_are_undefined_are_not_drawn_as_zero() -> None:
     assert empty.axes[0].get_xlabel().startswith("AP50 to gain (undefined without objects)")
 
 
-def test_numbers_are_short_and_thresholds_never_rounded_up() -> None:
+def test_numbers_are_short() -> None:
     counts = (0, 999, 1000, 9949, 9950, 99_499, 99_500, 264_725)
     assert [compact(count) for count in counts] == ["0", "999", "1.0k", "9.9k", "10k", "99k", "0.1M", "0.3M"]
-    assert (round_down(0.6789), round_down(0.5), round_down(1)) == ("0.678", "0.500", "1.000")

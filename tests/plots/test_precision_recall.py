@@ -107,8 +107,7 @@ def test_f1_draws_the_curves_and_marks_the_best() -> None:
     assert legend(figure) == ["F1", "Precision", "Recall"]
     assert list(lines[3].get_xdata()) == [best.threshold] * 2
     assert (lines[4].get_xdata()[0], lines[4].get_ydata()[0]) == (best.threshold, best.f1)
-    threshold = np.floor(best.threshold * 1000) / 1000
-    assert figure.axes[0].get_title("left").endswith(f"\nbest F1 {best.f1:.3f}, with scores from {threshold:.3f} on")
+    assert figure.axes[0].get_title("left").endswith(f"\nbest F1 {best.f1:.3f}, with scores above {best.threshold:.3f}")
     assert to_hex(figure.axes[0]._left_title.get_color()) == INK
     assert all_on_page(figure)
 
@@ -135,7 +134,7 @@ def test_calibration_draws_a_bar_for_each_bin_that_has_detections() -> None:
         ("2", 0.85),
     ]
     error = (0.31 + 2 * 0.33) / 3
-    assert written(figure)[-1] == f"Score\ncalibration error {error:.3f} (from 0.500 on 0.330)"
+    assert written(figure)[-1] == f"Score\ncalibration error {error:.3f} (0.330 above 0.500)"
     assert all_on_page(figure)
 
 

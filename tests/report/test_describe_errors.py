@@ -27,7 +27,7 @@ def test_nothing_to_speak_of() -> None:
 
 def test_all_is_well() -> None:
     assert describe(one_image(*row(30)), found(row(30))) == [
-        "With scores from 0.500 on, 30 of 30 objects are found and none of 30 detections is wrong."
+        "With scores above 0.500, 30 of 30 objects are found and none of 30 detections is wrong."
     ]
 
 
@@ -37,12 +37,12 @@ def test_nothing_is_found() -> None:
         "None of 4 objects is found: no detection has IoU 0.5 with an object of its class."
     ]
     first = describe(one_image(*objects), found(objects, score=0.2))[0]
-    assert first == "With scores from 0.500 on, none of 4 objects is found."
+    assert first == "With scores above 0.500, none of 4 objects is found."
 
 
-def test_the_threshold_is_never_rounded_up() -> None:
+def test_the_threshold_is_that_of_the_best_f1() -> None:
     (first, *_) = describe(one_image(*row(1)), found(row(1), score=0.6789), threshold=None)
-    assert first == "With scores from 0.678 on, 1 of 1 object is found and none of 1 detection is wrong."
+    assert first == "With scores above 0.678, 1 of 1 object is found and none of 1 detection is wrong."
 
 
 def test_recall_that_is_lost_on_one_size() -> None:
@@ -61,7 +61,7 @@ def test_classes_that_are_never_predicted() -> None:
     assert "2 classes are never predicted: 'c1' (12 objects), 'c2' (2 objects)." in describe(coco, found(row(3)))
     weak = found(rest, score=0.1, category_id=1), found(row(2, y=600), category_id=2)
     said = describe(coco, found(row(3)), *weak)
-    assert said[1] == "The class 'c1' (12 objects) is never predicted with a score from 0.500 on."
+    assert said[1] == "The class 'c1' (12 objects) is never predicted with a score above 0.500."
     assert not any("c3" in sentence for sentence in said)  # it has no objects
 
 

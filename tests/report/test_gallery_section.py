@@ -40,7 +40,7 @@ def test_outcomes_do_not_depend_on_detections_with_lower_scores() -> None:
     found = detections()
     all_of_them = find_outcomes(truth(), found).kind
     for threshold in (0.85, 0.55, 0.1):
-        kept = found.score >= threshold
+        kept = found.score > threshold
         fewer = Detections(*(values[kept] for values in vars(found).values()))
         assert find_outcomes(truth(), fewer).kind.tolist() == all_of_them[kept].tolist()
 

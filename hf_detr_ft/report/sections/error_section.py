@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from hf_detr_ft.evaluation.analysis import MOST_MISTAKES, Analysis
-from hf_detr_ft.formatting import cut_threshold
 from hf_detr_ft.plots.error_plots import plot_confusion, plot_errors
 from hf_detr_ft.plots.precision_recall import (
     plot_calibration,
@@ -78,16 +77,15 @@ def recall_table(analysis: Analysis) -> Table:
     rows: list[Sequence[Cell]] = [
         (size, Number(recall.found), Number(recall.objects)) for size, recall in analysis.recall.items()
     ]
-    cut = cut_threshold(analysis.threshold)
-    caption = f"Objects found at IoU 0.50 with scores from {cut:.3f} on"
+    caption = f"Objects found at IoU 0.50 with scores above {analysis.threshold:.3f}"
     return Table("recall", caption, ["Size", "Found", "Of"], rows)
 
 
 def _calibration_table(analysis: Analysis) -> Table:
-    calibration, cut = analysis.calibration, cut_threshold(analysis.threshold)
+    calibration = analysis.calibration
     rows: list[Sequence[Cell]] = [
         ("all", Number(len(analysis.errors.kind)), Number(calibration.expected_error)),
-        (f"with scores from {cut:.3f} on", Number(calibration.kept), Number(calibration.kept_error)),
+        (f"with scores above {analysis.threshold:.3f}", Number(calibration.kept), Number(calibration.kept_error)),
     ]
     caption = "How far scores are from the share of detections that is right (expected calibration error)"
     return Table("calibration", caption, ["Detections", "Number", "Error"], rows)
@@ -98,8 +96,7 @@ def _error_table(analysis: Analysis) -> Table:
         (name, MEANINGS[name], Number(kind.kept), Number(kind.count), Number(kind.gain))
         for name, kind in analysis.errors.kinds.items()
     ]
-    cut = cut_threshold(analysis.threshold)
-    columns = ["Kind", "A detection", f"With scores from {cut:.3f} on", "Of any score", "AP50 to gain"]
+    columns = ["Kind", "A detection", f"With scores above {analysis.threshold:.3f}", "Of any score", "AP50 to gain"]
     return Table("error-kinds", "Errors by kind", columns, rows)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.images import cell_size, decode_cell
 from hf_detr_ft.errors import DataError
+from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.evaluation.matching import NOTHING
 from hf_detr_ft.evaluation.tide import KINDS as ERROR_KINDS
 from hf_detr_ft.evaluation.tide import RIGHT, Errors
@@ -23,7 +24,7 @@ WORST, OF_EACH_KIND, MOST = 12, 3, 24
 SIDE = 640
 """The longer side of a photo, in pixels."""
 LEAST_SCORE, MOST_MARKS = 0.05, 100
-"""Predictions in the page: none with a smaller score, and no more of the best than so many on a photo."""
+"""Predictions in the page: none with a score that is not above, and no more of the best than so many on a photo."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ def describe_gallery(validation: Validation, errors: Errors, threshold: float) -
     Args:
         validation: with or without rows.
         errors: of its detections.
-        threshold: scores from which on predictions are drawn at first.
+        threshold: predictions with a score above it are drawn at first.
     """
     title, anchor = "Gallery", "gallery"
     if validation.rows is None:
@@ -91,7 +92,7 @@ def _unreadable(errors: Sequence[str]) -> str:
 def choose_images(truth: Truth, found: Found, outcomes: Outcomes, threshold: float) -> list[int]:
     """Positions in `truth.image_ids`, those with most missed objects and wrong predictions first."""
     images = len(truth.image_ids)
-    kept = found.score >= threshold
+    kept = is_above(found.score, threshold)
     hit = np.zeros(len(truth.area), dtype=bool)
     hit[outcomes.taken[kept & (outcomes.taken >= 0)]] = True
     per_kind = {
@@ -126,7 +127,7 @@ def _card(row: dict[str, Any], truth: Truth, found: Found, outcomes: Outcomes, i
         outcome = "crowd" if truth.crowd[index] else "object"
         score = score_of.get(int(index), -1.0)
         objects.append(_mark(truth.boxes_xywh_px[index], width, height, names[truth.category[index]], outcome, score))
-    own = np.flatnonzero((found.image == image) & (found.score >= least_score))
+    own = np.flatnonzero((found.image == image) & is_above(found.score, least_score))
     own = own[np.argsort(-found.score[own], kind="stable")][:MOST_MARKS]
     predictions = [
         _mark(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_detr_ft.evaluation.analysis import Analysis
-from hf_detr_ft.formatting import counted, cut_threshold
+from hf_detr_ft.formatting import counted
 from hf_detr_ft.hub.model_card import COCO_ROWS
 from hf_detr_ft.report.blocks import Block, Cell, Note, Number, Section, Table, Text
 from hf_detr_ft.report.describe_errors import describe_result as describe_in_words
@@ -107,8 +107,7 @@ def _threshold(kept: Mapping[str, Any]) -> list[Block]:
 
 
 def _f1_table(given: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
-    """Thresholds are rounded down: rounded up, one would drop the last detection that counts."""
-    caption = "The best F1 over all classes at IoU 0.50: keep detections with a score from this threshold on"
+    caption = "The best F1 over all classes at IoU 0.50: keep detections with a score above this threshold"
     keys = ("threshold", "f1", "precision", "recall")
     rows = [(name, *(_f1_number(evaluation["best_f1"], key) for key in keys)) for name, evaluation in given]
     columns = ["Threshold", "F1", "Precision", "Recall"]
@@ -122,4 +121,4 @@ def _f1_number(best_f1: Mapping[str, float], key: str) -> Number | str:
         return Number(best_f1[key])
     if not best_f1["f1"]:
         return Number(None)
-    return Number(best_f1[key], shown=f"{cut_threshold(best_f1[key]):.3f}")
+    return Number(best_f1[key], shown=f"{best_f1[key]:.3f}")
