@@ -128,6 +128,9 @@ def best_f1(outcome: np.ndarray, score: np.ndarray, objects: int) -> BestF1:
 
 def _count_above(outcome: np.ndarray, score: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Detections that count, and those that took an object, above each threshold as `is_above` has it: [T] each."""
-    counted, hits = (np.sort(score[chosen].astype(np.float32)) for chosen in (outcome >= 0, outcome == 1))
     at = thresholds.astype(np.float32)
-    return tuple((len(s) - np.searchsorted(s, at, side="right")).astype(float) for s in (counted, hits))
+    kept, hits = (
+        (len(scores) - np.searchsorted(scores, at, side="right")).astype(float)
+        for scores in (np.sort(score[chosen].astype(np.float32)) for chosen in (outcome >= 0, outcome == 1))
+    )
+    return kept, hits

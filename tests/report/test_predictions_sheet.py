@@ -154,9 +154,7 @@ def test_predictions_meet_objects_of_their_own_image_and_class() -> None:
     assert (second.name, second.counts.tolist()) == ("a", [0, 1, 0])
 
 
-@pytest.mark.parametrize(
-    ("threshold", "kept"), [(0.412, [0.9, 0.4127]), (0.9, []), (0.0, [0.9, 0.4127, 0.001])]
-)
+@pytest.mark.parametrize(("threshold", "kept"), [(0.412, [0.9, 0.4127]), (0.9, []), (0.0, [0.9, 0.4127, 0.001])])
 def test_predictions_above_the_threshold_of_the_title_are_shown(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threshold: float, kept: list[float]
 ) -> None:
