@@ -1,0 +1,152 @@
+"""What the package uses of Transformers and torch that is not promised to stay, and how it looks there today.
+
+A new release that changes any of it gives one failure, which says what is gone or different and which of our files use
+it. `pyproject.toml` allows only releases of Transformers that this test and the whole suite have passed with.
+"""
+
+import ast
+import importlib
+import inspect
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import transformers
+from packaging.requirements import Requirement
+from transformers import DetrConfig, PreTrainedConfig, Trainer, TrainingArguments
+
+REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "hf_detr_ft"
+
+
+class Use(NamedTuple):
+    """One name of another package, and its parameters where we call or override it."""
+
+    owner: str
+    """Importable: a module, or a class in one."""
+    name: str
+    parameters: str | None = None
+    """As a call would list them, without defaults; None: any, or no function."""
+
+    def problem(self) -> str | None:
+        """How the installed release differs; None where it does not."""
+        module, _, inside = self.owner.partition(":")
+        try:
+            owner = importlib.import_module(module)
+            owner = getattr(owner, inside) if inside else owner
+        except (ImportError, AttributeError) as error:
+            return f"{self.owner} is gone ({error})"
+        where = f"{self.owner.replace(':', '.')}.{self.name}"
+        if not hasattr(owner, self.name):
+            return None if re.search(rf"\bself\.{self.name}\b", inspect.getsource(owner)) else f"{where} is gone"
+        if self.parameters is None:
+            return None
+        found = ", ".join(map(str, inspect.signature(getattr(owner, self.name)).parameters))
+        return None if found == self.parameters else f"{where} takes ({found}), expected ({self.parameters})"
+
+
+TRAINER = "transformers:Trainer"
+USES = (
+    Use(TRAINER, "_created_lr_scheduler"),
+    Use(TRAINER, "_get_eval_sampler", "self, eval_dataset"),
+    Use(TRAINER, "_get_learning_rate", "self"),
+    Use(TRAINER, "_get_train_sampler", "self, train_dataset"),
+    Use(TRAINER, "_load_best_model", "self"),
+    Use(TRAINER, "_load_callback_state", "self"),
+    Use(TRAINER, "_load_from_checkpoint", "self, resume_from_checkpoint, model"),
+    Use(TRAINER, "_prepare_inputs", "self, inputs"),
+    Use(TRAINER, "_save", "self, output_dir, state_dict"),
+    Use(TRAINER, "compute_loss_context_manager", "self"),
+    Use(TRAINER, "current_gradient_accumulation_steps"),
+    Use(TRAINER, "get_batch_samples", "self, epoch_iterator, num_batches, device"),
+    Use(TRAINER, "loss_is_scaled_for_ga"),
+    Use("transformers:TrainingArguments", "_n_gpu"),
+    Use("transformers:PreTrainedConfig", "_attn_implementation"),
+    Use("transformers:DetrConfig", "__annotations__"),
+    Use("transformers.integrations.sdpa_attention", "sdpa_attention_forward"),
+    Use("transformers.models.detr.modeling_detr", "DetrCrossAttention"),
+    Use("transformers.models.detr.modeling_detr", "DetrFrozenBatchNorm2d"),
+    Use("transformers.models.detr.modeling_detr", "DetrSelfAttention"),
+    Use("transformers.image_transforms", "get_size_with_aspect_ratio", "image_size, size, max_size"),
+    Use("transformers.trainer_callback", "ExportableState"),
+    Use("torch._dynamo.exc", "BackendCompilerFailed"),
+    Use("argparse:ArgumentParser", "_actions"),
+)
+"""Private names, and public ones that no documentation mentions."""
+
+
+def test_what_is_not_promised_is_still_there() -> None:
+    problems = [f"{problem}; used in {users(use.name)}" for use in USES if (problem := use.problem())]
+    assert not problems, "\n".join(
+        [
+            f"transformers {transformers.__version__}, torch {torch.__version__}; pyproject.toml allows transformers "
+            f"{transformers_bounds().specifier}",
+            *problems,
+        ]
+    )
+
+
+def test_a_change_would_be_seen() -> None:
+    assert Use(TRAINER, "_nothing").problem() == "transformers.Trainer._nothing is gone"
+    changed = Use(TRAINER, "_save", "self").problem()
+    assert changed == "transformers.Trainer._save takes (self, output_dir, state_dict), expected (self)"
+    assert str(Use("torch._dynamo.gone", "x").problem()).startswith("torch._dynamo.gone is gone (")
+    assert users("_get_eval_sampler") == "hf_detr_ft/training/trainer.py"
+
+
+def test_every_private_name_in_use_is_in_the_list() -> None:
+    ours: set[str] = set()
+    used: set[str] = set()
+    for tree in map(ast.parse, sources().values()):
+        ours |= set(defined_names(tree))
+        used |= set(used_names(tree))
+    hosts = " ".join(inspect.getsource(host) for host in (Trainer, TrainingArguments, PreTrainedConfig, DetrConfig))
+    shared = {name for name in ours if re.search(rf"\b{name}\b", hosts)}
+    foreign = {name for name in (used - ours) | shared if re.match(r"_[a-z]", name)} - {"_replace"}  # of a named tuple
+    listed = {use.name for use in USES} | {part for use in USES for part in use.owner.split(".")}
+    assert sorted(foreign - listed) == [], "add them to USES, with what they take"
+    assert [use.name for use in USES if not users(use.name)] == [], "these are not used any more; take them out of USES"
+
+
+def test_transformers_has_an_upper_bound_and_is_within_it() -> None:
+    bounds = transformers_bounds().specifier
+    assert any(part.operator == "<" for part in bounds)
+    pinned = re.search(r"^transformers==(.+)$", (REPOSITORY / "constraints.txt").read_text(encoding="utf-8"), re.M)
+    assert pinned is not None and pinned[1] in bounds
+
+
+def sources() -> dict[str, str]:
+    """Text of every module, by its path in the repository."""
+    return {str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+
+
+def users(name: str) -> str:
+    """Our files in which a name stands."""
+    return ", ".join(sorted(path for path, text in sources().items() if re.search(rf"\b{name}\b", text)))
+
+
+def used_names(tree: ast.AST) -> Iterator[str]:
+    """Attributes that are read or set, and what is imported, part by part."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from [*node.module.split("."), *(alias.name for alias in node.names)]
+
+
+def defined_names(tree: ast.AST) -> Iterator[str]:
+    """Functions, classes and what is assigned to attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+def transformers_bounds() -> Requirement:
+    """What `pyproject.toml` asks of Transformers."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return next(found for found in map(Requirement, project["dependencies"]) if found.name == "transformers")
