@@ -1,10 +1,12 @@
 """Image files of any kind to upright RGB; the only place that decodes pixels for the model."""
 
+import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import BytesIO
+from io import SEEK_CUR, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -25,6 +27,10 @@ UPRIGHT = {
 """What makes an image of an EXIF orientation upright; 1 and unknown values need nothing."""
 
 QUARTER_TURNS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+
+PNG_METADATA = (b"IHDR", b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+"""Chunks of a PNG that its size and its orientation are read from."""
 
 HINTS = {
     b"version https://git-lfs": "a Git LFS pointer. Run `git lfs pull`.",
@@ -54,22 +60,19 @@ def decode_rgb(source: Path | bytes | BinaryIO, name: str | None = None, least_s
     Raises:
         DataError: missing, empty, truncated, too large or not an image.
     """
-    name = name or _name(source)
-    with _opened(source, name) as image:
-        if least_side is not None:
-            image.draft(None, (least_side, least_side))
-        image.load()
-        orientation = image.getexif().get(EXIF_ORIENTATION)
-    rgb = _to_rgb(image)
-    if orientation in UPRIGHT:
-        rgb = rgb.transpose(UPRIGHT[orientation])
-    rgb.info.clear()
-    return rgb
+    return _decode(source, name or _name(source), least_side)[0]
 
 
 def decode_cell(image: Mapping[str, Any], least_side: int | None = None) -> Image.Image:
     """`decode_rgb` of a cell of a data set's `image` column: its "bytes" where it has them, else the file at "path"."""
-    return decode_rgb(image["bytes"] or Path(image["path"]), image["path"], least_side)
+    return decode_cell_with_size(image, least_side)[0]
+
+
+def decode_cell_with_size(
+    image: Mapping[str, Any], least_side: int | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """`decode_cell`, and the (height, width) that the upright image has when it is decoded whole."""
+    return _decode(image["bytes"] or Path(image["path"]), image["path"], least_side)
 
 
 def cell_size(image: Mapping[str, Any]) -> tuple[int, int]:
@@ -78,16 +81,74 @@ def cell_size(image: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def upright_size(source: Path | bytes | BinaryIO, name: str | None = None) -> tuple[int, int]:
-    """(height, width) that `decode_rgb` will give, from the file's head alone.
-
-    A PNG's orientation, which may stand behind its pixels, is not looked for; a TIFF's Pillow applies by itself.
+    """(height, width) that `decode_rgb` will give, without decoding any pixel.
 
     Raises:
         DataError: missing, empty or not an image.
     """
     with _opened(source, name or _name(source)) as image:
-        orientation = None if image.format in ("PNG", "TIFF") else image.getexif().get(EXIF_ORIENTATION)
-        return image.size if orientation in QUARTER_TURNS else (image.height, image.width)
+        turned = read_orientation(image) in QUARTER_TURNS
+        return image.size if turned else (image.height, image.width)
+
+
+def read_orientation(image: Image.Image) -> int:
+    """EXIF orientation of an open image, 1 where it has none, without decoding any pixel.
+
+    A TIFF's is 1: Pillow turns it by itself, and its size is the upright one from the beginning.
+    """
+    if image.format == "TIFF":
+        return 1
+    if image.format != "PNG" or image.fp is None:
+        return image.getexif().get(EXIF_ORIENTATION, 1)
+    with Image.open(BytesIO(_png_without_pixels(image.fp))) as metadata:
+        return Image.Image.getexif(metadata).get(EXIF_ORIENTATION, 1)  # a PNG's own `getexif` would decode it
+
+
+def _png_without_pixels(stream: IO[bytes]) -> bytes:
+    """A PNG's size and metadata as a PNG of their own; the metadata may stand behind the pixels, which are skipped.
+
+    Of an animation, it ends where the second frame begins, as Pillow's decoding of the first one does.
+    """
+    place = stream.tell()
+    stream.seek(0)
+    parts, animated, in_pixels = [stream.read(8)], False, False
+    while len(head := stream.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"IEND" or (kind == b"fcTL" and animated and in_pixels):
+            break
+        animated, in_pixels = animated or kind == b"acTL", in_pixels or kind == b"IDAT"
+        if kind not in PNG_METADATA:
+            stream.seek(length + 4, SEEK_CUR)
+            continue
+        content = stream.read(length)
+        if len(content) < length:
+            break
+        parts.append(_png_chunk(kind, content))
+        stream.seek(4, SEEK_CUR)
+    stream.seek(place)
+    return b"".join([*parts, _png_chunk(b"IDAT", b""), _png_chunk(b"IEND", b"")])
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _decode(source: Path | bytes | BinaryIO, name: str, least_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    """`decode_rgb`'s image, and the upright image's (height, width) when decoded whole."""
+    with _opened(source, name) as image:
+        width, height = image.size
+        if least_side is not None:
+            image.draft(None, (least_side, least_side))
+        reduced = image.size != (width, height)
+        image.load()
+        orientation = image.getexif().get(EXIF_ORIENTATION)
+    rgb = _to_rgb(image)
+    if orientation in UPRIGHT:
+        rgb = rgb.transpose(UPRIGHT[orientation])
+    rgb.info.clear()
+    if not reduced:
+        return rgb, (rgb.height, rgb.width)
+    return rgb, (width, height) if orientation in QUARTER_TURNS else (height, width)
 
 
 def _name(source: Path | bytes | BinaryIO) -> str:

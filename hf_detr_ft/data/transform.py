@@ -10,7 +10,7 @@ from transformers import DetrImageProcessor
 
 from hf_detr_ft.data.augment import Augmentation
 from hf_detr_ft.data.image_size import ImageSize
-from hf_detr_ft.data.images import cell_size, decode_cell
+from hf_detr_ft.data.images import decode_cell_with_size
 from hf_detr_ft.errors import DataError
 
 COLUMNS = ("image", "image_id", "objects", "original_size")
@@ -113,9 +113,9 @@ class DetrTransform:
     ) -> dict[str, Any]:
         """One row; `original_size` is (height, width) that the boxes belong to, where `store_photos` resized."""
         reduced = original_size is None and self.least_side is not None
-        pixels = np.asarray(decode_cell(image, self.least_side if reduced else None))
-        decoded = pixels.shape[:2]
-        original = cell_size(image) if reduced else tuple(original_size or decoded)
+        decoded_image, whole_size = decode_cell_with_size(image, self.least_side if reduced else None)
+        pixels = np.asarray(decoded_image)
+        decoded, original = pixels.shape[:2], tuple(original_size or whole_size)
         boxes = np.asarray(objects["bbox"], dtype=np.float32).reshape(-1, 4)
         labels = np.asarray(objects["label"], dtype=np.int64)
         areas = np.asarray(objects["area"], dtype=np.float32)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.data.checks.coco_checks import check_coco, check_splits
@@ -487,15 +487,28 @@ def test_category_id_zero_grayscale_and_upright_exif_are_fine(split: tuple[dict,
 
 @pytest.mark.parametrize("decode", [True, False])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
-def test_exif_rotation_in_every_format(suffix: str, decode: bool, split: tuple[dict, Path]) -> None:
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_exif_rotation_in_every_format(orientation: int, suffix: str, decode: bool, split: tuple[dict, Path]) -> None:
     coco, images = split
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     Image.new("RGB", (128, 96)).save(images / f"turned.{suffix}", exif=exif)
     coco["images"][1]["file_name"] = f"turned.{suffix}"
     assert check_coco(coco, images.parent / "a.json", images, decode=decode) == []
     coco["images"][1].update(width=128, height=96)
     assert len(check_coco(coco, images.parent / "a.json", images, decode=decode)) == 1
+
+
+def test_without_decoding_no_pixel_of_a_png_is_read(split: tuple[dict, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    coco, images = split
+    Image.new("RGB", (128, 96)).save(images / "a.png")
+    coco["images"][0]["file_name"] = "a.png"
+
+    def refuse(image: Image.Image) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
+    assert check_coco(coco, images.parent / "a.json", images, decode=False) == []
 
 
 def test_without_decoding_all_but_truncation_is_found(split: tuple[dict, Path]) -> None:

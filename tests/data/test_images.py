@@ -1,12 +1,14 @@
 import io
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
-from hf_detr_ft.data.images import decode_rgb, upright_size
+from hf_detr_ft.data.images import cell_size, decode_cell_with_size, decode_rgb, upright_size
 from hf_detr_ft.errors import DataError
 
 UPRIGHT = np.zeros((24, 40, 3), np.uint8)
@@ -57,16 +59,89 @@ def test_every_exif_orientation_comes_out_upright(orientation: int, suffix: str)
     np.testing.assert_allclose(np.asarray(decoded), UPRIGHT, atol=12 if suffix == "JPEG" else 0)
     assert not decoded.getexif()
     assert not decoded.info
-    if suffix != "PNG":
-        assert upright_size(data) == (24, 40)
+    assert upright_size(data) == (24, 40)
+    cell = {"bytes": data, "path": "a"}
+    assert cell_size(cell) == (24, 40)
+    reduced, size = decode_cell_with_size(cell, least_side=1)
+    assert size == (24, 40)
+    assert reduced.size == ((5, 3) if suffix == "JPEG" else (40, 24))
 
 
 def test_an_orientation_that_exif_does_not_know_changes_nothing():
     np.testing.assert_array_equal(decode(Image.fromarray(UPRIGHT), "PNG", exif=exif(11)), UPRIGHT)
 
 
-def test_a_png_size_is_as_stored():
-    assert upright_size(encode(Image.fromarray(STORED[6]), "PNG", exif=exif(6))) == (40, 24)
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+XMP = b'<x:xmpmeta xmlns:tiff="a"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+ORIENTATIONS = {
+    "eXIf": chunk(b"eXIf", exif(6).tobytes().removeprefix(b"Exif\0\0")),
+    "XMP": chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+    "raw profile": chunk(
+        b"zTXt",
+        b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n      34\n" + exif(6).tobytes().hex().encode() + b"\n"),
+    ),
+}
+"""Where programs keep the orientation of a PNG."""
+
+
+def insert(png: bytes, content: bytes, behind_pixels: bool) -> bytes:
+    place = png.index(b"IEND" if behind_pixels else b"IDAT") - 4
+    return png[:place] + content + png[place:]
+
+
+@pytest.mark.parametrize("kind", ORIENTATIONS)
+@pytest.mark.parametrize("behind_pixels", [False, True])
+def test_a_png_is_upright_wherever_its_orientation_stands(kind: str, behind_pixels: bool):
+    png = insert(encode(Image.fromarray(STORED[6]), "PNG"), ORIENTATIONS[kind], behind_pixels)
+    np.testing.assert_array_equal(np.asarray(decode_rgb(png)), UPRIGHT)
+    assert upright_size(png) == (24, 40)
+
+
+def test_an_animated_png_is_its_first_frame():
+    frames = [Image.fromarray(STORED[6]), Image.new("RGB", (24, 40))]
+    png = encode(frames[0], "PNG", save_all=True, append_images=frames[1:])
+    for behind_pixels in (False, True):
+        turned = insert(png, ORIENTATIONS["eXIf"], behind_pixels)
+        assert upright_size(turned) == decode_rgb(turned).size[::-1]
+
+
+class CountingFile(io.BytesIO):
+    """Counts the bytes that are read from it."""
+
+    count = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
+@pytest.mark.parametrize("suffix", ["PNG", "JPEG", "TIFF", "BMP", "GIF"])
+def test_a_size_is_read_without_the_pixels(suffix: str, monkeypatch: pytest.MonkeyPatch):
+    noise = np.random.default_rng(0).integers(0, 256, (500, 400, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise), suffix, exif=exif(6))
+    if suffix == "PNG":
+        data = insert(encode(Image.fromarray(noise), suffix), ORIENTATIONS["eXIf"], behind_pixels=True)
+
+    def refuse(image: Image.Image) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
+    stream = CountingFile(data)
+    assert upright_size(stream) == ((500, 400) if suffix in ("BMP", "GIF") else (400, 500))
+    assert stream.count < min(20_000, len(data) / 5)
+
+
+@pytest.mark.parametrize("length", [0, 20, 40, 60, -30, -8])
+def test_a_png_that_is_cut_off_has_the_size_of_its_head_or_none(length: int):
+    whole = insert(encode(Image.fromarray(UPRIGHT), "PNG"), ORIENTATIONS["eXIf"], behind_pixels=True)
+    try:
+        assert upright_size(whole[:length]) in ((24, 40), (40, 24))
+    except DataError:
+        assert 0 <= length <= 40
 
 
 def test_opaque_modes():

@@ -2,6 +2,7 @@ import copy
 import pickle
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -9,11 +10,14 @@ from datasets import Dataset
 from PIL import Image, ImageDraw
 
 from hf_detr_ft.data.augment import Augmentation, build_augmentation
+from hf_detr_ft.data.cache.image_cache import store_photos
+from hf_detr_ft.data.checks.coco_checks import check_coco
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import load_split
-from hf_detr_ft.data.image_size import build_processor
-from hf_detr_ft.data.transform import DetrTransform, Epoch
+from hf_detr_ft.data.image_size import ImageSize, build_processor
+from hf_detr_ft.data.images import UPRIGHT
+from hf_detr_ft.data.transform import DetrTransform, Epoch, transformed
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.recipe.sections import AugmentConfig, ModelConfig
 from tests.fixtures import draw_split, tiny_processor
@@ -96,6 +100,39 @@ def test_a_photo_is_upright_as_its_exif_tag_says(tmp_path: Path) -> None:
         assert (pixels[18:46, 10:22] > 1.8).all()
         assert (pixels[:14] < 0).all()
         assert (pixels[50:] < 0).all()
+
+
+@pytest.mark.parametrize("way", ["whole", "reduced", "cached"])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_lie_on_the_object_whatever_the_orientation(
+    orientation: int, suffix: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    upright = Image.open(photo(tmp_path / "upright.png", 200, 400))
+    back = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)  # the turn that undoes it
+    stored = upright.transpose(UPRIGHT[back]) if back in UPRIGHT else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / f"a.{suffix}", exif=exif, **({"quality": 95} if suffix == "jpg" else {}))
+    images = [{"id": 1, "file_name": f"a.{suffix}", "width": 400, "height": 200}]
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": BRIGHT, "area": 800.0}
+    coco = {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "bright"}]}
+    assert check_coco(coco, tmp_path / "a.json", tmp_path) == []
+    rows = load_split(coco, tmp_path, LabelMap.from_coco(coco))
+    if way == "cached":
+        kept = store_photos(rows, ImageSize(96, 160), 1e9, "train")
+        assert kept is not None
+        rows = kept
+    transform = DetrTransform(tiny_processor(), augmentation(), least_side=80 if way == "reduced" else None)
+    (sample,) = transformed(rows, transform)
+    pixels, labels = sample["pixel_values"], sample["labels"]
+    assert pixels.shape == (3, 80, 160)
+    torch.testing.assert_close(labels["boxes"], torch.tensor([[0.05, 0.2, 0.05, 0.2]]))
+    torch.testing.assert_close(labels["area"], torch.tensor([800 * 0.16]))
+    assert (pixels[0, 9:23, 5:11] > 1).all()
+    assert (pixels[0, 28:] < 0).all()
+    assert (pixels[0, :, 15:] < 0).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "PA", "CMYK", "I;16", "1", "F"])

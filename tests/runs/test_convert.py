@@ -57,6 +57,17 @@ def test_folder_to_json(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == f"{destination}: {counts}\n"
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sizes_are_those_of_the_upright_image_in_a_png_too(orientation: int, folder: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    Image.new("RGB", (300, 200)).save(folder / "turned.png", exif=exif)
+    (folder / "via_region_data.json").write_text(json.dumps(entry("turned.png", 31)))
+    convert("via", folder, tmp_path / "a.json")
+    (image,) = json.loads((tmp_path / "a.json").read_text())["images"]
+    assert (image["height"], image["width"]) == ((300, 200) if orientation > 4 else (200, 300))
+
+
 def test_one_class_says_which_attributes_it_ignores(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

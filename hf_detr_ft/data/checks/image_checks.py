@@ -11,17 +11,14 @@ from PIL import Image, UnidentifiedImageError
 
 from hf_detr_ft.data.checks.annotation_fields import Entry, Problem
 from hf_detr_ft.data.coco import FETCH_REMEDY, image_path, leaves_folder
+from hf_detr_ft.data.images import QUARTER_TURNS, read_orientation
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 """Wraps a list that is worked through, as `tqdm` does; `iter` shows nothing."""
 
-EXIF_ORIENTATION = 0x0112
-EXIF_QUARTER_TURNS = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
 
-
-class Photo(NamedTuple):
-    """An image file that was decoded to its end; sizes are (width, height) as COCO and PIL write them."""
+class ImageHeader(NamedTuple):
+    """Size and orientation of an image file; sizes are (width, height) as COCO and PIL write them."""
 
     stored: tuple[int, int]
     orientation: int
@@ -29,10 +26,10 @@ class Photo(NamedTuple):
     @property
     def upright(self) -> tuple[int, int]:
         """The size after the rotation that the EXIF tag asks for."""
-        return self.stored[::-1] if self.orientation in EXIF_QUARTER_TURNS else self.stored
+        return self.stored[::-1] if self.orientation in QUARTER_TURNS else self.stored
 
 
-def read_photo(path: Path, decode: bool = True) -> Photo | str:
+def read_image(path: Path, decode: bool = True) -> ImageHeader | str:
     """Decodes an image to its last byte, to find truncated ones, or only its header; a text says why it cannot be."""
     try:
         data = path.read_bytes() if decode else b""
@@ -43,18 +40,16 @@ def read_photo(path: Path, decode: bool = True) -> Photo | str:
         return f"found one that cannot be opened: {error}"
     try:
         with source, Image.open(source) as image:
+            header = ImageHeader(image.size, read_orientation(image))
             if not decode:
-                stored = image.size
-            elif image.format == "JPEG":
-                # Reads every byte as a full decode does, at a third of the time; the size is the full one before it.
-                stored = image.size
+                return header
+            if image.format == "JPEG":
+                # Reads every byte as a full decode does, at a third of the time.
                 image.draft("L", (1, 1))
                 image.load()
-            else:
-                image.load()
-                stored = image.size
-            # Pillow turns a TIFF by itself: its size is the upright one even before it is loaded.
-            return Photo(stored, 1 if image.format == "TIFF" else image.getexif().get(EXIF_ORIENTATION, 1))
+                return header
+            image.load()
+            return header._replace(stored=image.size)
     except UnidentifiedImageError:
         return f"found {path.stat().st_size} bytes in no image format that Pillow knows"
     except Exception as error:  # Decoders meet broken files with errors of nearly every type; each becomes a Problem.
@@ -77,7 +72,7 @@ def check_images(
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         paths = [image_path(images_dir, image.fields["file_name"]) for image in inside]
-        work = [(image, path, pool.submit(read_photo, path, decode)) for image, path in zip(inside, paths, strict=True)]
+        work = [(image, path, pool.submit(read_image, path, decode)) for image, path in zip(inside, paths, strict=True)]
         for image, path, photo in progress(work):
             if photo.result() == "missing":
                 problems.append(_missing(image, path, file, images_dir, in_lower_case))
@@ -94,7 +89,7 @@ def _outside(image: Entry, file: str, images_dir: Path) -> Problem:
     return Problem("error", "path-outside", file, image.name, message, "write it relative, without a drive or '..'")
 
 
-def _check_photo(image: Entry, path: Path, photo: Photo | str, file: str) -> list[Problem]:
+def _check_photo(image: Entry, path: Path, photo: ImageHeader | str, file: str) -> list[Problem]:
     if isinstance(photo, str):
         remedy = f"{FETCH_REMEDY}, or remove the image and its annotations"
         return [Problem("error", "unreadable-image", str(path), image.name, f"expected an image file, {photo}", remedy)]
