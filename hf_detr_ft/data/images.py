@@ -11,6 +11,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
+from PIL.PngImagePlugin import PngImageFile
 
 from hf_detr_ft.errors import DataError
 
@@ -98,7 +99,7 @@ def read_orientation(image: Image.Image) -> int:
     """
     if image.format == "TIFF":
         return 1
-    if image.format != "PNG" or image.fp is None:
+    if not isinstance(image, PngImageFile) or image.fp is None:
         return image.getexif().get(EXIF_ORIENTATION, 1)
     with Image.open(BytesIO(_png_without_pixels(image.fp))) as metadata:
         return Image.Image.getexif(metadata).get(EXIF_ORIENTATION, 1)  # a PNG's own `getexif` would decode it
