@@ -30,7 +30,7 @@ from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.inference.detect import ImageDetections, load_detector
 from hf_detr_ft.model.build import build_model
-from hf_detr_ft.model.init_weights import resolve_source
+from hf_detr_ft.model.checkpoint import resolve_source
 from hf_detr_ft.model.speed.bf16_backbone import use_bf16_backbone
 from hf_detr_ft.recipe.sections import ModelConfig
 from hf_detr_ft.runs.predict import detect_files

@@ -478,7 +478,10 @@ CHECKPOINTS = [
         damage=edit(SETTINGS, lambda c: c.update(model_type="bert")),
     ),
     Case(
-        "checkpoint-no-weights", "check r.yaml", ("'model'", "no file named model.safetensors"), damage=remove(WEIGHTS)
+        "checkpoint-no-weights",
+        "check r.yaml",
+        ("model.checkpoint: 'model'", "found no model.safetensors"),
+        damage=remove(WEIGHTS),
     ),
     Case(
         "checkpoint-truncated",
@@ -518,9 +521,13 @@ CHECKPOINTS = [
     Case(
         "checkpoint-unknown-id",
         "check r.yaml --model.checkpoint nobody/nothing",
-        ("'nobody/nothing' is no folder", "Check the name, the network"),
+        ("model.checkpoint: 'nobody/nothing'", "no such folder", "Check the name, the network"),
     ),
-    Case("checkpoint-unknown-path", "check r.yaml --model.checkpoint ./nowhere", ("'./nowhere' is no folder",)),
+    Case(
+        "checkpoint-unknown-path",
+        "check r.yaml --model.checkpoint ./nowhere",
+        ("model.checkpoint: './nowhere'", "no such folder"),
+    ),
     Case(
         "weights-missing",
         f"check r.yaml {NEW_MODEL} --model.backbone_weights w.pth",

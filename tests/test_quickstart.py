@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import DetrForObjectDetection
 
-from hf_detr_ft.model.init_weights import resolve_source
+from hf_detr_ft.model.checkpoint import resolve_source
 
 REPOSITORY = Path(__file__).parents[1]
 GUARD = """

@@ -1,26 +1,22 @@
 """From a model on disk and images in memory to boxes in pixels."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
+from transformers import DetrForObjectDetection, DetrImageProcessor
 
 from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.image_size import resize_image
 from hf_detr_ft.errors import CheckpointError, DataError, first_line
 from hf_detr_ft.evaluation.detections import is_above
-from hf_detr_ft.model.init_weights import resolve_source, why_unreadable
+from hf_detr_ft.model.checkpoint import resolve_source
+from hf_detr_ft.model.load import load_for_inference
 from hf_detr_ft.model.speed.folded_norms import keep_folded, lighten
-
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""Files that Transformers takes weights from; a pickled one is opened with `weights_only`."""
+from hf_detr_ft.run_folder import CONFIG, PROCESSOR
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,82 +155,16 @@ def load_detector(source: str) -> tuple[DetrForObjectDetection, DetrImageProcess
     Raises:
         CheckpointError: there is no such folder or Hub id, it is not a DETR, or it is not complete.
     """
-    given, source = source, resolve_source(source, "model")
-    folder = Path(source)
-    if folder.exists():
-        _check_folder(folder)
-    elif source.startswith((".", "/")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
-        raise CheckpointError(f"'{given}': expected a run folder or a Hub id, found no such folder. Check the path.")
-    try:
-        settings, _ = DetrConfig.get_config_dict(source)
-    except Exception as error:  # OS, JSON and Hub errors alike
-        raise CheckpointError(_unreadable_config(source, folder.exists(), error)) from error
-    model_type = settings.get("model_type") if isinstance(settings, dict) else None
-    if model_type != "detr":
-        raise CheckpointError(
-            f"'{source}': expected a DETR (model_type 'detr' in config.json), found {model_type!r}. "
-            "Give a run folder or a checkpoint such as facebook/detr-resnet-50."
-        )
-    try:
-        loaded: Any = DetrForObjectDetection.from_pretrained(
-            source,
-            config=DetrConfig.from_dict(settings),
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # safetensors, pickle, OS and Hub errors alike
-        raise CheckpointError(
-            f"'{source}': the weights cannot be loaded: {why_unreadable(error)}. Copy or download them again."
-        ) from error
-    model, report = loaded
-    unset = sorted([*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])])
-    if unset:
-        more = f" and {len(unset) - 1} more" if len(unset) > 1 else ""
-        raise CheckpointError(
-            f"'{source}': expected weights for all of the model in config.json; missing or of another shape "
-            f"are '{unset[0]}'{more}. Weights and config.json are not of one model."
-        )
+    model = load_for_inference(source, DetrForObjectDetection)
     lighten(model.model.backbone.model)
     keep_folded(model.model.backbone.model)
     try:
-        return model.eval(), DetrImageProcessor.from_pretrained(source)
+        return model, DetrImageProcessor.from_pretrained(resolve_source(source, "model"))
     except Exception as error:
         raise CheckpointError(
-            f"'{source}': expected a preprocessor_config.json, which says how images are resized: {first_line(error)}. "
+            f"'{source}': expected a {PROCESSOR}, which says how images are resized: {first_line(error)}. "
             "Copy it from the run or the model that this one was made from."
         ) from error
-
-
-def _check_folder(folder: Path) -> None:
-    """Says what is missing in a folder before Transformers says it less clearly."""
-    if not folder.is_dir():
-        raise CheckpointError(f"'{folder}': expected a run folder or a Hub id, found a file. Give its folder.")
-    names = sorted(path.name for path in folder.iterdir())
-    missing = [] if "config.json" in names else ["config.json"]
-    if not set(WEIGHTS) & set(names):
-        missing.append(WEIGHTS[0])
-    if not missing:
-        return
-    checkpoints = [name for name in names if re.fullmatch(r"checkpoint-\d+", name)]
-    if checkpoints:
-        last = folder / max(checkpoints, key=lambda name: int(name.rpartition("-")[2]))
-        remedy = f"Its training did not come to an end; give its last checkpoint, {last}, or resume the training."
-    else:
-        remedy = "Give the folder that training or save_pretrained wrote."
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    raise CheckpointError(
-        f"'{folder}': expected a model, found no {' and no '.join(missing)} but {shown or 'an empty folder'}. {remedy}"
-    )
-
-
-def _unreadable_config(source: str, is_folder: bool, error: Exception) -> str:
-    if is_folder:
-        return f"'{source}': config.json cannot be read: {first_line(error)}. Copy or download it again."
-    return (
-        f"'{source}': there is no such folder, and the Hub gave no config.json for it: {first_line(error)}. "
-        "Check the name, the network and, for a private model, `hf auth login`."
-    )
 
 
 def class_names(model: DetrForObjectDetection) -> list[str]:
@@ -254,7 +184,7 @@ def read_category_ids(model: DetrForObjectDetection, source: str) -> list[int]:
     category_ids = getattr(model.config, "category_ids", None) or list(range(classes))
     if len(category_ids) != classes:
         raise CheckpointError(
-            f"'{source}': config.json has {len(category_ids)} category_ids for {classes} classes. "
+            f"'{source}': {CONFIG} has {len(category_ids)} category_ids for {classes} classes. "
             "Correct them, or remove the key to have labels instead."
         )
     return [int(category_id) for category_id in category_ids]

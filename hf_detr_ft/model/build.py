@@ -2,33 +2,23 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from torch import nn
 from transformers import DetrConfig
-from transformers.utils import logging as transformers_logging
 
-from hf_detr_ft.errors import CheckpointError, RecipeError, first_line
+from hf_detr_ft.errors import RecipeError, first_line
 from hf_detr_ft.formatting import nearest
+from hf_detr_ft.model.backbone_weights import load_backbone_weights
 from hf_detr_ft.model.detector import DetrForObjectDetection
-from hf_detr_ft.model.init_weights import (
-    initialise_like_original,
-    load_backbone_weights,
-    resolve_source,
-    scale_projection,
-    why_unreadable,
-)
+from hf_detr_ft.model.init_weights import initialise_like_original, scale_projection
+from hf_detr_ft.model.load import CLASS_HEAD, load_for_finetuning
 from hf_detr_ft.model.speed.folded_norms import lighten
 from hf_detr_ft.model.speed.fp32_attention import use_fp32_attention
 from hf_detr_ft.recipe.sections import ModelConfig, SpeedConfig
 
 logger = logging.getLogger(__name__)
-
-CLASS_HEAD = "class_labels_classifier."
-"""The tensors that are made new for the data's labels; every other one has to be loaded."""
 
 
 def build_model(
@@ -64,7 +54,7 @@ def build_model(
     }
     overrides = _checked_overrides(config.config)
     if config.checkpoint is not None:
-        model = load_checkpoint(
+        model = load_for_finetuning(
             config.checkpoint, config.revision, {**overrides, **label_settings}, (CLASS_HEAD, *made_anew)
         )
     else:
@@ -95,138 +85,6 @@ def _checked_overrides(overrides: dict[str, Any]) -> dict[str, Any]:
         if name.endswith(("dropout", "layerdrop")) and not 0 <= value <= 1:
             raise RecipeError(f"model.config.{name}: expected a probability from 0 to 1, found {value}.")
     return dict(overrides)
-
-
-def load_checkpoint(
-    source: str, revision: str | None, settings: dict[str, Any], made_anew: tuple[str, ...] = (CLASS_HEAD,)
-) -> DetrForObjectDetection:
-    """A `DetrForObjectDetection` checkpoint with a class head for other labels.
-
-    Args:
-        source: a folder, `package:NAME/PATH` in a Python package, or a Hub id, in the Hub's legacy or current layout.
-        revision: branch, tag or commit on the Hub.
-        settings: fields of the config to change, `id2label` among them.
-        made_anew: how the names of the tensors begin that need not be there, nor fit.
-
-    Returns:
-        The model in fp32. Its class head is new unless the checkpoint has exactly these class names.
-
-    Raises:
-        CheckpointError: see `build_model`.
-    """
-    source = resolve_source(source, "model.checkpoint")
-    config = _read_config(source, revision)
-    same_classes = list((config.id2label or {}).values()) == list(settings["id2label"].values())
-    if config.auxiliary_loss:
-        logger.warning(
-            "%s was trained with Transformers' auxiliary_loss, which normalises between decoder layers. Its layers are "
-            "used as the original DETR does; expect a lower AP in the first epochs.",
-            source,
-        )
-    config.auxiliary_loss = False
-    for name, value in settings.items():
-        setattr(config, name, value)
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # it reports at length that the class head is new
-    try:
-        loaded: Any = DetrForObjectDetection.from_pretrained(
-            source,
-            revision=revision or "main",
-            config=config,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # safetensors, pickle, OS and Hub errors alike: this checkpoint is not usable
-        raise CheckpointError(
-            f"model.checkpoint: the weights of '{source}' cannot be loaded: {why_unreadable(error)}. "
-            "Copy or download them again."
-        ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    model, report = loaded
-    _require_complete(source, report, made_anew)
-    if not same_classes:
-        model.class_labels_classifier.reset_parameters()
-    return model
-
-
-def _read_config(source: str, revision: str | None) -> DetrConfig:
-    is_local = Path(source).exists()
-    if is_local and not (Path(source) / "config.json").is_file():
-        found = sorted(path.name for path in Path(source).iterdir())[:8] if Path(source).is_dir() else "a file"
-        raise CheckpointError(
-            f"model.checkpoint: '{source}' holds no config.json; found {found or 'an empty folder'}. "
-            "Give the folder that save_pretrained wrote, a run folder or one of its checkpoint-* folders."
-        )
-    try:
-        settings, _ = DetrConfig.get_config_dict(source, revision=revision or "main")
-    except Exception as error:
-        if is_local:
-            raise CheckpointError(
-                f"model.checkpoint: config.json of '{source}' cannot be read: {first_line(error)}. "
-                "Copy or download it again."
-            ) from error
-        raise CheckpointError(
-            f"model.checkpoint: '{source}' is no folder here, and the Hub gave no config for it: {first_line(error)}. "
-            "Check the name, the network and, for a private model, `hf auth login`."
-        ) from error
-    model_type = settings.get("model_type") if isinstance(settings, dict) else None
-    if model_type != "detr":
-        raise CheckpointError(
-            f"model.checkpoint: expected a DETR (model_type 'detr' in config.json), '{source}' is a '{model_type}'. "
-            "Choose a checkpoint such as facebook/detr-resnet-50."
-        )
-    try:
-        return DetrConfig.from_dict(_with_backbone_config(settings))
-    except Exception as error:
-        raise CheckpointError(
-            f"model.checkpoint: config.json of '{source}' is none of a DETR: {' '.join(str(error).split())}. "
-            "Copy or download it again."
-        ) from error
-
-
-def _with_backbone_config(settings: dict[str, Any]) -> dict[str, Any]:
-    """A config of Transformers 4 says by loose fields which timm backbone it has; this says it as Transformers 5 does.
-
-    Transformers would ask the Hub whether "resnet50" is a repository, and fail without a network.
-    """
-    if settings.get("backbone_config") is not None or not settings.get("use_timm_backbone", False):
-        return settings
-    loose = ("backbone", "backbone_kwargs", "use_timm_backbone", "use_pretrained_backbone", "backbone_config")
-    kwargs = settings.get("backbone_kwargs") or {}
-    backbone_config = {
-        "model_type": "timm_backbone",
-        "backbone": settings.get("backbone") or "resnet50",
-        "num_channels": kwargs.get("in_chans", settings.get("num_channels", 3)),
-        "features_only": True,
-        "use_pretrained_backbone": False,
-        "out_indices": kwargs.get("out_indices", [1, 2, 3, 4]),
-    }
-    if settings.get("dilation"):
-        backbone_config["output_stride"] = kwargs.get("output_stride", 16)
-    kept = {name: value for name, value in settings.items() if name not in loose}
-    return {**kept, "backbone_config": backbone_config}
-
-
-def _require_complete(source: str, report: dict, made_anew: tuple[str, ...]) -> None:
-    """Refuses a checkpoint that leaves anything but what is made anew at random weights."""
-    mismatched = [(name, found, wanted) for name, found, wanted in report["mismatched_keys"]]
-    problems = [
-        f"'{name}' has the shape {tuple(found)} where the config wants {tuple(wanted)}"
-        for name, found, wanted in mismatched
-        if not name.startswith(made_anew)
-    ]
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith(made_anew))
-    problems += [f"'{name}' is missing" for name in missing]
-    if problems:
-        unexpected = sorted(report["unexpected_keys"])
-        hint = f" It holds {len(unexpected)} tensors of other names, '{unexpected[0]}' first." if unexpected else ""
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise CheckpointError(
-            f"model.checkpoint: {len(problems)} tensors of '{source}' would start from noise: {shown}.{hint} "
-            "Use a checkpoint of this architecture, and leave shapes out of model.config."
-        )
 
 
 def _from_backbone(config: ModelConfig, settings: dict[str, Any]) -> DetrForObjectDetection:

@@ -27,12 +27,13 @@ from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.sampling import EpochSampler, SortedSampler
 from hf_detr_ft.data.transform import DetrTransform, Epoch
-from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError
+from hf_detr_ft.errors import RecipeError, TrainingError
 from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_detections
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections, to_detections
 from hf_detr_ft.inference.detect import post_process
 from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.load import load_weights
 from hf_detr_ft.model.loss import UnusableBatchError, count_items
 from hf_detr_ft.model.optim import parameter_groups
 from hf_detr_ft.recipe.sections import DetrTrainingArguments
@@ -332,33 +333,23 @@ class DetrTrainer(Trainer):
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             super()._load_best_model()
         else:
-            self._load_weights(self._unwrapped(), Path(str(self.state.best_model_checkpoint)))
+            load_weights(
+                self._unwrapped(),
+                Path(str(self.state.best_model_checkpoint)),
+                "training.load_best_model_at_end",
+                f"Training is done, and the other checkpoints in '{self.args.output_dir}' are models as they are.",
+            )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            self._load_weights(self._unwrapped(), Path(resume_from_checkpoint))
-
-    @staticmethod
-    def _load_weights(model: DetrForObjectDetection, checkpoint: Path) -> None:
-        """Loads what `save_pretrained` wrote, every tensor of it.
-
-        `save_pretrained` writes DETR's tensors under their names of Transformers 4, and only `from_pretrained` knows
-        them both. The Trainer reads the file as it is, finds no tensor of its own names, warns, and goes on with the
-        weights that it has: the last ones instead of the best, or the first ones after resuming.
-        """
-        try:
-            loaded: Any = type(model).from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
-            saved, report = loaded
-            if report["missing_keys"]:
-                raise ValueError(f"{len(report['missing_keys'])} are missing, {min(report['missing_keys'])} first")
-            model.load_state_dict(saved.state_dict())
-        except Exception as error:  # truncated, or of a model with other classes
-            raise CheckpointError(
-                f"training.resume_from_checkpoint: the weights of '{checkpoint}' cannot be loaded: "
-                f"{' '.join(str(error).split())}. Resume from another checkpoint, or leave it out to start anew."
-            ) from error
+            load_weights(
+                self._unwrapped(),
+                Path(resume_from_checkpoint),
+                "training.resume_from_checkpoint",
+                "Resume from another checkpoint, or leave it out to start anew.",
+            )
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)

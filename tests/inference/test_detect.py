@@ -24,11 +24,13 @@ from hf_detr_ft.inference.detect import (
 from tests.fixtures import (
     CLASSES,
     draw_photo,
+    tiny_config,
     tiny_detr_with_spread_weights,
     tiny_processor,
     write_run_with_spread_weights,
 )
 from tests.hub.hub_server import HubServer, point_client_at
+from tests.legacy import write_legacy_checkpoint
 
 SHAPES = ((90, 150), (150, 90), (90, 150), (64, 64), (40, 200), (1, 1), (200, 333))
 
@@ -211,6 +213,16 @@ class Code:
 
     def __reduce__(self) -> tuple:
         return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("backbone_kwargs", [False, True])
+def test_a_checkpoint_of_transformers_4_loads_without_asking_about_its_backbone(
+    tmp_path: Path, hub: HubServer, backbone_kwargs: bool
+):
+    folder = write_legacy_checkpoint(tmp_path / "model", tiny_config(), labels=2, backbone_kwargs=backbone_kwargs)
+    model, _ = load_detector(str(folder))
+    assert model.config.backbone_config.backbone == "test_resnet"
+    assert not hub.requests
 
 
 def edit_config(folder: Path, **changes: object) -> None:

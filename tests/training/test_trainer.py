@@ -1,5 +1,6 @@
 """Parts of the trainer that need no training: order of images, schedules, detections."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import read_column
+from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.evaluation.detections import to_detections
 from tests.distributed import job
 
@@ -62,3 +64,24 @@ def test_the_log_carries_the_rate_of_the_backbone_beside_the_other(tmp_path: Pat
             pytest.approx(rest),
             pytest.approx(backbone),
         )
+
+
+@pytest.mark.parametrize(("is_best", "field"), [(True, "load_best_model_at_end"), (False, "resume_from_checkpoint")])
+@pytest.mark.parametrize("damage", ["cut off", "removed"])
+def test_weights_that_cannot_be_loaded_are_named_by_what_they_are_loaded_for(
+    tmp_path: Path, is_best: bool, field: str, damage: str
+) -> None:
+    trainer = job.build(tmp_path, batch=2, accumulation=1)
+    checkpoint = tmp_path / "checkpoint-1"
+    trainer.save_model(str(checkpoint))
+    if damage == "removed":
+        shutil.rmtree(checkpoint)
+    else:
+        (checkpoint / "model.safetensors").write_bytes((checkpoint / "model.safetensors").read_bytes()[:9999])
+    trainer.state.best_model_checkpoint = str(checkpoint)
+    with pytest.raises(CheckpointError) as caught:
+        trainer._load_best_model() if is_best else trainer._load_from_checkpoint(str(checkpoint))
+    text = str(caught.value)
+    assert text.startswith(f"training.{field}: ")
+    assert f"'{checkpoint}'" in text
+    assert ("anew" in text) is not is_best, "what to do is about the same thing"

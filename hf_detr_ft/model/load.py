@@ -1,0 +1,182 @@
+"""Models from a folder or the Hub: one loader for fine-tuning, for resuming and for predicting.
+
+Transformers leaves what a checkpoint lacks at random weights and warns; here that is an error.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import transformers
+from transformers import DetrConfig
+from transformers.utils import logging as transformers_logging
+
+from hf_detr_ft.errors import CheckpointError
+from hf_detr_ft.model.checkpoint import Checkpoint, read_config, why_unreadable
+from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.run_folder import CONFIG
+
+logger = logging.getLogger(__name__)
+
+Model = TypeVar("Model", bound=transformers.DetrForObjectDetection)
+
+CLASS_HEAD = "class_labels_classifier."
+"""Prefix of the tensors that are made new for the data's labels; every other one has to be loaded."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Tensors of a model that its checkpoint did not fill.
+
+    Attributes:
+        problems: what is wrong with each, by the tensor's name, in order.
+        unexpected: names of the checkpoint's tensors that the model has no place for.
+    """
+
+    problems: dict[str, str]
+    unexpected: list[str]
+
+    def besides(self, made_anew: Sequence[str]) -> dict[str, str]:
+        """The problems without those of tensors that are made anew anyway, by prefixes of their names."""
+        return {name: text for name, text in self.problems.items() if not name.startswith(tuple(made_anew))}
+
+
+def load_tensors(
+    checkpoint: Checkpoint,
+    config: DetrConfig,
+    model_class: type[Model],
+    remedy: str = "Copy or download them again.",
+) -> tuple[Model, LoadReport]:
+    """A model in fp32 with what there is of its tensors.
+
+    Raises:
+        CheckpointError: the files of weights cannot be read.
+    """
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it reports at length what `LoadReport` says
+    try:
+        loaded: Any = model_class.from_pretrained(
+            checkpoint.path,
+            revision=checkpoint.revision or "main",
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # safetensors, pickle, OS and Hub errors alike: this checkpoint is not usable
+        raise CheckpointError(
+            f"{checkpoint.part('the weights')} cannot be loaded: {why_unreadable(error)}. {remedy}"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    model, report = loaded
+    problems = {
+        name: f"'{name}' has the shape {tuple(found)} where the config wants {tuple(wanted)}"
+        for name, found, wanted in report["mismatched_keys"]
+    }
+    problems |= {name: f"'{name}' is missing" for name in sorted(report["missing_keys"])}
+    return model, LoadReport(problems, sorted(report["unexpected_keys"]))
+
+
+def load_for_finetuning(
+    source: str, revision: str | None, settings: dict[str, Any], made_anew: Sequence[str] = (CLASS_HEAD,)
+) -> DetrForObjectDetection:
+    """A `DetrForObjectDetection` checkpoint with a class head for other labels.
+
+    Args:
+        source: a folder, `package:NAME/PATH` in a Python package, or a Hub id, in the Hub's legacy or current layout.
+        revision: branch, tag or commit on the Hub.
+        settings: fields of the config to change, `id2label` among them.
+        made_anew: prefixes of the names of tensors that need not be there, nor fit.
+
+    Returns:
+        The model in fp32. Its class head is new unless the checkpoint has exactly these class names.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, not a DETR or not complete.
+    """
+    checkpoint = Checkpoint(source, "model.checkpoint", revision)
+    checkpoint.check_exists()
+    config = read_config(checkpoint)
+    same_classes = list((config.id2label or {}).values()) == list(settings["id2label"].values())
+    if config.auxiliary_loss:
+        logger.warning(
+            "%s was trained with Transformers' auxiliary_loss, which normalises between decoder layers. Its layers are "
+            "used as DETR does; expect a lower AP in the first epochs.",
+            source,
+        )
+    config.auxiliary_loss = False
+    for name, value in settings.items():
+        setattr(config, name, value)
+    model, report = load_tensors(checkpoint, config, DetrForObjectDetection)
+    _require_complete(checkpoint, report, made_anew)
+    if not same_classes:
+        model.class_labels_classifier.reset_parameters()
+    return model
+
+
+def _require_complete(checkpoint: Checkpoint, report: LoadReport, made_anew: Sequence[str]) -> None:
+    """Refuses a checkpoint that leaves anything but what is made anew at random weights."""
+    problems = list(report.besides(made_anew).values())
+    if problems:
+        unexpected = report.unexpected
+        hint = f" It holds {len(unexpected)} tensors of other names, '{unexpected[0]}' first." if unexpected else ""
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise CheckpointError(
+            f"{checkpoint.part(f'{len(problems)} tensors')} would start from noise: {shown}.{hint} "
+            "Use a checkpoint of this architecture, and leave shapes out of model.config."
+        )
+
+
+def load_for_inference(source: str, model_class: type[Model]) -> Model:
+    """A model as it was saved, in fp32 and evaluation mode, on the CPU.
+
+    Args:
+        source: a run folder, one of its checkpoints, any folder that `save_pretrained` wrote, `package:NAME/PATH` in a
+            Python package, or a Hub id.
+        model_class: stock Transformers' `DetrForObjectDetection`, or ours with its loss.
+
+    Raises:
+        CheckpointError: there is no such folder or Hub id, it is not a DETR, or it is not complete.
+    """
+    checkpoint = Checkpoint(source)
+    checkpoint.check_exists()
+    model, report = load_tensors(checkpoint, read_config(checkpoint), model_class)
+    unset = sorted(report.problems)
+    if unset:
+        more = f" and {len(unset) - 1} more" if len(unset) > 1 else ""
+        raise CheckpointError(
+            f"{checkpoint}: expected weights for all of the model in {CONFIG}; missing or of another shape "
+            f"are '{unset[0]}'{more}. Weights and {CONFIG} are not of one model."
+        )
+    return model.eval()
+
+
+def load_weights(model: DetrForObjectDetection, folder: Path, field: str, remedy: str) -> None:
+    """Puts a checkpoint's weights into a model, every tensor of them, in place.
+
+    `save_pretrained` writes DETR's tensors under their names of Transformers 4, and only `from_pretrained` knows them
+    both. Transformers' Trainer reads the file as it is, finds no tensor of its own names, warns, and goes on with the
+    weights that it has: the last ones instead of the best, or the first ones after resuming.
+
+    Args:
+        model: the one that wrote the checkpoint.
+        folder: the checkpoint.
+        field: the recipe's field that has it loaded, for the error.
+        remedy: what to do where it cannot be loaded, a sentence.
+
+    Raises:
+        CheckpointError: it is missing, unreadable or of a model with other tensors, such as one with other classes.
+    """
+    checkpoint = Checkpoint(str(folder), field)
+    if not folder.exists():
+        raise CheckpointError(f"{checkpoint}: found no such folder. {remedy}")
+    checkpoint.check_exists()
+    saved, report = load_tensors(checkpoint, model.config, transformers.DetrForObjectDetection, remedy)
+    if report.problems:
+        shown = "; ".join(list(report.problems.values())[:5])
+        raise CheckpointError(f"{checkpoint.part('the weights')} cannot be loaded: {shown}. {remedy}")
+    model.load_state_dict(saved.state_dict())
