@@ -35,6 +35,9 @@ ONLY_IN = {"albumentations": "data.augment", "albucore": "data.augment"}
 
 PRINTS = {"cli", "runs"}
 
+LOADS_MODELS = "model.load"
+"""The module that calls `from_pretrained` of models; elsewhere it may be that of a processor or a config."""
+
 DEPTH = {group: depth for depth, layer in enumerate(LAYERS) for group in layer}
 
 
@@ -95,6 +98,17 @@ def violations(module: str, source: str, is_package: bool = False) -> list[str]:
         calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
         prints = (call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print")
         found += [f"{module}:{line}: prints; only {' and '.join(sorted(PRINTS))} may" for line in prints]
+    return found
+
+
+def model_loads(module: str, source: str) -> list[str]:
+    """Calls of `from_pretrained` on anything but a processor or a config, outside of the module that may."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and node.attr == "from_pretrained" and module != LOADS_MODELS:
+            owner = ast.unparse(node.value)
+            if not owner.endswith(("Processor", "Config")):
+                found.append(f"{module}:{node.lineno}: loads a model by {owner}; only {LOADS_MODELS} may")
     return found
 
 
@@ -172,3 +186,25 @@ def test_a_circle_between_siblings_is_seen():
     one_way = {"data.dataset": "from hf_detr_ft.model.build import f", "model.loss": "import torch"}
     assert mutual(one_way) == []
     assert mutual({**one_way, "model.loss": "from hf_detr_ft.data import coco"}) == [("data", "model")]
+
+
+def test_models_are_loaded_in_one_module():
+    files = source_files()
+    sources = {module: path.read_text(encoding="utf-8") for module, path in files.items()}
+    assert "from_pretrained(" in sources[LOADS_MODELS]
+    assert not [line for module, source in sources.items() for line in model_loads(module, source)]
+
+
+@pytest.mark.parametrize(
+    "owner",
+    ["DetrForObjectDetection", "transformers.DetrForObjectDetection", "AutoModel", "type(model)", "model_class", "cls"],
+)
+def test_a_model_that_is_loaded_elsewhere_is_seen(owner: str):
+    source = f"model = {owner}.from_pretrained(folder)"
+    assert model_loads("report.x", source) == [f"report.x:1: loads a model by {owner}; only model.load may"]
+    assert model_loads("report.x", f"load = {owner}.from_pretrained\nload(folder)")
+    assert model_loads(LOADS_MODELS, source) == []
+
+
+def test_a_processor_or_a_config_may_be_loaded_anywhere():
+    assert model_loads("inference.detect", "DetrImageProcessor.from_pretrained(x)\nDetrConfig.from_pretrained(x)") == []
