@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -275,9 +274,8 @@ def test_predictions_that_are_not_finite_end_the_evaluation_and_name_the_photos(
         trainer.evaluate()
 
 
-@pytest.mark.skipif("HF_DETR_FT_BALLOON" not in os.environ, reason="HF_DETR_FT_BALLOON names no folder with the photos")
-def test_truth_of_the_balloon_photos_fed_back_is_ap_1(tmp_path: Path) -> None:
-    splits = load_splits(DataConfig(name="balloon", root=os.environ["HF_DETR_FT_BALLOON"]))
+def test_truth_of_the_balloon_photos_fed_back_is_ap_1(balloon: Path, tmp_path: Path) -> None:
+    splits = load_splits(DataConfig(name="balloon", root=str(balloon)))
     trainer = build(splits, tmp_path, shortest_edge=48)
     metrics = trainer.evaluate()
     assert metrics["eval_map"] == pytest.approx(1.0, abs=1e-9)

@@ -1,6 +1,5 @@
 """What is chosen to be looked at, and where the packaged tiny DETR looks."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from hf_detr_ft.inference.detect import ImageDetections, detect, load_detector, 
 from hf_detr_ft.synthetic.render import render
 from tests.fixtures import draw_photo, tiny_detr_with_spread_weights, tiny_processor
 
-BALLOON = os.environ.get("HF_DETR_FT_BALLOON")
 PHOTOS = 30
 SIZES = ((160, 213), (213, 160), (180, 180), (160, 284))
 
@@ -98,10 +96,9 @@ def test_the_detections_are_those_of_every_other_way(tiny: tuple[DetrForObjectDe
     assert (np.diff(found.scores) <= 0).all()
 
 
-@pytest.mark.skipif(BALLOON is None, reason="HF_DETR_FT_BALLOON is not set")
-def test_real_photos(tiny: tuple[DetrForObjectDetection, DetrImageProcessor]) -> None:
+def test_real_photos(tiny: tuple[DetrForObjectDetection, DetrImageProcessor], balloon: Path) -> None:
     model, processor = tiny
-    paths = sorted(Path(str(BALLOON), "val2017").glob("*.jpg"))[::4]
+    paths = sorted((balloon / "val2017").glob("*.jpg"))[::4]
     assert len(paths) >= 3
     for path in paths:
         image = decode_rgb(path)

@@ -1,6 +1,5 @@
 import copy
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -240,9 +239,8 @@ def test_polygons_far_out_of_any_image_are_not_rasterised() -> None:
     assert corrected_area({"segmentation": [flat], "area": 5}) is None
 
 
-@pytest.mark.skipif("HF_DETR_FT_BALLOON" not in os.environ, reason="HF_DETR_FT_BALLOON names no balloon folder")
-def test_balloon_areas_are_right_after_recomputing() -> None:
-    coco = read_coco(Path(os.environ["HF_DETR_FT_BALLOON"]) / "annotations" / "custom_val.json")
+def test_balloon_areas_are_right_after_recomputing(balloon: Path) -> None:
+    coco = read_coco(balloon / "annotations" / "custom_val.json")
     fixed, written = with_polygon_areas(coco)
     assert written == 49
     sizes = np.digitize([annotation["area"] for annotation in fixed["annotations"]], [32**2, 96**2])

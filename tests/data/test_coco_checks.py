@@ -1,6 +1,5 @@
 import copy
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable, Iterable
@@ -684,15 +683,13 @@ def test_no_json_ends_in_a_traceback(split: tuple[dict, Path]) -> None:
     assert broken > 30
 
 
-@pytest.mark.skipif("HF_DETR_FT_BALLOON" not in os.environ, reason="HF_DETR_FT_BALLOON names no balloon folder")
-def test_balloon_has_wrong_areas_and_nothing_else() -> None:
-    root = Path(os.environ["HF_DETR_FT_BALLOON"])
+def test_balloon_has_wrong_areas_and_nothing_else(balloon: Path) -> None:
     splits = {}
     for name, wrong in (("train", "253 of 255"), ("val", "49 of 50")):
-        file, images = root / "annotations" / f"custom_{name}.json", root / f"{name}2017"
+        file, images = balloon / "annotations" / f"custom_{name}.json", balloon / f"{name}2017"
         splits[name] = coco = read_coco(file)
         [problem] = check_coco(coco, file, images)
         assert (problem.severity, problem.kind) == ("warning", "area")
         assert wrong in problem.message
         assert check_coco(with_polygon_areas(coco)[0], file, images) == []
-    assert check_splits(splits["train"], root / "train2017", splits["val"], root / "val2017") == []
+    assert check_splits(splits["train"], balloon / "train2017", splits["val"], balloon / "val2017") == []

@@ -5,7 +5,6 @@ import time
 from io import BytesIO
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -29,12 +28,7 @@ SIZES = {"wide.jpg": (300, 401), "tall.png": (410, 130), "small.jpg": (40, 60), 
 """(height, width) of the upright photos; the last one lies on its side in the file."""
 SIZE = ImageSize(96, 160)
 PLENTY = 1e9
-
-
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 @pytest.fixture

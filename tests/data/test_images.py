@@ -331,12 +331,8 @@ def test_damage_at_any_place_is_a_data_error_or_an_image():
     assert broken > 100
 
 
-BALLOON = os.environ.get("HF_DETR_FT_BALLOON")
-
-
-@pytest.mark.skipif(BALLOON is None, reason="HF_DETR_FT_BALLOON does not name the balloon data set")
-def test_real_photos():
-    paths = sorted(Path(str(BALLOON), "val2017").glob("*.jpg"))
+def test_real_photos(balloon: Path):
+    paths = sorted((balloon / "val2017").glob("*.jpg"))
     assert len(paths) == 13
     for path in paths:
         assert decode_rgb(path).size == upright_size(path)[::-1]

@@ -32,12 +32,7 @@ DRAWN: dict[str, Any] = {
     "synthetic_short_side": (48, 64),
 }
 CONFIG = DataConfig(**DRAWN)
-
-
-@pytest.fixture(autouse=True)
-def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -100,10 +99,9 @@ def test_sizes_are_counted_as_the_evaluation_counts_them(small: dict) -> None:
     assert describe_split(small).sizes == {"small": 1, "medium": 2, "large": 0}
 
 
-@pytest.mark.skipif("HF_DETR_FT_BALLOON" not in os.environ, reason="HF_DETR_FT_BALLOON names no balloon folder")
-def test_the_balloon_validation_split() -> None:
+def test_the_balloon_validation_split(balloon: Path) -> None:
     """Its right counts, 3, 17 and 30, are known by hand; the file's own areas would give others."""
-    file = Path(os.environ["HF_DETR_FT_BALLOON"]) / "annotations" / "custom_val.json"
+    file = balloon / "annotations" / "custom_val.json"
     split = describe_split(with_polygon_areas(json.loads(file.read_text()))[0])
     assert split.sizes == {"small": 3, "medium": 17, "large": 30}
     assert (split.images, split.objects) == (13, 50)

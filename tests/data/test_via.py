@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -314,14 +313,6 @@ def test_no_json_ends_in_a_traceback() -> None:
                     str(error).encode()
                     outcomes.add("refused")
     assert outcomes == {"converted", "refused"}
-
-
-@pytest.fixture(scope="module")
-def balloon() -> Path:
-    folder = os.environ.get("HF_DETR_FT_BALLOON")
-    if not folder:
-        pytest.skip("HF_DETR_FT_BALLOON does not name the folder of the balloon data set")
-    return Path(folder)
 
 
 def shoelace(xs: list[int], ys: list[int]) -> float:

@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -448,10 +447,9 @@ def test_columns_must_be_of_one_length() -> None:
         Detections(np.zeros(2), np.zeros(2), np.zeros(2), np.zeros((1, 4)))
 
 
-@pytest.mark.skipif(not os.environ.get("HF_DETR_FT_BALLOON"), reason="HF_DETR_FT_BALLOON names no balloon folder")
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_balloon_truth_fed_back_is_perfect(backend: str) -> None:
-    coco = json.loads(Path(os.environ["HF_DETR_FT_BALLOON"], "annotations", "custom_val.json").read_text())
+def test_balloon_truth_fed_back_is_perfect(balloon: Path, backend: str) -> None:
+    coco = json.loads((balloon / "annotations" / "custom_val.json").read_text())
     result = evaluate_detections(coco, truth_as_detections(coco), backend=backend)
     assert result.metrics["map"] == pytest.approx(1)
     assert (result.images, result.objects, sum(result.sizes.values())) == (13, 50, 50)

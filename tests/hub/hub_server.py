@@ -110,6 +110,7 @@ def point_client_at(hub: HubServer, home: Path, monkeypatch: pytest.MonkeyPatch)
     """Makes `hub` the Hub of this process, with nothing in `home` and Anna logged in."""
     template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     for name, value in {
+        "HF_HUB_OFFLINE": False,
         "ENDPOINT": hub.url,
         "HUGGINGFACE_CO_URL_TEMPLATE": template,
         "HF_HUB_DISABLE_XET": True,

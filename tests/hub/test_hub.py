@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from safetensors.torch import load_file
 from hf_detr_ft.errors import DataError, InputError, RecipeError
 from hf_detr_ft.hub import build_model_card, check_access, collect_files, push_run, sanitise_recipe, write_model_card
 from tests.fixtures import CLASSES, tiny_detr, write_run_folder
-from tests.hub.hub_server import ANNA, BERT, HubServer, Refusal, check_card, point_client_at
+from tests.hub.hub_server import ANNA, BERT, HubServer, Refusal, check_card
 
 METRICS = {
     "map": 0.5834567891234567,
@@ -85,15 +84,6 @@ def run(weights: Path, tmp_path: Path) -> Path:
     (run / "metrics.json").write_text(json.dumps(evaluation()))
     (run / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     return run
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    """The Hub of this process, with Anna logged in."""
-    with HubServer() as server:
-        point_client_at(server, tmp_path / "client", monkeypatch)
-        yield server
-        assert not server.unknown
 
 
 # The card

@@ -1,6 +1,5 @@
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +26,8 @@ from tests.fixtures import (
     tiny_config,
     tiny_detr_with_spread_weights,
     tiny_processor,
-    write_run_with_spread_weights,
 )
-from tests.hub.hub_server import HubServer, point_client_at
+from tests.hub.hub_server import HubServer
 from tests.legacy import write_legacy_checkpoint
 
 SHAPES = ((90, 150), (150, 90), (90, 150), (64, 64), (40, 200), (1, 1), (200, 333))
@@ -40,15 +38,10 @@ def model() -> DetrForObjectDetection:
     return tiny_detr_with_spread_weights()
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run_with_spread_weights(tmp_path_factory.mktemp("run") / "lively")
-
-
 @pytest.fixture
-def copy(run: Path, tmp_path: Path) -> Path:
+def copy(spread_run: Path, tmp_path: Path) -> Path:
     """A run folder to break."""
-    return Path(shutil.copytree(run, tmp_path / "balloon"))
+    return Path(shutil.copytree(spread_run, tmp_path / "balloon"))
 
 
 def assert_equal(one: ImageDetections, other: ImageDetections, size: tuple[int, int]) -> None:
@@ -122,10 +115,10 @@ def test_padding_would_have_changed_them(model: DetrForObjectDetection):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_same_as_the_pipeline_up_to_its_integers(run: Path, shape: tuple[int, int]):
-    model, processor = load_detector(str(run))
+def test_the_same_as_the_pipeline_up_to_its_integers(spread_run: Path, shape: tuple[int, int]):
+    model, processor = load_detector(str(spread_run))
     image = draw_photo(*shape, seed=5)
-    detector = pipeline("object-detection", model=str(run))
+    detector = pipeline("object-detection", model=str(spread_run))
     for threshold in (0.0, 0.3, 0.7):
         expected = detector(image, threshold=threshold)
         found = detect(model, processor, [image])[0]
@@ -176,8 +169,8 @@ def test_an_image_of_which_nothing_would_be_left(model: DetrForObjectDetection):
 # load_detector
 
 
-def test_a_run_folder_loads_ready_for_use(run: Path):
-    model, processor = load_detector(str(run))
+def test_a_run_folder_loads_ready_for_use(spread_run: Path):
+    model, processor = load_detector(str(spread_run))
     assert not model.training
     assert model.dtype == torch.float32
     assert model.config.category_ids == [3, 7]
@@ -299,13 +292,6 @@ def test_a_file_is_not_a_folder(copy: Path):
 def test_an_empty_folder(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"found no config\.json and no model.safetensors but an empty folder"):
         load_detector(str(tmp_path))
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    with HubServer() as server:
-        point_client_at(server, tmp_path / "client", monkeypatch)
-        yield server
 
 
 def test_a_hub_id_that_the_hub_does_not_know(hub: HubServer):

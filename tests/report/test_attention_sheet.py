@@ -9,14 +9,14 @@ from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.report import attention_sheet as attention
 from hf_detr_ft.report.attention_sheet import draw_attention
 from hf_detr_ft.synthetic.render import render
-from tests.fixtures import CLASSES, draw_photo, write_run_with_spread_weights
+from tests.fixtures import CLASSES, draw_photo
 
 TINY = "package:hf_detr_ft/tiny_detr"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_run_with_spread_weights(tmp_path_factory.mktemp("run") / "lively"))
+@pytest.fixture
+def run(spread_run: Path) -> str:
+    return str(spread_run)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_photo_is_turned_upright_first(run: str, folder: Path, monkeypatch: py
     assert image.size == (90, 150)
     assert found.size == (150, 90)
     assert names == list(CLASSES)
-    assert title == "lively: turned.jpg"
+    assert title == "spread: turned.jpg"
     assert Path("a.png").read_bytes() == b"png"
 
 

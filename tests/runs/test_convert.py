@@ -1,7 +1,6 @@
 """`convert via SRC DST`: what is written, what is printed, and what is refused."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -207,15 +206,12 @@ def test_arguments_that_make_no_sense(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_balloon(split: str, tmp_path: Path) -> None:
-    root = os.environ.get("HF_DETR_FT_BALLOON")
-    if not root:
-        pytest.skip("HF_DETR_FT_BALLOON does not name the folder of the balloon data set")
-    via = Path(root) / "via" / f"via_region_data_{split}.json"
+def test_balloon(balloon: Path, split: str, tmp_path: Path) -> None:
+    via = balloon / "via" / f"via_region_data_{split}.json"
     destination = tmp_path / "custom.json"
-    convert("via", via, destination, images=Path(root) / f"{split}2017", class_name="balloon")
+    convert("via", via, destination, images=balloon / f"{split}2017", class_name="balloon")
     ours = json.loads(destination.read_text())
-    reference = json.loads((Path(root) / "annotations" / f"custom_{split}.json").read_text())
+    reference = json.loads((balloon / "annotations" / f"custom_{split}.json").read_text())
 
     def sizes(coco: dict) -> list:
         return [(image["file_name"], image["height"], image["width"]) for image in coco["images"]]

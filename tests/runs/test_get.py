@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 import socket
 import stat
@@ -510,28 +509,24 @@ def test_addresses_that_are_none(root: Path, url: str) -> None:
         get("balloon", root, url)
 
 
-def test_balloon_end_to_end(server: Release, root: Path) -> None:
+def test_balloon_end_to_end(server: Release, root: Path, balloon: Path) -> None:
     """The real photos and annotations, through an archive in the release's layout, with a lost connection."""
-    folder = os.environ.get("HF_DETR_FT_BALLOON")
-    if not folder:
-        pytest.skip("HF_DETR_FT_BALLOON does not name the folder of the balloon data set")
-    real = Path(folder)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for split in ("train", "val"):
-            archive.write(real / "via" / f"via_region_data_{split}.json", f"balloon/{split}/via_region_data.json")
-            for path in sorted((real / f"{split}2017").iterdir()):
+            archive.write(balloon / "via" / f"via_region_data_{split}.json", f"balloon/{split}/via_region_data.json")
+            for path in sorted((balloon / f"{split}2017").iterdir()):
                 archive.write(path, f"balloon/{split}/{path.name}")
     server.content = file.getvalue()
     cut(server, root)
     assert get("balloon", root, server.url) == 0
     for split, objects in (("train", 255), ("val", 50)):
-        photos = {path.name: path.read_bytes() for path in (real / f"{split}2017").iterdir()}
+        photos = {path.name: path.read_bytes() for path in (balloon / f"{split}2017").iterdir()}
         assert {path.name: path.read_bytes() for path in (root / f"{split}2017").iterdir()} == photos
         ours, reference = (
-            json.loads((base / "annotations" / f"custom_{split}.json").read_text()) for base in (root, real)
+            json.loads((base / "annotations" / f"custom_{split}.json").read_text()) for base in (root, balloon)
         )
         assert len(ours["annotations"]) == objects
         assert [a["bbox"] for a in ours["annotations"]] == [a["bbox"] for a in reference["annotations"]]
         assert [i["file_name"] for i in ours["images"]] == [i["file_name"] for i in reference["images"]]
-    assert get("balloon", real, server.url) == 0, "the folder of VIA2COCO's files counts as complete"
+    assert get("balloon", balloon, server.url) == 0, "the folder of VIA2COCO's files counts as complete"

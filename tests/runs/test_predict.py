@@ -14,9 +14,7 @@ from hf_detr_ft.data.find_images import find_images
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.runs import predict as predict_module
 from hf_detr_ft.runs.predict import name_drawn_images, predict
-from tests.fixtures import CLASSES, draw_photo, write_run_with_spread_weights
-
-BALLOON = os.environ.get("HF_DETR_FT_BALLOON")
+from tests.fixtures import CLASSES, draw_photo
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +23,9 @@ def _in_fp32_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict_module, "is_faster_in_bf16", lambda model: False)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_run_with_spread_weights(tmp_path_factory.mktemp("run") / "lively"))
+@pytest.fixture
+def run(spread_run: Path) -> str:
+    return str(spread_run)
 
 
 @pytest.fixture
@@ -354,9 +352,8 @@ def test_a_model_that_is_not_there_leaves_no_output(photos: Path):
     assert not Path("predictions").exists()
 
 
-@pytest.mark.skipif(BALLOON is None, reason="HF_DETR_FT_BALLOON does not name the balloon data set")
-def test_real_photos(run: str, tmp_path: Path):
-    folder = Path(str(BALLOON), "val2017")
+def test_real_photos(run: str, balloon: Path, tmp_path: Path):
+    folder = balloon / "val2017"
     assert predict(run, [str(folder)], threshold=0.3, output=tmp_path / "out") == 0
     for path in folder.glob("*.jpg"):
         assert Image.open(tmp_path / "out" / path.name).size == Image.open(path).size

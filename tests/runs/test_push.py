@@ -9,7 +9,7 @@ from huggingface_hub import constants
 from hf_detr_ft.errors import InputError
 from hf_detr_ft.runs.push import push
 from tests.fixtures import write_run_folder
-from tests.hub.hub_server import HubServer, point_client_at
+from tests.hub.hub_server import HubServer
 
 
 @pytest.fixture
@@ -20,26 +20,23 @@ def run(tmp_path: Path) -> Path:
     return run
 
 
-def test_push_lists_the_files_and_the_address(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with HubServer() as hub:
-        point_client_at(hub, run.parent, monkeypatch)
-        assert push(run, "detr-balloon", private=True, license="mit") == 0
-        stored = hub.files("anna/detr-balloon")
-        assert hub.repos["anna/detr-balloon"].private
-        assert b"license: mit" in stored["README.md"]
-        first, *listed, last = capsys.readouterr().out.splitlines()
-        assert first == f"{run} goes to anna/detr-balloon:"
-        assert last == f"Published: {hub.url}/anna/detr-balloon"
-        assert {line.split()[0] for line in listed} == stored.keys() - {".gitattributes"}
-        sizes = {line.split()[0]: line.split(maxsplit=1)[1] for line in listed}
-        assert sizes["metrics.json"] == "35 B"
-        assert sizes["model.safetensors"] == f"{(run / 'model.safetensors').stat().st_size / 1e6:.1f} MB"
-        assert sizes["README.md"] == f"{len(stored['README.md']) / 1e3:.1f} kB"
+def test_push_lists_the_files_and_the_address(run: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert push(run, "detr-balloon", private=True, license="mit") == 0
+    stored = hub.files("anna/detr-balloon")
+    assert hub.repos["anna/detr-balloon"].private
+    assert b"license: mit" in stored["README.md"]
+    first, *listed, last = capsys.readouterr().out.splitlines()
+    assert first == f"{run} goes to anna/detr-balloon:"
+    assert last == f"Published: {hub.url}/anna/detr-balloon"
+    assert {line.split()[0] for line in listed} == stored.keys() - {".gitattributes"}
+    sizes = {line.split()[0]: line.split(maxsplit=1)[1] for line in listed}
+    assert sizes["metrics.json"] == "35 B"
+    assert sizes["model.safetensors"] == f"{(run / 'model.safetensors').stat().st_size / 1e6:.1f} MB"
+    assert sizes["README.md"] == f"{len(stored['README.md']) / 1e3:.1f} kB"
 
 
 def test_push_without_a_network_is_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(InputError, match=r"^http://127\.0\.0\.1:9 cannot be reached .*$"):
         push(run, "anna/detr-balloon")

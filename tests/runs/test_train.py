@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -34,7 +33,7 @@ from hf_detr_ft.report.predictions_sheet import draw_predictions
 from hf_detr_ft.run_folder import RunFolder
 from hf_detr_ft.runs.train import train
 from tests.fixtures import CLASSES, tiny_detr, write_coco_folder
-from tests.hub.hub_server import ANNA, HubServer, point_client_at
+from tests.hub.hub_server import ANNA, HubServer
 from tests.report.parsed import parse, table
 
 REPOSITORY = Path(__file__).parents[2]
@@ -299,7 +298,6 @@ def test_tensorboard_gets_losses_and_ap(job: list[str], tmp_path: Path) -> None:
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = tmp_path / "run"
     flags = ("--training.num_train_epochs", "1", "--training.report_to", "tensorboard")
-    os.environ.pop("TENSORBOARD_LOGGING_DIR", None)
     assert run_job(job, run, *flags) == 0
     (folder,) = {events.parent for events in run.rglob("events.out.tfevents.*")}
     accumulator = event_accumulator.EventAccumulator(str(folder)).Reload()
@@ -320,31 +318,31 @@ def test_the_saved_model_has_the_stock_class_and_no_auxiliary_flag(finished: Pat
 
 
 def test_push_to_hub_publishes_the_finished_run(
-    job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    job: list[str], hub: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     flags = ("--training.num_train_epochs", "1", "--training.push_to_hub", "--training.hub_token", ANNA)
-    with HubServer() as hub:
-        point_client_at(hub, tmp_path, monkeypatch)
-        assert run_job(job, run, *flags, "--training.hub_model_id", "anna/detr-drawn") == 0
-        files = hub.files("anna/detr-drawn")
-        assert ANNA.encode() not in hub.stored_bytes()
+    assert run_job(job, run, *flags, "--training.hub_model_id", "anna/detr-drawn") == 0
+    files = hub.files("anna/detr-drawn")
+    assert ANNA.encode() not in hub.stored_bytes()
     assert {"config.json", "model.safetensors", "preprocessor_config.json", "recipe.yaml", "README.md"} <= set(files)
     assert f"published: {hub.url}/anna/detr-drawn" in capsys.readouterr().out
     assert not any(ANNA.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file())
 
 
 def test_push_to_hub_finds_out_before_training_what_would_stop_it(
-    job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    job: list[str],
+    hub: HubServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     flags = [*job, "--training.output_dir", str(tmp_path / "run"), "--training.push_to_hub"]
-    with HubServer() as hub:
-        point_client_at(hub, tmp_path, monkeypatch)
-        monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-        assert main(["train", *flags]) == 1
-        assert "token" in capsys.readouterr().err
-        assert main(["train", *flags, "--training.eval_strategy", "no"]) == 2
-        assert "training.eval_strategy" in capsys.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert main(["train", *flags]) == 1
+    assert "token" in capsys.readouterr().err
+    assert main(["train", *flags, "--training.eval_strategy", "no"]) == 2
+    assert "training.eval_strategy" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -1,0 +1,61 @@
+"""Fixtures of many tests, and an environment in which the user's settings, caches and network play no part."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+USERS_SETTINGS = ("HF_", "HUGGING", "TRANSFORMERS_", "ACCELERATE_", "WANDB_", "TENSORBOARD_", "MLFLOW_", "COMET_")
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+OURS = ("HF_DETR_FT_BALLOON",)
+HOME = Path(tempfile.mkdtemp(prefix="hf_detr_ft_tests_"))
+"""In place of ~/.cache/huggingface, for this process and those that tests start."""
+
+# Before the libraries are imported, which read these once.
+for name in list(os.environ):
+    if (name.startswith(USERS_SETTINGS) or name in LAUNCHED) and name not in OURS:
+        del os.environ[name]
+os.environ |= {"HF_HOME": str(HOME), "HF_HUB_OFFLINE": "1"}  # a look-up that finds no network is tried again for 25 s
+
+import datasets  # noqa: E402
+import pytest  # noqa: E402
+
+from tests.fixtures import write_run_with_spread_weights  # noqa: E402
+from tests.hub.hub_server import HubServer, point_client_at  # noqa: E402
+
+
+def pytest_unconfigure() -> None:
+    """Removes what this process cached."""
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def balloon() -> Path:
+    """The folder of the balloon data set; without it the test is skipped."""
+    folder = os.environ.get("HF_DETR_FT_BALLOON")
+    if not folder:
+        pytest.skip("HF_DETR_FT_BALLOON does not name the folder of the balloon data set")
+    return Path(folder)
+
+
+@pytest.fixture
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of `datasets`."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def spread_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights, config and processor of a tiny DETR that finds something everywhere, in a folder that nobody changes."""
+    return write_run_with_spread_weights(tmp_path_factory.mktemp("runs") / "spread")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The Hub of this process, with Anna logged in."""
+    with HubServer() as server:
+        point_client_at(server, tmp_path / "client", monkeypatch)
+        yield server
+        assert not server.unknown
