@@ -9,8 +9,10 @@ from PIL import Image
 
 from hf_detr_ft import attention, plots
 from tests.report.constructed import write_run
+from tests.test_structure import LAYERS
 
 REPOSITORY = Path(__file__).parents[1]
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
 WRITTEN = ("average-precision.png", "drawn.png", "sheet.png", "precision-recall.png", "sample.png", "attention.png")
 
 
@@ -31,6 +33,23 @@ def test_the_page_of_figures_runs_and_shows_every_public_one(
     exec(compile(code, "docs/plots.md", "exec"), {})
     assert all(Image.open(name).width > 100 for name in WRITTEN)
     assert capsys.readouterr().out == "9 detections, the best with a score of 0.9\n"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    named = re.findall(r"(?<![\w/.-])(?:tests|recipes|docs|scripts|benchmarks|hf_detr_ft)/[\w./-]*[\w/]", text)
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
+    for file, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
+        assert f"\ndef {test}(" in (REPOSITORY / file).read_text(encoding="utf-8"), f"{file} has no {test}"
+
+
+def test_the_layout_on_the_page_for_contributors_is_that_of_the_package() -> None:
+    table = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").split("| floor |")[1].split("\n\n")[0]
+    floors = [re.findall(r"`(\w+)/?`", row.split("|")[1]) for row in table.splitlines()[2:]]
+    assert [set(floor) for floor in floors] == list(LAYERS)
 
 
 def test_the_page_of_performance_has_the_measured_figures() -> None:

@@ -48,12 +48,7 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
     if report is not None:
         check_output_file(report, "--report")
         check_page(report, overwrite=is_page(report), flag="--report")
-    sources, problems = check_data(
-        recipe.data,
-        ImageSize.from_config(recipe.model),
-        decode=True,
-        progress=lambda images: tqdm(images, "decoding images"),
-    )
+    sources, problems = check_data(recipe.data, decode=True, progress=lambda images: tqdm(images, "decoding images"))
     if problems:
         print(list_problems(problems, SHOWN))
     counts = Counter(problem.severity for problem in problems)

@@ -11,7 +11,6 @@ from torch._dynamo.exc import BackendCompilerFailed
 from transformers import set_seed
 from transformers.utils import logging as transformers_logging
 
-from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError, first_line
 from hf_detr_ft.evaluation.coco_result import CocoResult
@@ -59,7 +58,7 @@ def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuil
     transformers_logging.disable_progress_bar()  # of single weights, which take no time
     set_cpu_threads(recipe.speed.cpu_threads, args.device.type)
     set_seed(args.seed)
-    splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress)
+    splits = load_splits(recipe.data, progress=show_progress)
     stored = store_splits(recipe, splits)
     trainer = build_trainer(recipe, stored, model_builder)
     say(describe_job(recipe, splits, trainer))
