@@ -8,6 +8,21 @@ from hf_detr_ft.formatting import counted
 
 CLASS_ROWS = 20
 """How many classes `CocoResult.table` shows."""
+COCO_METRICS = (
+    ("map", "AP", "IoU 0.50:0.95, all sizes"),
+    ("map_50", "AP50", "IoU 0.50, all sizes"),
+    ("map_75", "AP75", "IoU 0.75, all sizes"),
+    ("map_small", "AP small", "area below 32² pixels"),
+    ("map_medium", "AP medium", "area from 32² to 96² pixels"),
+    ("map_large", "AP large", "area above 96² pixels"),
+    ("mar_1", "AR 1", "1 detection an image"),
+    ("mar_10", "AR 10", "10 detections an image"),
+    ("mar_100", "AR 100", "100 detections an image"),
+    ("mar_small", "AR small", "area below 32² pixels"),
+    ("mar_medium", "AR medium", "area from 32² to 96² pixels"),
+    ("mar_large", "AR large", "area above 96² pixels"),
+)
+"""COCO's twelve numbers in COCO's order: key in `CocoResult.metrics`, name, meaning."""
 
 
 @dataclass(frozen=True)

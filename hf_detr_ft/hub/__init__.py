@@ -1,6 +1,6 @@
 """Publishing a run folder on the Hugging Face Hub: its model card, what may go up, and the push."""
 
-from hf_detr_ft.hub.redact import sanitise_recipe
+from hf_detr_ft.hub.redact import remove_private
 from hf_detr_ft.hub.upload import check_access, push_run, resolve_repo_id
 from hf_detr_ft.hub.upload_files import build_model_card, check_run_folder, collect_files, write_model_card
 
@@ -10,7 +10,7 @@ __all__ = [
     "check_run_folder",
     "collect_files",
     "push_run",
+    "remove_private",
     "resolve_repo_id",
-    "sanitise_recipe",
     "write_model_card",
 ]

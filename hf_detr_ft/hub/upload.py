@@ -10,8 +10,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 from huggingface_hub.utils import validate_repo_id
 
 from hf_detr_ft.errors import InputError, RecipeError
-from hf_detr_ft.hub.authorship import adopt_metadata, card_author, has_only_metadata
-from hf_detr_ft.hub.upload_files import CARD, WEIGHTS, Files, check_run_folder, collect_files
+from hf_detr_ft.hub.card_author import choose_card
+from hf_detr_ft.hub.upload_files import Files, check_run_folder, collect_files
+from hf_detr_ft.run_folder import CARD, WEIGHTS
 
 logger = logging.getLogger(__name__)
 
@@ -131,13 +132,11 @@ def _reconcile_card(files: Files, remote: str, overwrite: bool, url: str) -> Fil
     """`files` with the card that may go up: none where it would replace a person's work on the Hub."""
     content = files[CARD]
     assert isinstance(content, bytes), "collect_files gives the card as content"
-    author, ours_is_generated = card_author(remote), card_author(content.decode()) == "generated"
-    if author == "generated" or has_only_metadata(remote):
-        return {**files, CARD: adopt_metadata(content.decode(), remote).encode()} if ours_is_generated else files
-    if overwrite or (author == "edited" and not ours_is_generated):
-        return files
+    card = choose_card(content.decode(), remote, overwrite)
+    if card is not None:
+        return {**files, CARD: card.encode()}
     logger.warning(
-        "%s: README.md was written by hand there and stays, so check its numbers; overwrite_card replaces it", url
+        "%s: %s was written by hand there and stays, so check its numbers; overwrite_card replaces it", url, CARD
     )
     return {name: entry for name, entry in files.items() if name != CARD}
 

@@ -1,4 +1,4 @@
-"""From a run folder to what goes up: its model card, and an allow list of files, cleaned.
+"""From a run folder to what goes up: its model card, and an allow list of files, without anything private.
 
 The run folder itself keeps its files as they are. A card that a person wrote or edited there is theirs: it is neither
 replaced on disk nor by a generated one in the push.
@@ -7,33 +7,51 @@ replaced on disk nor by a generated one in the push.
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from hf_detr_ft.atomic import write_text
-from hf_detr_ft.errors import DataError, RecipeError
-from hf_detr_ft.hub import model_card as card
-from hf_detr_ft.hub.authorship import card_author, stamp
-from hf_detr_ft.hub.redact import clean_text, find_private, holds_secret, sanitise_recipe
+from hf_detr_ft.errors import DataError
+from hf_detr_ft.hub.card_author import card_author, sign
+from hf_detr_ft.hub.model_card import render_model_card, snippet_call
+from hf_detr_ft.hub.redact import holds_token, remove_private
+from hf_detr_ft.recipe.files import read_sections
+from hf_detr_ft.run_folder import (
+    CARD,
+    CONFIG,
+    METRICS,
+    PLOTS,
+    PROCESSOR,
+    RECIPE,
+    RESULTS,
+    WEIGHTS,
+    RunFolder,
+    read_object,
+)
+from hf_detr_ft.yaml12 import dump_yaml
 
 logger = logging.getLogger(__name__)
 
-CARD = "README.md"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-CONFIGS = ("config.json", "preprocessor_config.json", "metrics.json")
-PHOTOS = ("predictions.png",)
-"""Of the plots, those that show the user's photos, which are not the model's to publish."""
+INDEX = f"{WEIGHTS}.index.json"
+PUBLIC_PLOTS = (
+    *("average-precision*", "loss*", "class-error*", "cardinality-error*", "learning-rates", "gradient-norm"),
+    *("precision-recall*", "f1*", "calibration", "errors", "confusion"),
+    *("objects-per-image", "object-sizes", "resized-sides", "aspect-ratios", "image-sizes", "positions-*"),
+    "class-balance",
+)
+"""Names of figures without images, which are not the model's to publish."""
+NOT_FOR_OTHERS = ("resume_from_checkpoint", "overwrite", "push_to_hub", "hub_model_id")
+"""Fields of `training` that mean nothing to others: a checkpoint, a run to replace, an account."""
 PLACEHOLDER = "your-name"
 """The user in a card that was written before it is known where the run goes."""
 
 Files = dict[str, Path | bytes]
-"""By its path in the repository: a file that goes up as it is, or the cleaned content of one."""
+"""By its path in the repository: a file that goes up as it is, or the content of one."""
 
 
 def build_model_card(run: Path, repo_id: str | None = None, license: str | None = None) -> str:
@@ -45,21 +63,21 @@ def build_model_card(run: Path, repo_id: str | None = None, license: str | None 
         license: the Hub's identifier, such as "apache-2.0"; left out of the card unless given.
 
     Raises:
-        DataError: metrics.json or config.json is missing or not what a run writes.
+        DataError: metrics.json is missing, or it or config.json is not what a run writes.
+        RecipeError: recipe.yaml is not what a run writes.
     """
-    metrics, recipe = _load_json(run / "metrics.json"), _load_recipe(run)
+    metrics, recipe = read_object(run / METRICS), _read_recipe(run)
     if not isinstance(metrics.get("best"), dict) or not isinstance(metrics["best"].get("metrics"), dict):
         raise DataError(
-            f"{run / 'metrics.json'}: expected best and in it metrics, found {', '.join(metrics) or 'nothing'}; "
+            f"{run / METRICS}: expected best and in it metrics, found {', '.join(metrics) or 'nothing'}; "
             "it was edited or is of another program, evaluate the run again"
         )
-    sections = recipe or {}
-    model = sections.get("model") or {"checkpoint": metrics.get("base_model")}
-    return card.build_model_card(
-        sanitise_recipe(metrics),
-        sanitise_recipe(_load_json(run / "config.json")),
-        None if recipe is None else sanitise_recipe(recipe),
-        repo_id=repo_id or _expected_repo_id(run, sections),
+    model = recipe.get("model") or {"checkpoint": metrics.get("base_model")}
+    return render_model_card(
+        remove_private(metrics),
+        remove_private(read_object(run / CONFIG)),
+        remove_private(recipe),
+        repo_id=repo_id or _expected_repo_id(run, recipe),
         base_model=_hub_id(model.get("checkpoint"), run),
         dataset_id=_hub_id((metrics.get("data") or {}).get("name"), run),
         license=license,
@@ -67,7 +85,7 @@ def build_model_card(run: Path, repo_id: str | None = None, license: str | None 
 
 
 def _expected_repo_id(run: Path, recipe: Mapping[str, Any]) -> str:
-    name = (recipe.get("training") or {}).get("hub_model_id") or run.resolve().name
+    name = (recipe.get("training") or {}).get("hub_model_id") or RunFolder(run).name
     return name if "/" in name else f"{PLACEHOLDER}/{name}"
 
 
@@ -97,11 +115,11 @@ def check_run_folder(run: Path) -> None:
     """Raises DataError with all that `run` lacks before it can be published."""
     if not run.is_dir():
         raise DataError(f"{run}: no such run folder; give the folder that training wrote")
-    missing = [name for name in (*_weights(run), *CONFIGS) if not (run / name).is_file()]
+    missing = [name for name in (*_weights(run), CONFIG, PROCESSOR, METRICS) if not (run / name).is_file()]
     if missing:
         raise DataError(
             f"{run}: not a complete run folder, missing {', '.join(missing)}; training writes the weights and "
-            "metrics.json at its first evaluation"
+            f"{METRICS} at its first evaluation"
         )
 
 
@@ -109,41 +127,43 @@ def collect_files(run: Path, repo_id: str, license: str | None = None, token: st
     """All that goes up.
 
     An allow list: weights, config.json, preprocessor_config.json, recipe.yaml, README.md, metrics.json, results.csv and
-    plots/*.png but for those of `PHOTOS`. Never report.html and plots/photos, which show the user's photos; nor
-    checkpoints, optimizer states, detections, logs or training_args.bin (which holds the token).
+    the figures of `PUBLIC_PLOTS`. Never report.html, plots/predictions.png and plots/photos, which show the user's
+    images; nor checkpoints, optimizer states, detections, logs or training_args.bin (which holds the token).
 
     Raises:
-        DataError: the folder is incomplete, or a file still holds what looks like an access token.
+        DataError: the folder is incomplete, or a file holds what looks like an access token.
     """
     check_run_folder(run)
-    metrics, recipe = _load_json(run / "metrics.json"), _load_recipe(run)
-    secrets, paths = find_private([metrics, recipe])
-    secrets |= {token} if token else set()
     files: Files = {}
-    for name in CONFIGS:
-        content = _load_json(run / name)
-        clean = sanitise_recipe(content)
-        files[name] = run / name if clean == content else (json.dumps(clean, indent=2) + "\n").encode()
-    if recipe is not None:
-        files["recipe.yaml"] = yaml.safe_dump(_public_recipe(recipe), sort_keys=False, allow_unicode=True).encode()
-    paths |= {str(run.absolute()), str(run.resolve()), str(Path.home())} - {"/"}
-    if (run / "results.csv").is_file():
-        text = (run / "results.csv").read_text(encoding="utf-8")
-        files["results.csv"] = clean_text(text, secrets, paths).encode()
-    plots = (plot for plot in sorted((run / "plots").glob("*.png")) if plot.name not in PHOTOS and plot.is_file())
-    files |= {f"plots/{plot.name}": plot for plot in plots}
+    for name in (CONFIG, PROCESSOR, METRICS):
+        content = read_object(run / name)
+        public = remove_private(content)
+        files[name] = run / name if public == content else (json.dumps(public, indent=2) + "\n").encode()
+    if recipe := _read_recipe(run):
+        files[RECIPE] = dump_yaml(_make_public(recipe)).encode()
+    if (run / RESULTS).is_file():
+        files[RESULTS] = run / RESULTS
+    plots = (path for path in sorted((run / PLOTS).glob("*.png")) if path.is_file())
+    files |= {f"{PLOTS}/{path.name}": path for path in plots if any(fnmatch(path.stem, name) for name in PUBLIC_PLOTS)}
     files[CARD] = _card_to_push(run, repo_id, license).encode()
-    _check_no_secret(run, files, secrets)
+    for name, source in files.items():
+        if holds_token(source if isinstance(source, bytes) else source.read_bytes(), token):
+            raise DataError(
+                f"{run / name}: holds what looks like an access token, nothing was uploaded; remove it from the file, "
+                "and if others may have seen it revoke it at https://huggingface.co/settings/tokens"
+            )
     return {**{name: run / name for name in _weights(run)}, **files}
 
 
-def _public_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The sanitised recipe for others: it resumes from no checkpoint, replaces no run and pushes to no account."""
-    clean = sanitise_recipe(recipe)
-    if isinstance(clean.get("training"), dict):
-        for key in ("resume_from_checkpoint", "overwrite", "push_to_hub", "hub_model_id"):
-            clean["training"].pop(key, None)
-    return clean
+def _make_public(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe for others: without secrets and paths, resuming from nothing, replacing no run, pushing nowhere."""
+    public = remove_private(recipe)
+    training = public.get("training")
+    if isinstance(training, dict):
+        public["training"] = {key: value for key, value in training.items() if key not in NOT_FOR_OTHERS}
+        if isinstance(training.get("output_dir"), str):
+            public["training"]["output_dir"] = Path(training["output_dir"]).name
+    return public
 
 
 def _card_to_push(run: Path, repo_id: str, license: str | None) -> str:
@@ -151,48 +171,17 @@ def _card_to_push(run: Path, repo_id: str, license: str | None) -> str:
     local = path.read_text(encoding="utf-8") if path.is_file() else ""
     if card_author(local) == "generated":
         return build_model_card(run, repo_id, license)
-    expected = _expected_repo_id(run, _load_recipe(run) or {})
-    return stamp(local.replace(card.snippet_call(expected), card.snippet_call(repo_id)), "edited")
-
-
-def _check_no_secret(run: Path, files: Files, secrets: Iterable[str]) -> None:
-    for name, source in files.items():
-        if holds_secret(source if isinstance(source, bytes) else source.read_bytes(), secrets):
-            raise DataError(
-                f"{run / name}: holds what looks like an access token, nothing was uploaded; remove it from the file, "
-                "and if others may have seen it revoke it at https://huggingface.co/settings/tokens"
-            )
+    expected = _expected_repo_id(run, _read_recipe(run))
+    return sign(local.replace(snippet_call(expected), snippet_call(repo_id)), "edited")
 
 
 def _weights(run: Path) -> list[str]:
     """The weight files by name; what `from_pretrained` would take where there are both kinds."""
     if (run / WEIGHTS).is_file() or not (run / INDEX).is_file():
         return [WEIGHTS]
-    return [INDEX, *sorted(set(_load_json(run / INDEX).get("weight_map", {}).values()))]
+    return [INDEX, *sorted(set(read_object(run / INDEX).get("weight_map", {}).values()))]
 
 
-def _load_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; training writes it at its first evaluation") from None
-    except ValueError as error:
-        raise DataError(f"{path}: expected JSON, but {error}; it was cut off or edited, evaluate again") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, found a {type(content).__name__}; evaluate the run again")
-    return content
-
-
-def _load_recipe(run: Path) -> dict[str, Any] | None:
-    path = run / "recipe.yaml"
-    if not path.is_file():
-        return None
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: expected YAML, but {' '.join(str(error).split())}; correct or delete it") from None
-    if not isinstance(recipe, dict):
-        raise RecipeError(
-            f"{path}: expected sections such as data and training, found {type(recipe).__name__}; correct or delete it"
-        )
-    return recipe
+def _read_recipe(run: Path) -> dict[str, Any]:
+    """The sections of the run's recipe; empty where there is none."""
+    return read_sections(run / RECIPE) if (run / RECIPE).is_file() else {}

@@ -107,18 +107,20 @@ class HubServer:
 
 
 def point_client_at(hub: HubServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes `hub` the Hub of this process, with nothing in `home` and Anna logged in."""
+    """Makes `hub` the Hub of this process, with nothing in `home` and Anna logged in, whatever the environment says."""
     template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     for name, value in {
-        "HF_HUB_OFFLINE": False,
         "ENDPOINT": hub.url,
         "HUGGINGFACE_CO_URL_TEMPLATE": template,
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": False,
         "HF_HUB_DISABLE_XET": True,
         "HF_TOKEN_PATH": str(home / "token"),
         "HF_HUB_CACHE": str(home / "hub"),
         "AGENT_HARNESSES_PATH": str(home / "agents.json"),
     }.items():
         monkeypatch.setattr(constants, name, value, raising=False)
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
     monkeypatch.setenv("HF_TOKEN", ANNA)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_detr_ft.evaluation.analysis import Analysis
+from hf_detr_ft.evaluation.coco_result import COCO_METRICS
 from hf_detr_ft.formatting import counted
-from hf_detr_ft.hub.model_card import COCO_ROWS
 from hf_detr_ft.report.blocks import Block, Cell, Note, Number, Section, Table, Text
 from hf_detr_ft.report.describe_errors import describe_result as describe_in_words
 from hf_detr_ft.report.load_run import RunRecord
@@ -69,7 +69,7 @@ def _in_words(record: RunRecord, kept: Mapping[str, Any]) -> str:
 def _coco_table(given: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     rows: list[Sequence[Cell]] = [
         (name, meaning, *(Number.of_metric(evaluation["metrics"][key]) for _, evaluation in given))
-        for key, name, meaning in COCO_ROWS
+        for key, name, meaning in COCO_METRICS
     ]
     caption = "COCO's twelve numbers; n/a where there is no such object"
     return Table("coco", caption, ["", "Of", *(title for title, _ in given)], rows)
