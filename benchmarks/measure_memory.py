@@ -23,7 +23,7 @@ from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.machine import set_cpu_threads
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.training.data_pipeline import store_splits
-from hf_detr_ft.training.job import build_trainer
+from hf_detr_ft.training.job import build_job
 
 FLAGS = (
     *("--model.checkpoint", "package:hf_detr_ft/tiny_detr", "--model.square_edge", "64"),
@@ -78,7 +78,8 @@ def main() -> None:
         set_seed(0)
         sampler = Sampler()
         sampler.start()
-        trainer = build_trainer(recipe, store_splits(recipe, load_splits(recipe.data)))
+        splits = load_splits(recipe.data)
+        trainer = build_job(recipe, splits, store_splits(recipe, splits)).trainer
         print(f"{options.images} photos, before training: own {read_status('RssAnon') / MIB:.1f} MiB")
         sampler.report("reading")
         trainer.add_callback(Memory(sampler))

@@ -25,9 +25,6 @@ def _nothing_remembered() -> Iterator[None]:
         ("cpu", {"bf16": 0.4, "fp16": 0.1, "fp32": 1.0}, "bf16"),
         ("cpu", {"bf16": 1.6, "fp16": 0.1, "fp32": 1.0}, "no"),  # a CPU that emulates it
         ("cpu", {"bf16": 0.9, "fp16": 0.1, "fp32": 1.0}, "no"),  # a close thing
-        ("cuda", {"bf16": 0.3, "fp16": 0.2, "fp32": 1.0}, "bf16"),
-        ("cuda", {"bf16": 2.0, "fp16": 0.3, "fp32": 1.0}, "fp16"),  # a GPU before Ampere
-        ("cuda", {"bf16": 2.0, "fp16": 1.0, "fp32": 1.0}, "no"),
         ("mps", {}, "no"),
     ],
 )
@@ -37,6 +34,15 @@ def test_a_faster_precision_than_fp32_is_taken(
     names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
     monkeypatch.setattr(machine, "time_convolution", lambda device, dtype: seconds[names[dtype]])
     assert fastest_precision(device) == expected
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_is_asked_not_timed(supported: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict] = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **kwargs: asked.append(kwargs) or supported)
+    monkeypatch.setattr(machine, "time_convolution", None)
+    assert fastest_precision("cuda") == expected
+    assert asked == [{"including_emulation": False}], "an emulated bf16 is no faster than fp32"
 
 
 def test_this_machine_is_timed_once_and_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from hf_detr_ft.atomic import write_text
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.formatting import nearest
+from hf_detr_ft.recipe.automatic import choose_precision, choose_workers
 from hf_detr_ft.recipe.sections import (
     AugmentConfig,
     DataConfig,
@@ -37,24 +38,6 @@ SECTIONS: dict[str, type] = {
     "speed": SpeedConfig,
     "training": DetrTrainingArguments,
 }
-LIMITS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("data.train_limit", "data.val_limit"), (1, math.inf)),
-    **dict.fromkeys(("evaluation.batch_size", "speed.cpu_threads"), (1, math.inf)),
-    **dict.fromkeys(("data.synthetic_images", "data.synthetic_val_images"), (1, 10**9)),
-    "data.synthetic_seed": (0, math.inf),
-    **dict.fromkeys(("augment.horizontal_flip", "augment.vertical_flip", "augment.random_crop"), (0, 1)),
-    **dict.fromkeys(("augment.color_jitter", "augment.min_visibility"), (0, 1)),
-    "augment.rotate": (0, 180),
-    **dict.fromkeys(("model.shortest_edge", "model.longest_edge", "model.square_edge"), (1, math.inf)),
-    **dict.fromkeys(("speed.store_gigabytes",), (0, math.inf)),
-    **dict.fromkeys(("training.per_device_train_batch_size", "training.per_device_eval_batch_size"), (1, math.inf)),
-    **dict.fromkeys(("training.gradient_accumulation_steps", "training.early_stopping_patience"), (1, math.inf)),
-    **dict.fromkeys(("training.learning_rate", "training.backbone_learning_rate"), (0, math.inf)),
-    **dict.fromkeys(("training.weight_decay", "training.max_grad_norm"), (0, math.inf)),
-    **dict.fromkeys(("training.num_train_epochs", "training.learning_rate_drop_epoch"), (0, math.inf)),
-    **dict.fromkeys(("training.seed", "training.data_seed"), (0, 2**32 - 1)),
-}
-"""Least and greatest value of fields whose type alone lets too much in."""
 PACKAGED = Path(__file__).parents[1] / "recipes"
 """Recipes that come with the package: `quickstart` is its `quickstart.yaml`, in whatever folder one is."""
 PATHS = ("root", "train_annotations", "train_images", "val_annotations", "val_images")
@@ -113,13 +96,17 @@ def load_recipe(path: Path | None, flags: Sequence[str] = ()) -> Recipe:
     training = typed["training"]
     if training["output_dir"] is None:
         training["output_dir"] = str(Path("runs") / (path.stem if path is not None else "run"))
+    if training["dataloader_num_workers"] is None:
+        training["dataloader_num_workers"] = choose_workers(training["use_cpu"])
     sections = {name: config(**typed[name]) for name, config in SECTIONS.items() if name != "training"}
     try:
-        arguments = DetrTrainingArguments(**training)
+        arguments = DetrTrainingArguments(**{**training, "push_to_hub": False})
     except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
         refusal = " ".join(str(error).split())
         raise RecipeError(f"{path or 'flags'}: training: Transformers refuses these settings: {refusal}") from error
-    return Recipe(**sections, training=arguments, resolved=typed)
+    choose_precision(arguments, training["bf16"])
+    training["bf16"], training["fp16"] = arguments.bf16, arguments.fp16
+    return Recipe(**sections, training=arguments, push=training["push_to_hub"], resolved=typed)
 
 
 def read_sections(path: Path) -> dict:
@@ -250,10 +237,19 @@ def _misfit(annotation: Any, value: Any) -> str:
     return f"expected {expected}, found {value!r}{quotes}"
 
 
+def field_limits() -> dict[tuple[str, str], tuple[float, float]]:
+    """Least and greatest value by section and field, of fields whose type alone lets too much in."""
+    return {
+        (section, known.name): (known.metadata["least"], known.metadata["most"])
+        for section, config in SECTIONS.items()
+        for known in fields(config)
+        if "least" in known.metadata
+    }
+
+
 def _check_limits(typed: dict[str, dict], sources: dict) -> list[str]:
     problems = []
-    for dotted, (low, high) in LIMITS.items():
-        section, _, key = dotted.partition(".")
+    for (section, key), (low, high) in field_limits().items():
         value = typed[section].get(key)
         if (section, key) in sources and value is not None and not low <= value <= high:
             expected = f"a number from {low} to {high}" if high < math.inf else f"{low} or more"

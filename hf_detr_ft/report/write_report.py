@@ -5,16 +5,19 @@ from pathlib import Path
 
 from hf_detr_ft.atomic import write_bytes, write_json, write_text
 from hf_detr_ft.data.splits import Splits
-from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.errors import RecipeError, first_line
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.report.blocks import Page, Plot
 from hf_detr_ft.report.collect import add_numbers, gather_views
 from hf_detr_ft.report.load_run import RunRecord, Validation, read_run
 from hf_detr_ft.report.pages import Views, build_run_page
+from hf_detr_ft.report.predictions_sheet import draw_predictions
 from hf_detr_ft.report.render_page import render_page
 from hf_detr_ft.report.svg import own_style, to_png
 from hf_detr_ft.run_folder import IMAGE_PLOTS, REPORT, RunFolder
+from hf_detr_ft.training.callbacks import log_picture
+from hf_detr_ft.training.job import Job
 
 
 def check_page(target: Path, overwrite: bool, flag: str = "--output") -> None:
@@ -79,3 +82,26 @@ def write_own_page(run: RunFolder, record: RunRecord, views: Views, notes: Seque
         write_page(build_run_page(record, views, notes), run.report, run.plots)
     if run.metrics.is_file():
         write_json(run.metrics, add_numbers(record.metrics, views.analysis, views.data))
+
+
+def report_training(run: RunFolder, job: Job) -> list[str]:
+    """Pictures and page of a training that has just come to its end; nothing here can undo it.
+
+    Returns:
+        Where they lie, or what could not be made and why, for the terminal.
+    """
+    lines = []
+    try:
+        if job.results.best is not None:
+            keeps_best = job.trainer.args.load_best_model_at_end
+            kept = job.results.best if keeps_best else job.results.last or job.results.best
+            threshold, device = kept["best_f1"]["threshold"], job.trainer.args.device
+            splits = job.splits
+            picture = draw_predictions(run, splits.val, splits.truth, splits.label_map, threshold, device)
+            log_picture(job.trainer, "predictions", picture)
+            lines.append(f"first look  {picture}  (validation images: what is found, missed and wrong)")
+        page = write_run_page(run, job.recipe, job.splits)
+        lines.append(f"the page    {page}  (results, curves, photos and recipe; open it in a browser)")
+    except Exception as error:
+        lines.append(f"the page    is left out: {type(error).__name__}: {first_line(error)}; hf-detr-ft report {run}")
+    return lines

@@ -20,9 +20,10 @@ from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.errors import RecipeError, first_line
 from hf_detr_ft.machine import describe_environment, device_name, set_cpu_threads
 from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.recipe.rules import require_sound
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.training.data_pipeline import choose_size_step, store_splits
-from hf_detr_ft.training.job import build_trainer, show_progress
+from hf_detr_ft.training.job import build_job, show_progress
 
 STOCK = "stock"
 STOCK_FASTER = "stock, {}"
@@ -78,6 +79,7 @@ def benchmark(
     check_output_file(output)
     transformers_logging.disable_progress_bar()
     recipe = load_recipe(path, flags)
+    require_sound(recipe)
     args = recipe.training
     set_cpu_threads(recipe.speed.cpu_threads, args.device.type)
     splits = load_splits(recipe.data, progress=show_progress)
@@ -164,7 +166,7 @@ def run_variant(
     """
     recipe = load_recipe(path, flags)
     args = recipe.training
-    args.push_to_hub, args.report_to, args.disable_tqdm = False, [], True
+    args.report_to, args.disable_tqdm = [], True
     args.eval_strategy = args.save_strategy = "no"
     args.load_best_model_at_end, args.logging_strategy = False, "no"
     args.max_steps = WARM_UP + steps
@@ -173,7 +175,7 @@ def run_variant(
         args.seed += number
         set_seed(args.seed)
         if name.startswith(OURS):
-            trainer: Trainer = build_trainer(recipe, store_splits(recipe, splits))
+            trainer: Trainer = build_job(recipe, splits, store_splits(recipe, splits)).trainer
             trainer.remove_callback(PrinterCallback)
         else:
             trainer = build_stock(recipe, splits, args.precision if name != STOCK else "fp32")

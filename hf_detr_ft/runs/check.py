@@ -4,7 +4,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers import DetrImageProcessor, set_seed
+from transformers import DetrImageProcessor
 
 from hf_detr_ft.atomic import check_output_file
 from hf_detr_ft.data.dataset import most_objects, read_column
@@ -22,11 +22,12 @@ from hf_detr_ft.machine import peak_memory
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.recipe.rules import require_sound
 from hf_detr_ft.report.collect import view_data
 from hf_detr_ft.report.pages import build_check_page
 from hf_detr_ft.report.svg import own_style
 from hf_detr_ft.report.write_report import check_page, is_page, write_page
-from hf_detr_ft.training.job import build_trainer, describe_job
+from hf_detr_ft.training.job import describe_job, prepare_trial
 from hf_detr_ft.training.trainer import DetrTrainer
 
 SHOWN = 5
@@ -45,6 +46,7 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
         0, or 1 where the data have errors.
     """
     recipe = load_recipe(path, flags)
+    require_sound(recipe)
     if report is not None:
         check_output_file(report, "--report")
         check_page(report, overwrite=is_page(report), flag="--report")
@@ -68,19 +70,13 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
             f"          {name}: {split.images} images, {split.objects} objects, "
             f"{(split.objects_per_image == 0).sum()} images without objects, at most {most} on one ({file_name})"
         )
-    args = recipe.training
-    args.push_to_hub = False
-    run = args.output_dir
-    with TemporaryDirectory() as folder:
-        args.output_dir = folder  # the Trainer makes it
-        set_seed(args.seed)
-        trainer = build_trainer(recipe, splits)
-        args.output_dir = run
-        print(describe_job(recipe, splits, trainer))
-        for trial in try_largest_batches(trainer):
+    with TemporaryDirectory() as folder:  # the Trainer makes its folder
+        job = prepare_trial(recipe.with_training(output_dir=folder), splits)
+        print(describe_job(replace(job, recipe=recipe)))
+        for trial in try_largest_batches(job.trainer):
             print(trial)
     if report is not None:
-        data = view_data(recipe, splits, feature_stride(cast(DetrForObjectDetection, trainer.model)))
+        data = view_data(recipe, splits, feature_stride(cast(DetrForObjectDetection, job.trainer.model)))
         with own_style():
             write_page(build_check_page(recipe.data.name, problems, data), report)
         print(f"written: {report}")

@@ -16,9 +16,31 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState, ProgressCallback
 
 from hf_detr_ft.atomic import write_bytes, write_json, write_text
+from hf_detr_ft.data.transform import Epoch
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.run_folder import DETECTIONS, RunFolder
+
+
+class EpochCallback(TrainerCallback):
+    """Sets the epoch of sampler and augmentation, and leaves out evaluations that `eval_epochs` does not ask for."""
+
+    def __init__(self, epoch: Epoch) -> None:
+        self.epoch = epoch
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tells the epoch."""
+        self.epoch.set(int(state.epoch or 0))
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Leaves out evaluation and checkpoint in epochs between."""
+        last = state.global_step >= state.max_steps
+        if not last and round(state.epoch or 0) % getattr(args, "eval_epochs", 1):
+            control.should_evaluate = control.should_save = False
 
 
 class RunFolderCallback(TrainerCallback, ExportableState):

@@ -7,7 +7,6 @@ from hf_detr_ft.data.cache.image_cache import store_photos
 from hf_detr_ft.data.image_size import ImageSize, build_processor
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import DetrTransform
-from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe.sections import Recipe
 
 STRIDE = 32
@@ -37,14 +36,8 @@ def build_train_transform(recipe: Recipe) -> DetrTransform:
 
 
 def choose_size_step(recipe: Recipe) -> int:
-    """Pixels that the sides of training batches are multiples of.
-
-    Raises:
-        RecipeError: `speed.size_step` is below 1.
-    """
+    """Pixels that the sides of training batches are multiples of."""
     step, size = recipe.speed.size_step, ImageSize.from_config(recipe.model)
-    if step is not None and step < 1:
-        raise RecipeError(f"speed.size_step: expected 1 or more pixels, found {step}.")
     if step is not None:
         return step
     new_shapes = size.keeps_shape and build_augmentation(recipe.augment, size.shortest_edge).draws_shapes

@@ -49,20 +49,20 @@ def evaluate_model(source: str, recipe: Recipe) -> Evaluation:
         source: a run folder, another folder of a model, or a Hub id.
         recipe: whose data and batch sizes are used.
     """
-    args, data, asked = recipe.training, recipe.data, recipe.resolved["training"].get("bf16")
-    args.bf16, args.fp16, args.mixed_precision = False, False, "no"
+    data = recipe.data
     model, processor = load_detector(source)
     split, problems = check_split(data, "val", decode=False, progress=show_progress)
     require_no_errors(problems)
     truth = prepare_coco(split.coco, data.val_limit)
     label_map = match_classes(model.config, truth, source)
     rows = split.load(truth, label_map)
-    args.push_to_hub, args.report_to = False, []
     with TemporaryDirectory() as folder:
-        args.output_dir = folder
+        args = recipe.with_training(
+            bf16=False, fp16=False, mixed_precision="no", report_to=[], output_dir=folder
+        ).training
         detector = as_trainable(model)
         keep_folded(detector.model.backbone.model)
-        if asked or (asked is None and is_faster_in_bf16(torch.nn.Module.to(detector, args.device))):
+        if recipe.training.bf16 and is_faster_in_bf16(torch.nn.Module.to(detector, args.device)):
             use_bf16_backbone(detector)
         trainer = DetrTrainer(
             detector,

@@ -1,32 +1,73 @@
-"""From a recipe and its data to a trainer."""
+"""A training job: from a recipe to its data, its trainer and the weights in its folder."""
 
+import pickle
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
+import torch
 from accelerate import PartialState
+from torch._dynamo.exc import BackendCompilerFailed
 from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, set_seed
+from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.image_size import build_processor
-from hf_detr_ft.data.splits import Splits
+from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
-from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError, first_line
+from hf_detr_ft.evaluation.coco_result import CocoResult
+from hf_detr_ft.machine import set_cpu_threads
 from hf_detr_ft.model.build import build_model, count_parameters
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.stages import summarise_trainable, train_stages
 from hf_detr_ft.recipe.sections import ModelConfig, Recipe, SpeedConfig
+from hf_detr_ft.run_folder import CARD, LOG, METRICS, RESULTS, RunFolder, read_object
 from hf_detr_ft.training.callbacks import RunFolderCallback, print_progress_lines
-from hf_detr_ft.training.data_pipeline import build_train_transform, choose_size_step
+from hf_detr_ft.training.data_pipeline import build_train_transform, choose_size_step, store_splits
 from hf_detr_ft.training.trainer import DetrTrainer
 
 ModelBuilder = Callable[[ModelConfig, Sequence[str], Sequence[int], SpeedConfig], DetrForObjectDetection]
 """Makes the model of a recipe, as `build_model` does."""
-METRICS = (
-    *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
-    *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large", "loss"),
-)
-"""What the best weights can be chosen by."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A training that is ready to begin.
+
+    Attributes:
+        recipe: with what was chosen automatically in `resolved`.
+        splits: as they are read.
+        trainer: over the splits' images, decoded and resized where the cache keeps them.
+        results: of the evaluations, as they come.
+    """
+
+    recipe: Recipe
+    splits: Splits
+    trainer: DetrTrainer
+    results: RunFolderCallback
+
+
+def prepare_job(recipe: Recipe, model_builder: ModelBuilder = build_model) -> Job:
+    """Reads and checks the data and builds model and trainer; seeds torch, NumPy and Python.
+
+    Raises:
+        InputError: something is wrong with recipe, data or checkpoint.
+    """
+    transformers_logging.disable_progress_bar()  # of single weights, which take no time
+    set_cpu_threads(recipe.speed.cpu_threads, recipe.training.device.type)
+    set_seed(recipe.training.seed)
+    splits = load_splits(recipe.data, progress=show_progress)
+    return build_job(recipe, splits, store_splits(recipe, splits), model_builder)
+
+
+def prepare_trial(recipe: Recipe, splits: Splits) -> Job:
+    """A job that is not to be trained to its end, over images as they lie on the disk."""
+    transformers_logging.disable_progress_bar()
+    set_seed(recipe.training.seed)
+    return build_job(recipe, splits, splits)
 
 
 def show_progress(images: Iterable) -> Iterable:
@@ -34,49 +75,65 @@ def show_progress(images: Iterable) -> Iterable:
     return tqdm(images, "checking images", leave=False, disable=not PartialState().is_main_process)
 
 
-def build_trainer(recipe: Recipe, splits: Splits, model_builder: ModelBuilder = build_model) -> DetrTrainer:
-    """Model, transforms, trainer and callbacks of a recipe."""
-    args, model_config, label_map = recipe.training, recipe.model, splits.label_map
-    model = model_builder(model_config, label_map.names, label_map.category_ids, recipe.speed)
-    train_stages(model, model_config.trainable_stages)
-    processor = build_processor(model_config)
+def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: ModelBuilder = build_model) -> Job:
+    """Model, transforms, trainer and callbacks of a recipe.
+
+    Args:
+        recipe: whose `resolved` is given the size step and the threads that are used.
+        splits: as they are read.
+        stored: the same, decoded and resized as far as the cache keeps them.
+        model_builder: makes the model.
+
+    Raises:
+        RecipeError: the Trainer refuses the settings, or they leave it nothing to train on.
+    """
+    args, label_map = recipe.training, splits.label_map
+    model = model_builder(recipe.model, label_map.names, label_map.category_ids, recipe.speed)
+    train_stages(model, recipe.model.trainable_stages)
+    processor = build_processor(recipe.model)
     augment = build_train_transform(recipe)
-    if recipe.evaluation.batch_size is not None:
-        args.per_device_eval_batch_size = recipe.evaluation.batch_size
-    metric = args.metric_for_best_model
-    if metric is not None and metric.removeprefix("eval_") not in METRICS:
-        raise RecipeError(f"training.metric_for_best_model: expected one of {', '.join(METRICS)}, found '{metric}'.")
-    if args.eval_epochs < 1:
-        raise RecipeError(f"training.eval_epochs: expected 1 or more, found {args.eval_epochs}.")
+    size_step = choose_size_step(recipe)
+    recipe.resolved["speed"] |= {
+        "size_step": size_step,
+        "cpu_threads": torch.get_num_threads() if args.device.type == "cpu" else recipe.speed.cpu_threads,
+    }
     try:
         trainer = DetrTrainer(
             model,
             args,
-            train_dataset=transformed(splits.train, augment),
-            eval_dataset=transformed(splits.val, DetrTransform(processor)),
+            train_dataset=transformed(stored.train, augment),
+            eval_dataset=transformed(stored.val, DetrTransform(processor)),
             truth=splits.truth,
             label_map=label_map,
             processor=processor,
             train_transform=augment,
-            size_step=choose_size_step(recipe),
+            size_step=size_step,
             backend=recipe.evaluation.backend,
         )
-    except (ImportError, KeyError, ValueError) as error:  # an unknown report_to or log_level, fsdp in one process, …
+    except (ImportError, KeyError, ValueError) as error:  # an unknown log_level, fsdp in one process, …
         raise RecipeError(f"training: the Trainer refuses these settings: {error}") from error
+    images, of_a_batch = len(splits.train), args.train_batch_size * args.world_size
+    if args.dataloader_drop_last and images < of_a_batch:
+        raise RecipeError(
+            f"training.dataloader_drop_last: expected at least as many images as a batch of all processes takes, found "
+            f"{images} images and batches of {of_a_batch}. Leave it out, or lower training.per_device_train_batch_size."
+        )
     about = {
         "data": {"name": recipe.data.name, "split": "validation"},
-        "base_model": model_config.checkpoint or model_config.backbone,
+        "base_model": recipe.model.checkpoint or recipe.model.backbone,
     }
-    trainer.add_callback(RunFolderCallback(lambda: trainer.result, lambda: trainer.detections, about))
+    results = RunFolderCallback(lambda: trainer.result, lambda: trainer.detections, about)
+    trainer.add_callback(results)
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     print_progress_lines(trainer)
-    return trainer
+    return Job(recipe, splits, trainer, results)
 
 
-def describe_job(recipe: Recipe, splits: Splits, trainer: DetrTrainer) -> str:
-    """What is about to be trained, for the terminal."""
-    args, model = trainer.args, cast(DetrForObjectDetection, trainer.model)
+def describe_job(job: Job) -> str:
+    """Data, model and length of a training, for the terminal."""
+    recipe, splits, args = job.recipe, job.splits, job.trainer.args
+    model = cast(DetrForObjectDetection, job.trainer.model)
     warnings = len(splits.problems)
     most, file_name = most_objects(splits.train)
     queries = model.config.num_queries
@@ -92,7 +149,7 @@ def describe_job(recipe: Recipe, splits: Splits, trainer: DetrTrainer) -> str:
         f"training  {length} of batches of {args.train_batch_size}"
         f" x {args.gradient_accumulation_steps} accumulated x {args.world_size} processes on {args.device.type}, "
         f"{recipe.training.precision}",
-        f"run       {args.output_dir}",
+        f"run       {recipe.training.output_dir}",
     ]
     if most > queries:
         lines.append(
@@ -100,3 +157,64 @@ def describe_job(recipe: Recipe, splits: Splits, trainer: DetrTrainer) -> str:
             "Raise model.config.num_queries in a model of your own, or cut such images up."
         )
     return "\n".join(lines)
+
+
+def train_model(job: Job, checkpoint: Path | None) -> None:
+    """Trains, from a checkpoint where one is given, and saves the weights that the recipe asks for.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be resumed from.
+        TrainingError: training cannot go on.
+    """
+    if checkpoint is not None:
+        check_steps(job.trainer, checkpoint)
+    try:
+        job.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except pickle.UnpicklingError as error:  # torch opens no pickle that could run code
+        raise CheckpointError(
+            f"training.resume_from_checkpoint: '{checkpoint}' holds more than tensors, which could run code, so it was "
+            "not opened. Resume from a checkpoint of your own."
+        ) from error
+    except BackendCompilerFailed as error:
+        raise TrainingError(
+            f"speed.compile_backbone: torch.compile failed: {first_line(error)}. On a CPU it needs a C++ compiler; "
+            "install one, or set this to false."
+        ) from error
+    job.trainer.save_model()
+
+
+def check_steps(trainer: DetrTrainer, checkpoint: Path) -> None:
+    """Makes sure that a checkpoint's steps are those of this training, so that no part of an epoch is left out.
+
+    Raises:
+        CheckpointError: an epoch had another number of steps.
+    """
+    state = read_object(checkpoint / LOG)
+    step, epoch, own = state.get("global_step") or 0, state.get("epoch") or 0, trainer.steps_per_epoch()
+    before = round(step / epoch) if epoch else own
+    if before != own:
+        args = trainer.args
+        images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        raise CheckpointError(
+            f"training.resume_from_checkpoint: expected an epoch of {own} steps, as {len(trainer.train_dataset)} "
+            f"images in steps of {images} make it, found one of {before} in '{checkpoint}': parts of an epoch would be "
+            "left out or come twice. Give it the images, batch size, accumulation and processes that it had, or start "
+            f"anew from its weights: --model.checkpoint {checkpoint}."
+        )
+
+
+def summarise_job(job: Job, run: RunFolder, seconds: float) -> str:
+    """The result of a finished training, and what to do next, for the terminal."""
+    best, last = job.results.best, job.results.last
+    if best is None:
+        return f"no evaluation took place (training.eval_strategy: no); weights and processor are in {run}"
+    keeps_best = job.trainer.args.load_best_model_at_end
+    kept, which = (best, "best") if keeps_best else (last or best, "last")
+    return (
+        f"\nthe best weights, of epoch {best['epoch']:.4g}:\n{CocoResult.from_dict(best).table()}\n"
+        f"\nbest AP {best['metrics']['map']:.3f}, AP50 {best['metrics']['map_50']:.3f} in epoch {best['epoch']:.4g} "
+        f"({seconds:.0f} s until here)\n"
+        f"run folder  {run}  (weights of the {which} evaluation, {METRICS}, {RESULTS}, {CARD})\n"
+        f"look at it  hf-detr-ft predict {run} PHOTO_OR_FOLDER --threshold {kept['best_f1']['threshold']:.3f}\n"
+        f"publish it  hf-detr-ft push {run} USER/NAME"
+    )

@@ -1,6 +1,9 @@
 """Transformers' Trainer for DETR: an exact loss over processes and accumulation, parts of the loss, COCO evaluation."""
 
-from collections import defaultdict
+import math
+import os
+import shutil
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,9 +18,6 @@ from transformers import (
     DetrImageProcessor,
     Trainer,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
@@ -37,39 +37,9 @@ from hf_detr_ft.model.load import load_weights
 from hf_detr_ft.model.loss import UnusableBatchError, count_items
 from hf_detr_ft.model.optim import parameter_groups
 from hf_detr_ft.recipe.sections import DetrTrainingArguments
-
-
-class _Epochs(TrainerCallback):
-    """Tells sampler and augmentation which epoch begins, and leaves out evaluations that were not asked for."""
-
-    def __init__(self, epoch: Epoch) -> None:
-        self.epoch = epoch
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.epoch.set(int(state.epoch or 0))
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        last = state.global_step >= state.max_steps
-        if not last and round(state.epoch or 0) % getattr(args, "eval_epochs", 1):
-            control.should_evaluate = control.should_save = False
-
-
-class LossParts:
-    """Adds up the parts of the loss on the device and reads them once."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(()))
-        self.count = 0.0
-
-    def add(self, parts: dict[str, torch.Tensor], share: float) -> None:
-        """Adds what is `share` of a step: 1, or 1 of the micro-batches where these are to be averaged."""
-        for name, value in parts.items():
-            self.sums[name] = value.detach().float() + self.sums[name].to(value.device)
-        self.count += share
+from hf_detr_ft.run_folder import ALL_WEIGHTS
+from hf_detr_ft.training.callbacks import EpochCallback
+from hf_detr_ft.training.loss_parts import LossParts
 
 
 class DetrTrainer(Trainer):
@@ -126,7 +96,7 @@ class DetrTrainer(Trainer):
             data_collator=collate,
             processing_class=processor,
             compute_metrics=self._compute_coco_metrics,
-            callbacks=[_Epochs(self.epoch), *(callbacks or [])],
+            callbacks=[EpochCallback(self.epoch), *(callbacks or [])],
         )
         self.loss_is_scaled_for_ga = True
 
@@ -268,14 +238,29 @@ class DetrTrainer(Trainer):
         drop = self.args.learning_rate_drop_epoch
         if drop is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        drop_step = round(num_training_steps * drop / self.args.num_train_epochs)
+        drop_step = round(drop * self.steps_per_epoch())
         self.lr_scheduler = LambdaLR(
             cast(Any, optimizer or self.optimizer), lambda step: 1.0 if step < drop_step else 0.1
         )
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def steps_per_epoch(self) -> int:
+        """Optimizer's steps in a whole epoch, as Transformers counts them."""
+        args, images = self.args, len(self.train_dataset)
+        of_a_batch = args.train_batch_size * args.world_size
+        batches = images // of_a_batch if args.dataloader_drop_last else math.ceil(images / of_a_batch)
+        return max(1, math.ceil(batches / args.gradient_accumulation_steps))
+
     # Evaluation
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
+        """All images: `dataloader_drop_last` is about training alone."""
+        drop, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = drop
 
     def prediction_step(
         self,
@@ -289,6 +274,12 @@ class DetrTrainer(Trainer):
         try:
             with torch.no_grad(), self.compute_loss_context_manager():
                 loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"evaluation stopped at step {self.state.global_step}: {self.args.device} is out of memory with "
+                f"training.per_device_eval_batch_size {self.args.eval_batch_size}. Lower it, or "
+                "model.shortest_edge and model.longest_edge."
+            ) from error
         except UnusableBatchError as error:
             raise self._explained(error, "evaluation", self.eval_dataset) from error
         if prediction_loss_only:
@@ -322,10 +313,16 @@ class DetrTrainer(Trainer):
         Transformers does this only with `restore_callback_states_from_checkpoint`, by building new ones, so that the
         patience of early stopping would begin anew; and a callback that was added fails when the state is saved.
         """
+        stateful: Any = self.state.stateful_callbacks
+        seen: Counter[str] = Counter()
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState):
-                stateful: Any = self.state.stateful_callbacks
-                saved = stateful.setdefault(type(callback).__name__, callback.state())
+                kind = type(callback).__name__
+                saved = stateful.setdefault(kind, callback.state())
+                if isinstance(saved, list):  # of several callbacks of one class, in their order
+                    if seen[kind] == len(saved):
+                        saved.append(callback.state())
+                    saved, seen[kind] = saved[seen[kind]], seen[kind] + 1
                 for name, value in saved["attributes"].items():
                     setattr(callback, name, value)
 
@@ -352,6 +349,14 @@ class DetrTrainer(Trainer):
             )
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        # A pickle, which nothing of ours reads, with the user's token in it.
-        (Path(str(output_dir or self.args.output_dir)) / "training_args.bin").unlink(missing_ok=True)
+        folder = Path(str(output_dir or self.args.output_dir))
+        beside = folder / f".{os.getpid()}.tmp"
+        try:
+            super()._save(str(beside), state_dict)
+            # A pickle, which nothing of ours reads, with the user's token in it.
+            (beside / "training_args.bin").unlink(missing_ok=True)
+            # Weights last: a folder that has them has what belongs to them.
+            for path in sorted(beside.glob("*"), key=lambda path: path.name in ALL_WEIGHTS):
+                path.replace(folder / path.name)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)

@@ -11,7 +11,15 @@ import pytest
 import yaml
 
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.recipe.files import LIMITS, NOT_SAVED, SECTIONS, describe_type, load_recipe, print_help, save_recipe
+from hf_detr_ft.recipe.files import (
+    NOT_SAVED,
+    SECTIONS,
+    describe_type,
+    field_limits,
+    load_recipe,
+    print_help,
+    save_recipe,
+)
 from hf_detr_ft.recipe.sections import DataConfig, DetrTrainingArguments, Recipe
 from hf_detr_ft.synthetic.render import SHORT_SIDE, VALIDATION_START
 from hf_detr_ft.yaml12 import dump_yaml, parse_yaml
@@ -236,7 +244,8 @@ def test_refused(refusal, text: str, flags: list[str], words: list[str]):
         ("data.synthetic_val_images", "0", "a number from 1 to 1000000000"),
         ("data.synthetic_seed", "-1", "0 or more"),
         ("model.shortest_edge", "-3", "1 or more"),
-        ("evaluation.batch_size", "0", "1 or more"),
+        ("speed.size_step", "0", "1 or more"),
+        ("training.eval_epochs", "0", "1 or more"),
         ("training.per_device_train_batch_size", "0", "1 or more"),
         ("training.learning_rate", "-1e-4", "0 or more"),
         ("training.seed", "-1", "a number from 0 to 4294967295"),
@@ -248,7 +257,7 @@ def test_numbers_out_of_range_are_refused(refusal, flag: str, given: str, expect
 
 def test_drawn_photos_have_the_generators_size_and_limit():
     assert DataConfig().synthetic_short_side == SHORT_SIDE
-    assert LIMITS["data.synthetic_images"] == (1, VALIDATION_START)
+    assert field_limits()["data", "synthetic_images"] == (1, VALIDATION_START)
 
 
 def test_paths_beside_drawn_photos_are_refused(refusal):
@@ -280,10 +289,11 @@ def test_a_saved_recipe_of_drawn_photos_draws_them_again(read, tmp_path: Path):
 
 def test_every_limit_belongs_to_a_field_and_lets_its_default_through(read):
     recipe = read("")
-    for dotted, (low, high) in LIMITS.items():
-        default = recipe.resolved[dotted.split(".")[0]][dotted.split(".")[1]]
+    assert len(field_limits()) >= 30
+    for (section, key), (low, high) in field_limits().items():
+        default = recipe.resolved[section][key]
         assert default is None or low <= default <= high
-    read("", *(f"--{dotted}={low}" for dotted, (low, _) in LIMITS.items()))
+    read("", *(f"--{section}.{key}={low}" for (section, key), (low, _) in field_limits().items()))
 
 
 def test_all_problems_come_at_once(refusal):
@@ -457,7 +467,7 @@ def test_help_lists_every_field_once(verb: str, capsys: pytest.CaptureFixture[st
 def test_help_tells_type_default_and_meaning(capsys: pytest.CaptureFixture[str]):
     print_help("train")
     words = " ".join(capsys.readouterr().out.split())
-    assert "Pixels of an image's short side after resizing (the original: 800). (type: int, default: 800)" in words
+    assert "Pixels of an image's short side after resizing (DETR: 800). (type: int, default: 800)" in words
     assert "Of the backbone, for AdamW (the original: 1e-5). (type: float, default: 1e-05)" in words
 
 

@@ -1,11 +1,10 @@
-"""The recipe's fields: documented, with the original's values, and right on any machine."""
+"""The recipe's fields: documented, with DETR's values, and right on any machine."""
 
 import ast
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import torch
 import transformers
 
 from hf_detr_ft.formatting import nearest
@@ -16,14 +15,14 @@ from hf_detr_ft.recipe.sections import DetrTrainingArguments
 SOURCE = Path(recipe_module.__file__)
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
-NOT_IN_THE_ORIGINAL = {
+NOT_IN_DETR = {
     "DataConfig": {
         *("name", "root"),
         *(f"synthetic_{field}" for field in ("images", "val_images", "classes", "seed", "short_side")),
     },
     "AugmentConfig": set(),
     "ModelConfig": {"checkpoint", "revision", "backbone_weights"},
-    "EvaluationConfig": {"backend", "batch_size"},
+    "EvaluationConfig": {"backend"},
     "SpeedConfig": {"cpu_threads"},
     "DetrTrainingArguments": {
         "output_dir",
@@ -35,7 +34,6 @@ NOT_IN_THE_ORIGINAL = {
         "metric_for_best_model",
         "greater_is_better",
         "logging_steps",
-        "length_column_name",
         "remove_unused_columns",
         "report_to",
         "ddp_find_unused_parameters",
@@ -48,7 +46,7 @@ def field_docstrings(source: str) -> dict[str, dict[str, str | None]]:
     """Class to field to the text under it, in the section classes."""
     found: dict[str, dict[str, str | None]] = {}
     for node in ast.parse(source).body:
-        if not (isinstance(node, ast.ClassDef) and node.name in NOT_IN_THE_ORIGINAL):
+        if not (isinstance(node, ast.ClassDef) and node.name in NOT_IN_DETR):
             continue
         for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
             if not isinstance(statement, ast.AnnAssign):
@@ -58,9 +56,9 @@ def field_docstrings(source: str) -> dict[str, dict[str, str | None]]:
     return found
 
 
-def test_every_field_is_documented_with_the_originals_value():
+def test_every_field_is_documented_with_detrs_value():
     documented = field_docstrings(SOURCE.read_text(encoding="utf-8"))
-    assert documented.keys() == NOT_IN_THE_ORIGINAL.keys()
+    assert documented.keys() == NOT_IN_DETR.keys()
     lacking = [
         f"{name}.{field}: {text!r}"
         for name, texts in documented.items()
@@ -68,10 +66,10 @@ def test_every_field_is_documented_with_the_originals_value():
         if not text
         or len(text) < 20
         or not text.rstrip().endswith(".")
-        or ("original" in text) == (field in NOT_IN_THE_ORIGINAL[name])
+        or ("(DETR" in text) == (field in NOT_IN_DETR[name])
     ]
     assert not lacking, "\n".join(lacking)
-    gone = [(name, field) for name, known in NOT_IN_THE_ORIGINAL.items() for field in known - documented[name].keys()]
+    gone = [(name, field) for name, known in NOT_IN_DETR.items() for field in known - documented[name].keys()]
     assert not gone
 
 
@@ -85,7 +83,7 @@ def test_our_sections_share_no_field_with_each_other():
     assert len(names) == len(set(names)), "a flag without its section could not be told apart in hints"
 
 
-def test_training_arguments_start_from_the_originals_values():
+def test_training_arguments_start_from_detrs_values():
     args = DetrTrainingArguments(output_dir="run", use_cpu=True)
     original = {
         "learning_rate": 1e-4,
@@ -122,32 +120,6 @@ def test_training_arguments_are_transformers_whole_and_keep_what_detr_needs():
 def test_what_is_asked_for_holds(settings: dict, expected: dict):
     args = DetrTrainingArguments(output_dir="run", use_cpu=True, **settings)
     assert {name: getattr(args, name) for name in expected} == expected
-
-
-@pytest.mark.parametrize(
-    ("fastest", "settings", "launched", "expected"),
-    [
-        ("bf16", {}, "no", (True, False)),
-        ("fp16", {}, "no", (False, True)),
-        ("no", {}, "no", (False, False)),
-        ("bf16", {"bf16": False}, "no", (False, False)),
-        ("bf16", {"fp16": True}, "no", (False, True)),
-        ("bf16", {}, "fp16", (False, False)),  # accelerate launch --mixed_precision fp16
-    ],
-)
-def test_the_fastest_precision_is_used_where_none_is_asked_for(
-    fastest: str, settings: dict, launched: str, expected: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(recipe_module, "fastest_precision", {"cpu": fastest}.__getitem__)
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
-    args = DetrTrainingArguments(output_dir="run", use_cpu=True, **settings)
-    assert (args.bf16, args.fp16) == expected
-
-
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="about machines without an accelerator")
-def test_a_cpu_with_bf16_trains_in_it_without_being_told_to_use_the_cpu(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(recipe_module, "fastest_precision", lambda device: "bf16")
-    assert DetrTrainingArguments(output_dir="run").bf16 is True
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.runs import benchmark as benchmark_module
 from hf_detr_ft.runs.benchmark import benchmark
 from hf_detr_ft.training.data_pipeline import store_splits
-from hf_detr_ft.training.job import build_trainer
+from hf_detr_ft.training.job import build_job
 
 FLAGS = [
     *("--data.synthetic_images", "4", "--data.synthetic_val_images", "1", "--data.synthetic_short_side", "[64,80]"),
@@ -160,7 +160,7 @@ def test_twenty_steps_of_stock_and_of_ours_give_the_same_losses(tmp_path: Path) 
     recipe = load_recipe(None, flags)
     splits = load_splits(recipe.data)
     torch.manual_seed(0)
-    ours_trainer = build_trainer(recipe, store_splits(recipe, splits))
+    ours_trainer = build_job(recipe, splits, store_splits(recipe, splits)).trainer
     torch.manual_seed(0)
     theirs = losses(build_stock(recipe, splits))
     ours = losses(ours_trainer)

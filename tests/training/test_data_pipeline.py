@@ -2,7 +2,6 @@
 
 import pytest
 
-from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.training.data_pipeline import choose_size_step
 
@@ -22,8 +21,3 @@ from hf_detr_ft.training.data_pipeline import choose_size_step
 )
 def test_an_eighth_of_the_short_side_where_shapes_are_drawn(flags: list[str], expected: int) -> None:
     assert choose_size_step(load_recipe(None, [*flags, "--training.use_cpu", "true"])) == expected
-
-
-def test_a_step_is_a_number_of_pixels() -> None:
-    with pytest.raises(RecipeError, match=r"speed.size_step: expected 1 or more pixels, found 0"):
-        choose_size_step(load_recipe(None, ["--speed.size_step", "0"]))

@@ -23,9 +23,12 @@ def test_reading_a_column_decodes_no_image(tmp_path: Path) -> None:
     assert len(list(trainer._get_eval_sampler(trainer.eval_dataset))) == 7
 
 
-def test_the_original_schedule_drops_all_rates_by_ten_once(tmp_path: Path) -> None:
-    trainer = job.build(tmp_path, batch=2, accumulation=1)
-    trainer.args.learning_rate_drop_epoch, trainer.args.num_train_epochs = 2.0, 3.0
+@pytest.mark.parametrize("length", [{"num_train_epochs": 15.0}, {"num_train_epochs": 0.0}, {"max_steps": 30}])
+def test_detrs_schedule_drops_all_rates_by_ten_once_after_an_epoch(tmp_path: Path, length: dict) -> None:
+    trainer = job.build(tmp_path, batch=2, accumulation=1)  # 4 images: 2 steps an epoch
+    trainer.args.learning_rate_drop_epoch = 10.0
+    for name, value in length.items():
+        setattr(trainer.args, name, value)
     optimizer = trainer.create_optimizer()
     scheduler = trainer.create_scheduler(num_training_steps=30)
     rates = []
@@ -50,7 +53,7 @@ def test_detections_carry_category_ids_and_leave_unknown_classes_out() -> None:
 
 def test_the_log_carries_the_rate_of_the_backbone_beside_the_other(tmp_path: Path) -> None:
     trainer = job.build(tmp_path, batch=2, accumulation=1)
-    trainer.args.learning_rate_drop_epoch, trainer.args.num_train_epochs = 1.0, 2.0
+    trainer.args.learning_rate_drop_epoch = 0.5
     trainer.create_optimizer()
     trainer.create_scheduler(num_training_steps=2)
     assert trainer.optimizer is not None and trainer.lr_scheduler is not None
@@ -85,3 +88,23 @@ def test_weights_that_cannot_be_loaded_are_named_by_what_they_are_loaded_for(
     assert text.startswith(f"training.{field}: ")
     assert f"'{checkpoint}'" in text
     assert ("anew" in text) is not is_best, "what to do is about the same thing"
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulation", "drop_last", "steps"),
+    [(2, 1, False, 2), (3, 1, False, 2), (3, 1, True, 1), (1, 3, False, 2)],
+)
+def test_steps_of_an_epoch_are_those_of_transformers(
+    tmp_path: Path, batch: int, accumulation: int, drop_last: bool, steps: int
+) -> None:
+    trainer = job.build(tmp_path, batch=batch, accumulation=accumulation)
+    trainer.args.dataloader_drop_last = drop_last
+    assert trainer.steps_per_epoch() == steps
+    assert trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[1] == steps
+
+
+def test_evaluation_never_drops_its_last_batch(tmp_path: Path) -> None:
+    trainer = job.build(tmp_path, batch=2, accumulation=1)
+    trainer.args.dataloader_drop_last = True
+    assert sum(len(batch["labels"]) for batch in trainer.get_eval_dataloader()) == len(trainer.eval_dataset) == 7
+    assert len(trainer.get_train_dataloader()) == 2 and trainer.args.dataloader_drop_last

@@ -1,0 +1,135 @@
+"""Rules across the fields of a recipe: settings that cannot work together, or that would have no effect.
+
+`train`, `check` and `benchmark` ask before they read any data. Limits of single fields stand beside them in
+`sections.py`.
+"""
+
+from dataclasses import fields
+from typing import Any
+
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.formatting import nearest
+from hf_detr_ft.recipe.sections import DetrTrainingArguments, Recipe
+
+METRICS = (
+    *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
+    *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large", "loss"),
+)
+"""Numbers that the best weights can be chosen by."""
+DEFAULT_ALONE = {
+    "remove_unused_columns": "a row's columns become the model's inputs only later",
+    "prediction_loss_only": "AP is computed from predictions",
+    "batch_eval_metrics": "AP is computed over all images at once",
+    "eval_do_concat_batches": "AP is computed over all images at once",
+    "eval_use_gather_object": "with several processes the second evaluation would hang",
+    "include_for_metrics": "AP needs detections and image ids alone",
+    "bf16_full_eval": "boxes would be rounded; training.bf16 keeps them in fp32",
+    "fp16_full_eval": "boxes would be rounded; training.fp16 keeps them in fp32",
+    "neftune_noise_alpha": "it belongs to token embeddings, which DETR has none of",
+    "label_smoothing_factor": "DETR's criterion does not smooth labels",
+    "length_column_name": "batches are formed by the shapes that augmentation draws",
+    "label_names": "the labels of detection have one name",
+    "use_liger_kernel": "there are no such kernels for DETR",
+}
+"""Fields of `training` that have to keep their default here, and why."""
+
+
+def require_sound(recipe: Recipe) -> None:
+    """Refuses a recipe whose settings cannot work together.
+
+    Raises:
+        RecipeError: lists everything that `check_recipe` finds.
+    """
+    problems = check_recipe(recipe)
+    if problems:
+        raise RecipeError("\n".join(problems))
+
+
+def check_recipe(recipe: Recipe) -> list[str]:
+    """Problems of the recipe's settings with each other, a line each; none where it can train."""
+    return [*_kept_defaults(recipe), *_evaluation(recipe), *_learning_rate(recipe), *_machine(recipe)]
+
+
+def _kept_defaults(recipe: Recipe) -> list[str]:
+    given, problems = recipe.resolved["training"], []
+    for known in fields(DetrTrainingArguments):
+        default = known.default_factory() if callable(known.default_factory) else known.default
+        value = given.get(known.name, default)
+        if known.name in DEFAULT_ALONE and (value or None) != (default or None):
+            problems.append(
+                f"training.{known.name}: expected {default!r}, found {value!r}: {DEFAULT_ALONE[known.name]}. "
+                "Leave it out."
+            )
+    return problems
+
+
+def _evaluation(recipe: Recipe) -> list[str]:
+    """Evaluations that others of the settings need."""
+    args, problems = recipe.training, []
+    metric = args.metric_for_best_model
+    if metric is not None and metric.removeprefix("eval_") not in METRICS:
+        problems.append(
+            f"training.metric_for_best_model: expected one of {', '.join(METRICS)}, found '{metric}'"
+            f"{nearest(metric.removeprefix('eval_'), METRICS)}."
+        )
+    if args.eval_strategy == "no":
+        needs = {
+            "early_stopping_patience": args.early_stopping_patience is not None and "stopping waits for a better AP",
+            "push_to_hub": recipe.push and "a model card carries an AP; or publish the folder yourself",
+        }
+        problems += [
+            f"training.{name}: expected evaluations, found training.eval_strategy no: {why}. Set eval_strategy to "
+            f"epoch, or leave {name} out."
+            for name, why in needs.items()
+            if why
+        ]
+    elif args.early_stopping_patience is not None and metric is None:
+        problems.append(
+            "training.early_stopping_patience: expected a training.metric_for_best_model that stopping goes by, found "
+            "null. Set it to map."
+        )
+    if args.eval_epochs > 1 and args.eval_strategy != "epoch":
+        problems.append(
+            f"training.eval_epochs: expected training.eval_strategy epoch beside it, found '{args.eval_strategy}', "
+            "with which it has no effect. Set eval_strategy to epoch, or leave eval_epochs out."
+        )
+    return problems
+
+
+def _learning_rate(recipe: Recipe) -> list[str]:
+    """Schedules beside DETR's single drop, which would have no effect."""
+    args = recipe.training
+    if args.learning_rate_drop_epoch is None:
+        return []
+    others: dict[str, Any] = {"lr_scheduler_type": args.lr_scheduler_type, "warmup_steps": args.warmup_steps}
+    return [
+        f"training.{name}: expected none beside training.learning_rate_drop_epoch, found '{value}', which would have "
+        "no effect. Leave one out: --training.learning_rate_drop_epoch null."
+        for name, value in others.items()
+        if value not in ("constant", 0, None)
+    ]
+
+
+def _machine(recipe: Recipe) -> list[str]:
+    """Precision and loggers that are not to be had here."""
+    args, problems = recipe.training, []
+    if args.fp16 and args.device.type == "cpu":
+        problems.append(
+            "training.fp16: expected bf16 or fp32 on a CPU, found fp16 (set there, or by accelerate launch "
+            "--mixed_precision), which only GPUs train in. Leave it out."
+        )
+    available = set(get_available_reporting_integrations())
+    for name in args.report_to or []:
+        if name not in INTEGRATION_TO_CALLBACK:
+            problems.append(
+                f"training.report_to: expected some of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}, found '{name}'"
+                f"{nearest(name, INTEGRATION_TO_CALLBACK)}."
+            )
+        elif name not in available:
+            problems.append(
+                f"training.report_to: '{name}' is not installed. Install it (pip install {name}), or leave it out."
+            )
+    return problems
