@@ -5,7 +5,6 @@
 """
 
 from dataclasses import fields
-from typing import Any
 
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
@@ -68,7 +67,7 @@ def _kept_defaults(recipe: Recipe) -> list[str]:
 
 def _evaluation(recipe: Recipe) -> list[str]:
     """Evaluations that others of the settings need."""
-    args, problems = recipe.training, []
+    args, given, problems = recipe.training, recipe.resolved["training"], []
     metric = args.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in METRICS:
         problems.append(
@@ -93,7 +92,7 @@ def _evaluation(recipe: Recipe) -> list[str]:
         )
     if args.eval_epochs > 1 and args.eval_strategy != "epoch":
         problems.append(
-            f"training.eval_epochs: expected training.eval_strategy epoch beside it, found '{args.eval_strategy}', "
+            f"training.eval_epochs: expected training.eval_strategy epoch beside it, found '{given['eval_strategy']}', "
             "with which it has no effect. Set eval_strategy to epoch, or leave eval_epochs out."
         )
     return problems
@@ -101,10 +100,10 @@ def _evaluation(recipe: Recipe) -> list[str]:
 
 def _learning_rate(recipe: Recipe) -> list[str]:
     """Schedules beside DETR's single drop, which would have no effect."""
-    args = recipe.training
-    if args.learning_rate_drop_epoch is None:
+    given = recipe.resolved["training"]
+    if given["learning_rate_drop_epoch"] is None:
         return []
-    others: dict[str, Any] = {"lr_scheduler_type": args.lr_scheduler_type, "warmup_steps": args.warmup_steps}
+    others = {name: given[name] for name in ("lr_scheduler_type", "warmup_steps")}
     return [
         f"training.{name}: expected none beside training.learning_rate_drop_epoch, found '{value}', which would have "
         "no effect. Leave one out: --training.learning_rate_drop_epoch null."

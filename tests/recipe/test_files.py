@@ -468,7 +468,7 @@ def test_help_tells_type_default_and_meaning(capsys: pytest.CaptureFixture[str])
     print_help("train")
     words = " ".join(capsys.readouterr().out.split())
     assert "Pixels of an image's short side after resizing (DETR: 800). (type: int, default: 800)" in words
-    assert "Of the backbone, for AdamW (the original: 1e-5). (type: float, default: 1e-05)" in words
+    assert "Learning rate of the backbone, for AdamW (DETR: 1e-5). (type: float, default: 1e-05)" in words
 
 
 def lines_of(flags: Sequence[str]) -> list[str]:

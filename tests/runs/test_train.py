@@ -120,7 +120,7 @@ def test_the_picture_has_the_threshold_of_the_weights_that_are_kept(
         return draw_predictions(folder, rows, truth, label_map, threshold)
 
     monkeypatch.setattr("hf_detr_ft.training.trainer.evaluate_detections", worse_and_worse)
-    monkeypatch.setattr("hf_detr_ft.runs.train.draw_predictions", noted)
+    monkeypatch.setattr("hf_detr_ft.report.write_report.draw_predictions", noted)
     flags = ("--training.max_steps", "2", "--training.eval_strategy", "steps", "--training.eval_steps", "1")
     flags += ("--training.save_strategy", "steps", "--training.save_steps", "1")
     assert run_job(job, tmp_path / "run", *flags, "--training.load_best_model_at_end", best) == 0

@@ -1,0 +1,84 @@
+"""Settings that cannot work together, or would have no effect, are refused before any data is read."""
+
+from pathlib import Path
+
+import pytest
+
+from hf_detr_ft.cli import main
+from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.recipe.rules import DEFAULT_ALONE, check_recipe
+
+METRIC = ("--training.metric_for_best_model", "null", "--training.load_best_model_at_end", "false")
+CPU = ("--training.use_cpu", "true", "--training.bf16", "false")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["remove_unused_columns", "true"], "training.remove_unused_columns: expected False, found True"),
+        (["prediction_loss_only", "true"], "training.prediction_loss_only: expected False, found True: AP is computed"),
+        (["batch_eval_metrics", "true"], "training.batch_eval_metrics: expected False"),
+        (["eval_do_concat_batches", "false"], "training.eval_do_concat_batches: expected True, found False"),
+        (["eval_use_gather_object", "true"], "training.eval_use_gather_object: expected False"),
+        (["include_for_metrics", "[inputs]"], "training.include_for_metrics: expected [], found ['inputs']"),
+        (["bf16_full_eval", "true"], "training.bf16_full_eval: expected False"),
+        (["neftune_noise_alpha", "5"], "training.neftune_noise_alpha: expected None, found 5.0"),
+        (
+            ["label_smoothing_factor", "0.1"],
+            "training.label_smoothing_factor: expected 0.0, found 0.1: DETR's",
+        ),
+        (["length_column_name", "width"], "training.length_column_name: expected 'length', found 'width'"),
+        (["fp16", "true"], "training.fp16: expected bf16 or fp32 on a CPU, found fp16"),
+        (["report_to", "wandb"], "training.report_to: 'wandb' is not installed. Install it (pip install wandb)"),
+        (["report_to", "[tensorbord]"], "found 'tensorbord' (did you mean 'tensorboard'?)"),
+        (["metric_for_best_model", "map50"], "found 'map50' (did you mean 'map_50'?)"),
+        (
+            ["early_stopping_patience", "2", "--training.eval_strategy", "no"],
+            "training.early_stopping_patience: expected evaluations, found training.eval_strategy no",
+        ),
+        (
+            ["early_stopping_patience", "2", *METRIC],
+            "training.early_stopping_patience: expected a training.metric_for_best_model",
+        ),
+        (["push_to_hub", "true", "--training.eval_strategy", "no"], "training.push_to_hub: expected evaluations"),
+        (
+            ["eval_epochs", "2", "--training.eval_strategy", "no"],
+            "training.eval_epochs: expected training.eval_strategy epoch beside it, found 'no'",
+        ),
+        (
+            ["learning_rate_drop_epoch", "4", "--training.lr_scheduler_type", "cosine"],
+            "training.lr_scheduler_type: expected none beside training.learning_rate_drop_epoch, found 'cosine'",
+        ),
+        (
+            ["learning_rate_drop_epoch", "4", "--training.warmup_steps", "10"],
+            "training.warmup_steps: expected none beside training.learning_rate_drop_epoch, found '10",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+@pytest.mark.parametrize("verb", ["train", "check"])
+def test_what_cannot_work_is_refused_before_data_are_read(
+    flags: list[str], expected: str, verb: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """There are no data at all: reading any would be another error."""
+    first, *rest = flags
+    given = [*CPU, "--training.output_dir", str(tmp_path / "run"), f"--training.{first}", *rest]
+    assert main([verb, *given]) == 2
+    err = capsys.readouterr().err
+    assert expected in err
+    assert len(err.splitlines()) == 1, err
+
+
+def test_all_of_it_comes_at_once() -> None:
+    given = ["--training.fp16", "true", "--training.prediction_loss_only", "true", "--training.report_to", "nowhere"]
+    assert len(check_recipe(load_recipe(None, ["--training.use_cpu", "true", *given]))) == 3
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_is_sound(path: Path) -> None:
+    assert check_recipe(load_recipe(path, CPU)) == []
+
+
+def test_what_has_to_keep_its_default_is_a_field() -> None:
+    given = load_recipe(None, CPU).resolved["training"]
+    assert {name for name in DEFAULT_ALONE if name not in given} == set()
