@@ -1,11 +1,6 @@
-"""One training step and two evaluations with the real trainer, in as many processes as Accelerate started.
-
-`accelerate launch … -m tests.distributed.job FOLDER NAME BATCH ACCUMULATION` writes, from the first process,
-FOLDER/NAME.safetensors (gradients) and FOLDER/NAME.json (logged losses, metrics of two evaluations).
-"""
+"""One training step and two evaluations with the real trainer, in as many processes as Accelerate started."""
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -73,7 +68,10 @@ def build(folder: Path, batch: int, accumulation: int) -> DetrTrainer:
 
 
 def run(folder: Path, name: str, batch: int, accumulation: int) -> None:
-    """Trains one step, evaluates twice, writes what came out."""
+    """Trains one step, evaluates twice, and writes from the first process what came out.
+
+    `folder`/`name`.safetensors holds the gradients, `folder`/`name`.json the logged losses and both evaluations.
+    """
     trainer = build(folder / name, batch, accumulation)
     keep = KeepGradients(trainer.model)
     trainer.add_callback(keep)
@@ -89,12 +87,3 @@ def run(folder: Path, name: str, batch: int, accumulation: int) -> None:
         losses = {key: value for key, value in logged.items() if key.startswith(("loss", "class", "card"))}
         content = {"logged": losses, "evaluations": evaluations, "processes": trainer.args.world_size}
         (folder / f"{name}.json").write_text(json.dumps(content))
-
-
-if __name__ == "__main__":
-    PartialState(
-        cpu=True
-    )  # without a GPU it would otherwise be one of one process, until the trainer's arguments are made
-    run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
-    PartialState().wait_for_everyone()
-    PartialState().destroy_process_group()

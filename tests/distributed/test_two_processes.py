@@ -1,4 +1,4 @@
-"""One gradient, one AP: however the same four images are cut into processes and micro-batches."""
+"""One gradient, one AP, one set of drawn images: however the work is cut into processes and micro-batches."""
 
 import json
 import socket
@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.distributed import job
+from tests.distributed.__main__ import DIVISIONS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -21,16 +22,8 @@ def launch(processes: int, *arguments: str) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
-    command += [
-        "--num_processes",
-        str(processes),
-        "--main_process_port",
-        str(port),
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-    ]
+    command += ["--num_processes", str(processes), "--main_process_port", str(port)]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     finished = subprocess.run([*command, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
@@ -38,6 +31,13 @@ def launch(processes: int, *arguments: str) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("distributed")
+
+
+@pytest.fixture(scope="module")
+def launched(folder: Path) -> Path:
+    """What two processes wrote."""
+    launch(2, "-m", "tests.distributed", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,9 @@ def test_accumulation(folder: Path, whole: tuple[dict, dict], batch: int, accumu
     assert_same_step(read(folder, name), whole)
 
 
-@pytest.mark.parametrize(("batch", "accumulation"), [(2, 1), (1, 2)])
-def test_two_processes(folder: Path, whole: tuple[dict, dict], batch: int, accumulation: int) -> None:
-    name = f"two_processes_{accumulation}"
-    launch(2, "-m", "tests.distributed.job", str(folder), name, str(batch), str(accumulation))
-    found = read(folder, name)
+@pytest.mark.parametrize(("batch", "accumulation"), DIVISIONS)
+def test_two_processes(launched: Path, whole: tuple[dict, dict], batch: int, accumulation: int) -> None:
+    found = read(launched, f"two_processes_{accumulation}")
     assert found[1]["processes"] == 2
     assert_same_step(found, whole)
     first, second = found[1]["evaluations"]
@@ -83,6 +81,13 @@ def test_two_processes(folder: Path, whole: tuple[dict, dict], batch: int, accum
     assert first["detections"] == 7 * 12  # each image once, and each of the 12 queries of an image
     expected = whole[1]["evaluations"][0]
     assert first["metrics"] == pytest.approx(expected["metrics"], abs=1e-3)
+
+
+def test_two_processes_get_the_same_images_each_drawn_once(launched: Path) -> None:
+    first, second = (json.loads((launched / "drawn" / f"{rank}.json").read_text()) for rank in range(2))
+    assert first["digests"] == second["digests"]
+    assert first["fingerprints"] == second["fingerprints"]
+    assert sorted(first["drawn"] + second["drawn"]) == [5, 20]
 
 
 def test_an_image_that_is_missing_from_an_evaluation_is_noticed(folder: Path) -> None:
