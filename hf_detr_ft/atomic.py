@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,42 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
     """Strict JSON, without NaN; see `write_text`."""
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a folder is not there, or empty.
+
+    Raises:
+        DataError: the disk refuses to say.
+    """
+    try:
+        return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def write_folder(destination: Path) -> Iterator[Path]:
+    """Gives a hidden folder beside `destination`, and puts it in its place once everything is written.
+
+    Args:
+        destination: free, see `is_free`.
+
+    Raises:
+        DataError: the disk refuses something.
+    """
+    beside = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            beside.mkdir(parents=True)
+            yield beside
+            if destination.exists():
+                destination.rmdir()  # Windows renames to no folder that exists
+            beside.rename(destination)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{error.filename or destination}: cannot be read or written: {error.strerror}") from error
 
 
 @contextmanager

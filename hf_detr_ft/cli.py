@@ -190,21 +190,19 @@ def run_convert(options: argparse.Namespace, _: list[str]) -> int:
 
 def run_get(options: argparse.Namespace, _: list[str]) -> int:
     """`get`."""
-    if options.name == "synthetic":
-        from hf_detr_ft.runs.get import get_synthetic
+    from hf_detr_ft.runs.get import get_balloon, get_synthetic
 
-        return get_synthetic(
-            options.destination,
-            images=options.images,
-            val_images=options.val_images,
-            seed=options.seed,
-            classes=options.classes,
-            short_side=tuple(options.short_side),
-            workers=options.workers,
-        )
-    from hf_detr_ft.runs.get import get
-
-    return get(options.name, options.destination)
+    if options.name == "balloon":
+        return get_balloon(options.destination)
+    return get_synthetic(
+        options.destination,
+        images=options.images,
+        val_images=options.val_images,
+        seed=options.seed,
+        classes=options.classes,
+        short_side=tuple(options.short_side),
+        workers=options.workers,
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,13 +5,13 @@ hidden folder beside DIR, which is renamed when it is complete, so DIR is either
 """
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from hf_detr_ft.atomic import is_free, write_folder
 from hf_detr_ft.data.formats.coco_json import describe, write_coco
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.machine import count_cores
@@ -52,23 +52,14 @@ def write_drawn_folder(
     _check_arguments(workers, images=images, val_images=val_images, classes=classes, seed=seed, short_side=short_side)
     series = Series(select_classes(classes), seed, short_side)
     destination = Path(os.path.abspath(destination.expanduser()))
-    work = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
+    if not is_free(destination):
+        raise DataError(f"{destination}: expected a new or empty folder, found other things; give another name")
     descriptions = {}
-    try:
-        if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
-            raise DataError(f"{destination}: expected a new or empty folder, found other things; give another name")
-        try:
-            for split, indices in split_indices(images, val_images).items():
-                coco = _write_split(work / f"{split}2017", indices, series, workers)
-                write_coco(work / "annotations" / f"custom_{split}.json", coco)
-                descriptions[split] = describe(coco)
-            if destination.exists():
-                destination.rmdir()  # empty, as was seen; Windows renames to no folder that exists
-            work.rename(destination)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
-        raise DataError(f"{error.filename or destination}: cannot be read or written: {error.strerror}") from error
+    with write_folder(destination) as work:
+        for split, indices in split_indices(images, val_images).items():
+            coco = _write_split(work / f"{split}2017", indices, series, workers)
+            write_coco(work / "annotations" / f"custom_{split}.json", coco)
+            descriptions[split] = describe(coco)
     return [f"{destination} {split}: {description}" for split, description in descriptions.items()]
 
 
@@ -84,7 +75,7 @@ def _check_arguments(workers: int, **arguments: Any) -> None:
 
 def _write_split(folder: Path, indices: range, series: Series, workers: int) -> dict[str, Any]:
     """Writes the photos; returns their COCO dict."""
-    folder.mkdir(parents=True)
+    folder.mkdir()
     entries = []
     with draw_photos(indices, series, workers) as photos:
         for photo in tqdm(photos, total=len(indices), unit="photo", desc=folder.name, disable=None):
