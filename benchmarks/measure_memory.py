@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerState, TrainingArguments, set_seed
 
-from hf_detr_ft.benchmark.stopwatch import read_status, reset_peak
 from hf_detr_ft.data.splits import load_splits
-from hf_detr_ft.machine import set_cpu_threads
+from hf_detr_ft.machine import read_status, reset_peak, set_cpu_threads
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.training.data_pipeline import store_splits
 from hf_detr_ft.training.job import build_job

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -108,6 +110,29 @@ def peak_memory(device: torch.device) -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begins a new measure of `peak_bytes`, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif sys.platform == "linux":
+        with suppress(OSError):  # of a kernel or a container that does not allow it
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Bytes, the most since `reset_peak`; of the process's life where the system cannot tell."""
+    if device.type == "cpu" and sys.platform == "linux":
+        return read_status("VmHWM")
+    return peak_memory(device)
+
+
+def read_status(name: str) -> int:
+    """Bytes that a line of Linux's /proc/self/status says."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
 
 
 @lru_cache

@@ -1,17 +1,15 @@
 """Times the steps of a Trainer: images, waiting for data, padding, arithmetic, memory."""
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_detr_ft.machine import best_seconds, peak_memory
+from hf_detr_ft.machine import best_seconds, peak_bytes, reset_peak
 
 WARM_UP = 2
 """Steps before those that are timed: the first ones allocate memory and choose algorithms. Of the very first one the
@@ -107,28 +105,6 @@ class Stopwatch(TrainerCallback):
             peak_bytes=peak_bytes(self.device),
             steps=steps,
         )
-
-
-def reset_peak(device: torch.device) -> None:
-    """Begins to look for the most memory anew, where the system can."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    elif sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_bytes(device: torch.device) -> int:
-    """The most memory since `reset_peak`; of the process's life where the system cannot tell."""
-    if device.type == "cpu" and sys.platform == "linux":
-        return read_status("VmHWM")
-    return peak_memory(device)
-
-
-def read_status(name: str) -> int:
-    """Bytes that a line of Linux's /proc/self/status says."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(f"{name}:"))
-    return int(line.split()[1]) * 1024
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:

@@ -10,7 +10,8 @@ from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from hf_detr_ft.benchmark import stopwatch
-from hf_detr_ft.benchmark.stopwatch import Stopwatch, peak_bytes, peak_flops, reset_peak
+from hf_detr_ft.benchmark.stopwatch import Stopwatch, peak_flops
+from hf_detr_ft.machine import peak_bytes, reset_peak
 
 BLOCK = 2**28
 """Bytes."""

@@ -1,0 +1,125 @@
+"""Batches as large as a training will meet, run before it begins."""
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from transformers import DetrImageProcessor
+
+from hf_detr_ft.data.dataset import most_objects, read_column
+from hf_detr_ft.data.image_size import ImageSize
+from hf_detr_ft.machine import peak_bytes, reset_peak
+from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.training.trainer import DetrTrainer
+
+EPOCHS, IMAGES = 20, 20_000
+"""Epochs whose batches are looked at, as long as all of them together have no more images than this."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One batch that was run."""
+
+    name: str
+    shape: tuple[int, int, int]
+    """Images, height and width in pixels."""
+    seconds: float
+    peak_bytes: int
+    device: str
+
+    def __str__(self) -> str:
+        images, height, width = self.shape
+        return (
+            f"{self.name:<9} {images} images of {height} x {width} pixels: {self.seconds:.2f} s, "
+            f"peak memory {self.peak_bytes / 2**30:.2f} GiB on {self.device}"
+        )
+
+
+def try_largest_batches(trainer: DetrTrainer) -> list[Trial]:
+    """Runs one training and one evaluation batch of the largest shapes that some epochs draw."""
+    args, queries = trainer.args, cast(DetrForObjectDetection, trainer.model).config.num_queries
+    model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.create_optimizer())
+    trials = []
+    for name, dataset, shape in (
+        ("training", trainer.train_dataset, largest_training_batch(trainer)),
+        ("evaluation", trainer.eval_dataset, largest_evaluation_batch(trainer)),
+    ):
+        batch = random_batch(shape, min(most_objects(dataset)[0], queries), args.device)
+        reset_peak(args.device)
+        started = time.monotonic()
+        if name == "training":
+            model.train()
+            outputs = model(**batch)
+            trainer.accelerator.backward(outputs.loss)
+            trainer.accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        else:
+            model.eval()
+            trainer.prediction_step(model, batch, prediction_loss_only=False)
+        if args.device.type == "cuda":
+            torch.cuda.synchronize()
+        trials.append(Trial(name, shape, time.monotonic() - started, peak_bytes(args.device), str(args.device)))
+    return trials
+
+
+def largest_training_batch(trainer: DetrTrainer) -> tuple[int, int, int]:
+    """Images, height and width of the largest batch of the first epochs, padded as training pads it.
+
+    Shapes are those that the epochs' crops and sizes will draw, in the order in which the sampler will draw them. Small
+    data sets are looked at over `EPOCHS` epochs, since each of them draws few batches.
+    """
+    transform, dataset = trainer.train_transform, trainer.train_dataset
+    assert transform is not None
+    image_ids, ratios = (read_column(dataset, name) for name in ("image_id", "aspect_ratio"))
+    largest = (0, 0, 0)
+    for epoch in range(max(1, min(EPOCHS, IMAGES // len(dataset)))):
+        transform.epoch.set(epoch)
+        order = list(cast(Iterable[int], trainer._get_train_sampler()))
+        shapes = transform.shapes(image_ids, ratios, trainer.size_step)[order]
+        largest = max(largest, _largest(shapes, trainer.args.train_batch_size), key=_pixels)
+    transform.epoch.set(0)
+    return largest
+
+
+def largest_evaluation_batch(trainer: DetrTrainer) -> tuple[int, int, int]:
+    """Images, height and width of the largest evaluation batch."""
+    size = ImageSize.from_processor(cast(DetrImageProcessor, trainer.processing_class))
+    ratios = read_column(trainer.eval_dataset, "aspect_ratio")
+    order = list(cast(Iterable[int], trainer._get_eval_sampler(trainer.eval_dataset)))
+    shapes = np.array([size.of(1000, max(1, round(1000 * ratios[index]))) for index in order])
+    return _largest(shapes, trainer.args.eval_batch_size)
+
+
+def _largest(shapes: np.ndarray, batch_size: int) -> tuple[int, int, int]:
+    """The batch with most pixels of images `[N, 2]` in their order."""
+    batches = []
+    for start in range(0, len(shapes), batch_size):
+        batch = shapes[start : start + batch_size]
+        height, width = batch.max(axis=0).tolist()
+        batches.append((len(batch), height, width))
+    return max(batches, key=_pixels)
+
+
+def _pixels(shape: tuple[int, int, int]) -> int:
+    return math.prod(shape)
+
+
+def random_batch(shape: tuple[int, int, int], objects: int, device: torch.device) -> dict:
+    """Noise of a shape, `objects` boxes on each image."""
+    images, height, width = shape
+    target = {
+        "class_labels": torch.zeros(objects, dtype=torch.int64, device=device),
+        "boxes": torch.tensor([0.5, 0.5, 0.2, 0.2], device=device).repeat(objects, 1),
+        "image_id": torch.zeros(1, dtype=torch.int64, device=device),
+        "orig_size": torch.tensor([height, width], device=device),
+    }
+    return {
+        "pixel_values": torch.randn(images, 3, height, width, device=device),
+        "pixel_mask": torch.ones(images, height, width, dtype=torch.int64, device=device),
+        "labels": [dict(target) for _ in range(images)],
+    }

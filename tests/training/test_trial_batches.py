@@ -1,0 +1,75 @@
+"""The largest batches of a training, found before it begins."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_detr_ft.data.splits import load_splits
+from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.training.job import prepare_trial
+from hf_detr_ft.training.trainer import DetrTrainer
+from hf_detr_ft.training.trial_batches import largest_evaluation_batch, largest_training_batch, try_largest_batches
+from tests.fixtures import tiny_detr, write_coco_folder
+
+SIZES = [(96, 192), (192, 96), (96, 192), (192, 96), (96, 96), (96, 100)]
+
+
+@pytest.fixture
+def build(tmp_path: Path):
+    write_coco_folder(tmp_path, train_sizes=SIZES, val_sizes=SIZES)
+    tiny_detr(["a"]).save_pretrained(tmp_path / "checkpoint")
+
+    def build(*flags: str) -> DetrTrainer:
+        given = (
+            *("--data.root", str(tmp_path), "--model.checkpoint", str(tmp_path / "checkpoint")),
+            *("--model.shortest_edge", "64", "--model.longest_edge", "128", "--training.use_cpu", "true"),
+            *("--training.bf16", "false", "--training.per_device_train_batch_size", "2"),
+            *("--training.per_device_eval_batch_size", "2", "--training.output_dir", str(tmp_path / "run")),
+        )
+        recipe = load_recipe(None, [*given, *flags])
+        return prepare_trial(recipe, load_splits(recipe.data)).trainer
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--augment.preset", "none"], (2, {64, 128})),
+        (["--augment.preset", "none", "--training.train_sampling_strategy", "random"], (2, {128})),  # tall beside wide
+        (["--augment.preset", "none", "--speed.size_step", "48"], (2, {96, 144})),
+        (["--model.square_edge", "80"], (2, {80})),
+    ],
+)
+def test_the_largest_training_batch_is_padded_as_training_pads_it(build, flags: list[str], expected: tuple) -> None:
+    images, height, width = largest_training_batch(build(*flags))
+    assert (images, {height, width}) == expected
+
+
+@pytest.mark.parametrize("flags", [[], ["--speed.size_step", "1"], ["--augment.random_crop", "1"]])
+def test_no_batch_of_the_first_epochs_is_larger(build, flags: list[str]) -> None:
+    trainer = build(*flags)
+    _, height, width = largest_training_batch(trainer)
+    seen = []
+    for epoch in range(3):
+        trainer.train_transform.epoch.set(epoch)
+        seen += [batch["pixel_values"].shape for batch in trainer.get_train_dataloader()]
+    assert max(h * w for _, _, h, w in seen) <= height * width
+    assert max(h * w for _, _, h, w in seen) >= height * width / 3
+
+
+def test_evaluation_pads_no_further_than_it_has_to(build) -> None:
+    assert set(largest_evaluation_batch(build())[1:]) == {64, 128}
+
+
+def test_each_batch_has_a_peak_of_its_own(build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluation takes less than training, though the process has held training's batch before."""
+    hold: list[torch.Tensor] = []
+    trainer = build("--augment.preset", "none", "--training.per_device_train_batch_size", "6")
+    step = trainer.accelerator.backward
+    monkeypatch.setattr(
+        trainer.accelerator, "backward", lambda loss: (hold.append(torch.ones(2**26)), step(loss), hold.clear())
+    )
+    training, evaluation = try_largest_batches(trainer)
+    assert evaluation.peak_bytes < training.peak_bytes - 2**27
