@@ -62,6 +62,7 @@ USES = (
     Use(TRAINER, "compute_loss_context_manager", "self"),
     Use(TRAINER, "current_gradient_accumulation_steps"),
     Use(TRAINER, "get_batch_samples", "self, epoch_iterator, num_batches, device"),
+    Use(TRAINER, "loss_is_scaled_for_ga"),
     Use("transformers:TrainingArguments", "_n_gpu"),
     Use("transformers:PreTrainedConfig", "_attn_implementation"),
     Use("transformers:DetrConfig", "__annotations__"),

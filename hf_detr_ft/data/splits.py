@@ -9,6 +9,8 @@ from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.data.checks.coco_checks import check_coco, check_splits
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
+from hf_detr_ft.data.image_size import ImageSize
+from hf_detr_ft.data.once_per_machine import once_per_machine
 from hf_detr_ft.data.split_source import Source, load_source
 from hf_detr_ft.data.statistics import SplitStatistics, describe_split
 from hf_detr_ft.errors import DataError
@@ -43,20 +45,22 @@ class Splits:
 
 
 def check_split(
-    config: DataConfig, split: str, *, decode: bool, progress: Progress = iter
+    config: DataConfig, split: str, size: ImageSize | None = None, *, decode: bool, progress: Progress = iter
 ) -> tuple[Source, list[Problem]]:
     """Reads or draws the split "train" or "val" and finds all that is wrong with it; see `check_data`."""
     source = load_source(config, split)
-    return source, check_coco(source.coco, source.annotations, source.images_dir, progress=progress, decode=decode)
+    file, images_dir = source.annotations, source.images_dir
+    return source, check_coco(source.coco, file, images_dir, size, progress=progress, decode=decode)
 
 
 def check_data(
-    config: DataConfig, *, decode: bool, progress: Progress = iter
+    config: DataConfig, size: ImageSize | None = None, *, decode: bool, progress: Progress = iter
 ) -> tuple[dict[str, Source], list[Problem]]:
     """Reads or draws both splits and finds all that is wrong with them.
 
     Args:
         config: the recipe's `data` section.
+        size: that the model takes images in, to find those too thin for it.
         decode: read every image to its last pixel; else its header alone, which finds all but truncated files.
         progress: wraps the images of a split, where they are files.
 
@@ -67,8 +71,8 @@ def check_data(
         RecipeError: synthetic photos are described wrongly.
         DataError: a file is not there or is no COCO JSON, or photos cannot be drawn.
     """
-    train, problems = check_split(config, "train", decode=decode, progress=progress)
-    val, more = check_split(config, "val", decode=decode, progress=progress)
+    train, problems = check_split(config, "train", size, decode=decode, progress=progress)
+    val, more = check_split(config, "val", size, decode=decode, progress=progress)
     both = check_splits(train.coco, train.images_dir, val.coco, val.images_dir, val_file=val.annotations)
     problems = sorted(dict.fromkeys([*problems, *more, *both]), key=lambda problem: problem.severity)
     return {"train": train, "val": val}, problems
@@ -94,9 +98,9 @@ def require_no_errors(problems: list[Problem]) -> None:
         raise DataError(f"{len(errors)} errors in the data:\n{list_problems(errors)}")
 
 
-def load_splits(config: DataConfig, progress: Progress = iter) -> Splits:
-    """Both splits, checked by their images' headers; see `build_splits`."""
-    return build_splits(config, *check_data(config, decode=False, progress=progress))
+def load_splits(config: DataConfig, size: ImageSize | None = None, progress: Progress = iter) -> Splits:
+    """Both splits, checked by their images' headers, by one process of each machine for all; see `check_data`."""
+    return once_per_machine(lambda: build_splits(config, *check_data(config, size, decode=False, progress=progress)))
 
 
 def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[Problem]) -> Splits:

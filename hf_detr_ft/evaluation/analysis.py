@@ -11,17 +11,15 @@ import numpy as np
 
 from hf_detr_ft.evaluation.bootstrap import Interval, bootstrap_intervals
 from hf_detr_ft.evaluation.calibration import Calibration, calibrate
-from hf_detr_ft.evaluation.coco_eval import SIZES, score, size_of
+from hf_detr_ft.evaluation.coco_eval import SIZES, evaluate_with_curves, size_of
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.confusion import Confusion, confuse_classes
 from hf_detr_ft.evaluation.detections import Detections, is_above
-from hf_detr_ft.evaluation.matching import NOTHING, best_of_class, find_pairs, take_objects
-from hf_detr_ft.evaluation.threshold_curves import IOUS, PrecisionRecall, ThresholdCurves, trace_thresholds
-from hf_detr_ft.evaluation.tide import BACKGROUND_IOU, Errors, find_errors
-from hf_detr_ft.evaluation.truth import Found, Truth, index_detections, read_truth
+from hf_detr_ft.evaluation.matching import MatchedDetections, match_detections
+from hf_detr_ft.evaluation.threshold_curves import PrecisionRecall, ThresholdCurves, trace_thresholds
+from hf_detr_ft.evaluation.tide import TideErrors, find_errors
+from hf_detr_ft.evaluation.truth import read_truth
 
-MOST = 100
-"""Detections per image and class that count, as in COCO."""
 MOST_MISTAKES = 20
 """Pairs of confused classes in `Analysis.as_dict`."""
 
@@ -58,7 +56,7 @@ class Analysis:
     thresholds: ThresholdCurves
     confusion: Confusion
     calibration: Calibration
-    errors: Errors
+    errors: TideErrors
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, None for what is undefined.
@@ -97,34 +95,32 @@ def analyse_detections(coco: dict, detections: Detections, threshold: float | No
     Raises:
         DataError: as `evaluate_detections`.
     """
-    truth = read_truth(coco)
-    found = index_detections(truth, detections)
-    kept = best_of_class(truth, found, MOST)
-    pairs = find_pairs(truth, found, kept, BACKGROUND_IOU, any_class=True)
-    own = pairs.select(found.category[pairs.detection] == truth.category[pairs.target])
-    taken = np.array([take_objects(truth, own.select(own.iou >= iou), kept) for iou in IOUS])
-    outcome = np.minimum(taken[0], 0) + 1
-    result, precision_recall = score(truth, found, outcome)
+    return analyse_matched(match_detections(read_truth(coco), detections), threshold)
+
+
+def analyse_matched(matched: MatchedDetections, threshold: float | None = None) -> Analysis:
+    """`analyse_detections` of detections that are matched already."""
+    result, precision_recall = evaluate_with_curves(matched)
     if threshold is None:
         threshold = result.best_f1.threshold
+    counts = matched.counts
     return Analysis(
         result=result,
         threshold=threshold,
-        recall=_recall(truth, found, taken[0], threshold),
-        intervals=bootstrap_intervals(truth, found, taken),
+        recall=_recall(matched, threshold),
+        intervals=bootstrap_intervals(matched),
         precision_recall=precision_recall,
-        thresholds=trace_thresholds(truth, found, outcome),
-        confusion=confuse_classes(truth, found, pairs, taken[0], threshold),
-        calibration=calibrate(found.score, outcome, threshold),
-        errors=find_errors(truth, found, pairs, taken[0], threshold),
+        thresholds=trace_thresholds(matched),
+        confusion=confuse_classes(matched, threshold),
+        calibration=calibrate(matched.predictions.score[counts], matched.is_tp[counts], threshold),
+        errors=find_errors(matched, threshold),
     )
 
 
-def _recall(truth: Truth, found: Found, taken: np.ndarray, threshold: float) -> dict[str, Recall]:
-    hit = np.zeros(len(truth.area), dtype=bool)
-    hit[taken[is_above(found.score, threshold) & (taken > NOTHING)]] = True
-    sizes = size_of(truth.area)
-    counts = [[int((chosen & (sizes == s)).sum()) for chosen in (~truth.crowd, hit)] for s in range(len(SIZES))]
+def _recall(matched: MatchedDetections, threshold: float) -> dict[str, Recall]:
+    found, sizes = matched.found_objects(is_above(matched.predictions.score, threshold)), size_of(matched.truth.area)
+    groups = (~matched.truth.crowd, found)
+    counts = [[int((group & (sizes == size)).sum()) for group in groups] for size in range(len(SIZES))]
     return {name: Recall(*count) for name, count in zip(SIZES, counts, strict=True)}
 
 

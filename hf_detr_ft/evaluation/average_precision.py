@@ -3,9 +3,8 @@
 import numpy as np
 from scipy.sparse import csr_array
 
-from hf_detr_ft.evaluation.matching import NOT_COUNTED
+from hf_detr_ft.evaluation.matching import IGNORED, MatchedDetections
 from hf_detr_ft.evaluation.threshold_curves import RECALLS
-from hf_detr_ft.evaluation.truth import Found, Truth
 
 _NUMBERS_AT_ONCE = 2_000_000
 """Right detections times replicates that are computed at once (about 50 bytes each)."""
@@ -33,56 +32,60 @@ def average_precision(counted: np.ndarray, right: np.ndarray, objects: np.ndarra
     return np.where(objects > 0, total / len(RECALLS), np.nan)
 
 
-def weighted_average_precision(truth: Truth, found: Found, taken: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_average_precision(matched: MatchedDetections, weights: np.ndarray) -> np.ndarray:
     """AP per IoU and class if each image counted as often as its weight says.
 
     For integer weights this is COCO's AP of the data set that has each image so many times, the order of detections
     with equal scores in different images aside, which COCO takes from the order of the images.
 
     Args:
-        truth: the objects.
-        found: the detections.
-        taken: [IoU, N], per IoU what `take_objects` returns.
+        matched: truth and predictions.
         weights: [images, R], R replicates.
 
     Returns:
         [IoU, class, R], NaN where a class has no objects.
     """
+    truth, predictions, matched_gt = matched.truth, matched.predictions, matched.matched_gt_by_iou
     replicates = weights.shape[1]
-    result = np.empty((len(taken), len(truth.names), replicates))
-    order = np.lexsort((found.image, -found.score, found.category))  # of equal scores the earlier image, as COCO
-    order = order[(taken[:, order] != NOT_COUNTED).any(axis=0)]
-    start = np.searchsorted(found.category[order], np.arange(len(truth.names) + 1))
+    result = np.empty((len(matched_gt), len(truth.names), replicates))
+    # Of equal scores that in the earlier image comes first, as in COCO.
+    order = np.lexsort((predictions.image, -predictions.score, predictions.category))
+    order = order[(matched_gt[:, order] != IGNORED).any(axis=0)]
+    start = np.searchsorted(predictions.category[order], np.arange(len(truth.names) + 1))
     for category in range(len(truth.names)):
         own = order[start[category] : start[category + 1]]
         objects = truth.image[~truth.crowd & (truth.category == category)]
-        right = int((taken[:, own] >= 0).any(axis=0).sum())
+        right = int((matched_gt[:, own] >= 0).any(axis=0).sum())
         block = max(1, _NUMBERS_AT_ONCE // max(1, right))
         for first in range(0, replicates, block):
             some = weights[:, first : first + block]
-            result[:, category, first : first + block] = _of_class(taken[:, own], found.image[own], objects, some)
+            result[:, category, first : first + block] = _average_precision_of_class(
+                matched_gt[:, own], predictions.image[own], objects, some
+            )
     return result
 
 
-def _of_class(taken: np.ndarray, image: np.ndarray, objects: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """AP [IoU, R] of a class.
+def _average_precision_of_class(
+    matched_gt: np.ndarray, image: np.ndarray, objects: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """AP of one class, [IoU, R].
 
     Args:
-        taken: [IoU, N], what its detections took, the best score first.
+        matched_gt: [IoU, N], of its detections, the best score first.
         image: [N], theirs.
         objects: the images of its objects.
         weights: [images, R].
     """
     number = weights[objects].sum(axis=0)
-    stops = np.flatnonzero((taken >= 0).any(axis=0))  # where a running count is needed
+    stops = np.flatnonzero((matched_gt >= 0).any(axis=0))  # where a running count is needed
     before = image[: stops[-1] + 1] if len(stops) else image[:0]
     stretch = np.searchsorted(stops, np.arange(len(before)))
     # A row holds how many detections each image has from one stop to the next.
     steps = csr_array((np.ones(len(before)), (stretch, before)), shape=(len(stops), len(weights)))
     total = np.cumsum(steps @ np.ascontiguousarray(weights), axis=0)
-    result = np.empty((len(taken), weights.shape[1]))
-    for index, row in enumerate(taken):
-        right, ignored = np.flatnonzero(row >= 0), np.flatnonzero(row == NOT_COUNTED)
+    result = np.empty((len(matched_gt), weights.shape[1]))
+    for index, row in enumerate(matched_gt):
+        right, ignored = np.flatnonzero(row >= 0), np.flatnonzero(row == IGNORED)
         counted = total[np.searchsorted(stops, right)]
         if len(ignored):
             left_out = np.cumsum(np.insert(weights[image[ignored]], 0, 0, axis=0), axis=0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_detr_ft.evaluation.average_precision import weighted_average_precision
-from hf_detr_ft.evaluation.truth import Found, Truth
+from hf_detr_ft.evaluation.matching import MatchedDetections
 
 REPLICATES = 500
 """Data sets that are drawn."""
@@ -21,7 +21,7 @@ class Interval:
     high: float
 
 
-def bootstrap_intervals(truth: Truth, found: Found, taken: np.ndarray, seed: int = 0) -> dict[str, Interval | None]:
+def bootstrap_intervals(matched: MatchedDetections, seed: int = 0) -> dict[str, Interval | None]:
     """Intervals of `map`, `map_50` and `map_75` over data sets drawn from the images with replacement.
 
     Images are drawn, not detections, since those of an image are not independent. As in COCO, a class without objects
@@ -34,16 +34,14 @@ def bootstrap_intervals(truth: Truth, found: Found, taken: np.ndarray, seed: int
     91 and 82 % of the cases, the percentile interval in 89, 81 and 61 %. It stays in [0, 1] and holds the AP measured.
 
     Args:
-        truth: the objects.
-        found: the detections.
-        taken: [10, N], per IoU of COCO's what `take_objects` returns.
+        matched: truth and predictions.
         seed: of the drawing.
 
     Returns:
         None instead of an interval where drawing says nothing: fewer than two images with objects, or the same AP
         whatever is drawn, as where nothing is found.
     """
-    images = len(truth.image_ids)
+    truth, images = matched.truth, len(matched.truth.image_ids)
     undefined: dict[str, Interval | None] = dict.fromkeys(("map", "map_50", "map_75"))
     if len(np.unique(truth.image[~truth.crowd])) < 2:
         return undefined
@@ -51,7 +49,7 @@ def bootstrap_intervals(truth: Truth, found: Found, taken: np.ndarray, seed: int
     drawn = np.random.default_rng(seed).integers(images, size=(REPLICATES, images))
     for replicate, chosen in enumerate(drawn, start=1):
         weights[:, replicate] = np.bincount(chosen, minlength=images)
-    values = weighted_average_precision(truth, found, taken, weights)
+    values = weighted_average_precision(matched, weights)
     return {"map": _interval(values), "map_50": _interval(values[:1]), "map_75": _interval(values[5:6])}
 
 

@@ -1,4 +1,4 @@
-"""Whether scores are the probabilities that they look like."""
+"""Calibration: scores compared with the share of detections that is right."""
 
 from dataclasses import dataclass
 
@@ -40,16 +40,15 @@ class Calibration:
     threshold: float
 
 
-def calibrate(score: np.ndarray, outcome: np.ndarray, threshold: float) -> Calibration:
-    """Of detections with scores in [0, 1].
+def calibrate(score: np.ndarray, is_tp: np.ndarray, threshold: float) -> Calibration:
+    """Calibration of detections with scores in [0, 1].
 
     Args:
-        score: [N].
-        outcome: [N], what `match` returns; what does not count is left out.
+        score: [N], of the detections that count.
+        is_tp: [N] bool.
         threshold: detections with a score above it are kept.
     """
-    score, right = score[outcome >= 0], outcome[outcome >= 0]
-    count, mean_score, mean_right = _bin(score, right)
+    count, mean_score, mean_right = _bin(score, is_tp)
     kept = is_above(score, threshold)
     return Calibration(
         edges=EDGES,
@@ -57,19 +56,19 @@ def calibrate(score: np.ndarray, outcome: np.ndarray, threshold: float) -> Calib
         score=mean_score,
         right=mean_right,
         expected_error=_error(count, mean_score, mean_right),
-        kept_error=_error(*_bin(score[kept], right[kept])),
+        kept_error=_error(*_bin(score[kept], is_tp[kept])),
         kept_score=float(score[kept].mean()) if kept.any() else None,
-        kept_right=float(right[kept].mean()) if kept.any() else None,
+        kept_right=float(is_tp[kept].mean()) if kept.any() else None,
         kept=int(kept.sum()),
         threshold=threshold,
     )
 
 
-def _bin(score: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count, mean score and share of right ones, [10] each."""
+def _bin(score: np.ndarray, is_tp: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count, mean score and share of true positives, [10] each."""
     place = np.clip(np.searchsorted(EDGES, score, side="right") - 1, 0, BINS - 1)
     count = np.bincount(place, minlength=BINS)
-    sums = (np.bincount(place, weights=values, minlength=BINS) for values in (score, right))
+    sums = (np.bincount(place, weights=values, minlength=BINS) for values in (score, is_tp))
     mean_score, mean_right = (np.divide(s, count, out=np.full(BINS, np.nan), where=count > 0) for s in sums)
     return count, mean_score, mean_right
 

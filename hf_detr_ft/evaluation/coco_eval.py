@@ -15,9 +15,9 @@ import numpy as np
 from hf_detr_ft.data.segmentation_area import LARGE_AREA, MEDIUM_AREA
 from hf_detr_ft.evaluation.coco_result import ClassResult, CocoResult
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.matching import match
-from hf_detr_ft.evaluation.threshold_curves import IOUS, RECALLS, PrecisionRecall, best_f1
-from hf_detr_ft.evaluation.truth import Boxes, Found, Truth, index_detections, read_truth
+from hf_detr_ft.evaluation.matching import IOUS, MAX_DETECTIONS, MatchedDetections, match_detections
+from hf_detr_ft.evaluation.threshold_curves import RECALLS, PrecisionRecall, best_f1
+from hf_detr_ft.evaluation.truth import IndexedBoxes, Predictions, Truth, read_truth
 
 Backend = Literal["faster-coco-eval", "pycocotools"]
 """`pycocotools` is the reference; `faster-coco-eval` gives the same numbers several times faster."""
@@ -30,7 +30,7 @@ def evaluate_detections(
     detections: Detections,
     *,
     backend: Backend = "faster-coco-eval",
-    max_detections: Sequence[int] = (1, 10, 100),
+    max_detections: Sequence[int] = (1, 10, MAX_DETECTIONS),
 ) -> CocoResult:
     """Scores detections against the truth of a COCO dict, over exactly the images it lists.
 
@@ -53,29 +53,36 @@ def evaluate_detections(
         raise ValueError(f"backend must be 'faster-coco-eval' or 'pycocotools', found {backend!r}")
     if len(max_detections) != 3 or not 0 < max_detections[0] < max_detections[1] < max_detections[2]:
         raise ValueError(f"max_detections must be three ascending positive numbers, found {max_detections!r}")
-    truth = read_truth(coco)
-    found = index_detections(truth, detections)
-    return score(truth, found, match(truth, found, max_detections[-1]), backend, max_detections)[0]
+    matched = match_detections(read_truth(coco), detections, max_detections[-1])
+    return evaluate_matched(matched, backend, max_detections)
 
 
-def score(
-    truth: Truth,
-    found: Found,
-    outcome: np.ndarray,
+def evaluate_matched(
+    matched: MatchedDetections,
     backend: Backend = "faster-coco-eval",
-    max_detections: Sequence[int] = (1, 10, 100),
+    max_detections: Sequence[int] = (1, 10, MAX_DETECTIONS),
+) -> CocoResult:
+    """`evaluate_detections` of detections that are matched already, with the last of `max_detections`."""
+    return evaluate_with_curves(matched, backend, max_detections)[0]
+
+
+def evaluate_with_curves(
+    matched: MatchedDetections,
+    backend: Backend = "faster-coco-eval",
+    max_detections: Sequence[int] = (1, 10, MAX_DETECTIONS),
 ) -> tuple[CocoResult, PrecisionRecall]:
-    """`evaluate_detections` for what is read and matched: outcome [N] is that of `match`. With the curves behind AP."""
-    precision, recall = _precision_and_recall(truth, found, backend, max_detections)
+    """`evaluate_matched`, with the curves behind AP."""
+    truth, predictions, counts = matched.truth, matched.predictions, matched.counts
+    precision, recall = _precision_and_recall(truth, predictions, backend, max_detections)
     objects = truth.area[~truth.crowd]
     result = CocoResult(
         metrics=_metrics(precision, recall, max_detections),
         per_class=_per_class(truth, precision, recall),
         sizes=dict(zip(SIZES, np.bincount(size_of(objects), minlength=len(SIZES)).tolist(), strict=True)),
-        best_f1=best_f1(outcome, found.score, len(objects)),
+        best_f1=best_f1(matched.is_tp[counts], predictions.score[counts], len(objects)),
         images=len(truth.image_ids),
         objects=len(objects),
-        detections=len(found.score),
+        detections=len(predictions.score),
     )
     curves = precision[:, :, :, 0, -1]
     per_class = np.array([row.objects for row in result.per_class])
@@ -88,7 +95,7 @@ def size_of(area: np.ndarray) -> np.ndarray:
 
 
 def _precision_and_recall(
-    truth: Truth, found: Found, backend: Backend, max_detections: Sequence[int]
+    truth: Truth, predictions: Predictions, backend: Backend, max_detections: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """COCO's precision [IoU, recall level, class, area range, max detections] and recall, the same without level."""
     quiet: contextlib.AbstractContextManager
@@ -108,7 +115,10 @@ def _precision_and_recall(
     }
     with quiet:
         apis = []
-        for annotations in (_entries(truth, "iscrowd", truth.crowd.astype(int)), _entries(found, "score", found.score)):
+        for annotations in (
+            _entries(truth, "iscrowd", truth.crowd.astype(int)),
+            _entries(predictions, "score", predictions.score),
+        ):
             apis.append(COCO())
             apis[-1].dataset = {**listed, "annotations": annotations}
             apis[-1].createIndex()
@@ -119,7 +129,7 @@ def _precision_and_recall(
     return evaluator.eval["precision"], evaluator.eval["recall"]
 
 
-def _entries(boxes: Boxes, key: str, values: np.ndarray) -> list[dict]:
+def _entries(boxes: IndexedBoxes, key: str, values: np.ndarray) -> list[dict]:
     keys = ("id", "image_id", "category_id", "bbox", "area", key)
     ids = range(1, len(boxes.area) + 1)
     columns = (boxes.image, boxes.category, boxes.boxes_xywh_px, boxes.area, values)

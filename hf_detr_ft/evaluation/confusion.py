@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_detr_ft.evaluation.detections import is_above
-from hf_detr_ft.evaluation.matching import NOT_COUNTED, NOTHING, Pairs, take_objects
-from hf_detr_ft.evaluation.truth import Found, Truth
+from hf_detr_ft.evaluation.matching import IGNORED, IOUS, UNMATCHED, MatchedDetections, take_objects
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +36,7 @@ class Confusion:
         return list(triples)
 
 
-def confuse_classes(truth: Truth, found: Found, pairs: Pairs, taken: np.ndarray, threshold: float) -> Confusion:
+def confuse_classes(matched: MatchedDetections, threshold: float) -> Confusion:
     """The matrix at IoU 0.5.
 
     First detections take objects of their own class, as COCO lets them. Then those left over take, by score and then
@@ -48,25 +47,21 @@ def confuse_classes(truth: Truth, found: Found, pairs: Pairs, taken: np.ndarray,
     does not count; in one of another class it is one of background; the region itself is no object.
 
     Args:
-        truth: the objects.
-        found: the detections.
-        pairs: of any class, from IoU 0.5 or less on.
-        taken: [N], what `match_objects` returns.
+        matched: truth and predictions.
         threshold: detections with a score above it are kept.
     """
-    kept = is_above(found.score, threshold)
-    matched = np.where(kept, taken, NOT_COUNTED)
+    truth, predictions, pairs = matched.truth, matched.predictions, matched.near_pairs
+    matched_gt = np.where(is_above(predictions.score, threshold), matched.matched_gt, IGNORED)
     free = ~truth.crowd
-    free[matched[matched >= 0]] = False
-    loose = matched == NOTHING
-    across = take_objects(truth, pairs.select((pairs.iou >= 0.5) & loose[pairs.detection] & free[pairs.target]), loose)
-    matched[across >= 0] = across[across >= 0]
-    free[matched[matched >= 0]] = False
-    classes = len(truth.names)
-    counted = matched != NOT_COUNTED
-    target = matched[counted]
-    true = np.append(truth.category, classes)[target]  # NOTHING, -1, is the last: the background
-    rows = np.concatenate([true, truth.category[free]])
-    columns = np.concatenate([found.category[counted], np.full(int(free.sum()), classes)])
-    counts = np.bincount(rows * (classes + 1) + columns, minlength=(classes + 1) ** 2)
-    return Confusion(counts.reshape(classes + 1, classes + 1), truth.names, threshold)
+    free[matched_gt[matched_gt >= 0]] = False
+    loose = matched_gt == UNMATCHED
+    can_take = (pairs.iou >= IOUS[0]) & loose[pairs.detection] & free[pairs.target]
+    across = take_objects(truth, pairs.select(can_take), loose)
+    matched_gt[across >= 0] = across[across >= 0]
+    free[matched_gt[matched_gt >= 0]] = False
+    counts, background = matched_gt != IGNORED, len(truth.names)
+    target = np.where(matched_gt == UNMATCHED, len(truth.category), matched_gt)[counts]
+    rows = np.concatenate([np.append(truth.category, background)[target], truth.category[free]])
+    columns = np.concatenate([predictions.category[counts], np.full(int(free.sum()), background)])
+    cells = np.bincount(rows * (background + 1) + columns, minlength=(background + 1) ** 2)
+    return Confusion(cells.reshape(background + 1, background + 1), truth.names, threshold)

@@ -1,16 +1,29 @@
-"""Which detections take which objects: COCO's greedy matching, at any IoU, which faster-coco-eval keeps to itself."""
+"""Detections matched with objects, once per evaluation, as COCO matches them: greedily, by score and then by IoU.
+
+faster-coco-eval can tell its matches (`extra_calc`), but calls a detection in a crowd region right, which is neither
+right nor wrong, and knows neither pairs of different classes nor those below IoU 0.5, which TIDE and confusion need. So
+AP comes from there, or from pycocotools, and all else from the matches here: one order of equal scores and equal IoUs.
+"""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from hf_detr_ft.evaluation.truth import Found, Truth
+from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.evaluation.truth import Predictions, Truth, index_detections
+
+IOUS = np.linspace(0.5, 0.95, 10)
+"""IoUs that COCO's AP is the mean of; a match without further word is one at the first."""
+NEAR_IOU = 0.1
+"""IoU from which on a detection is near an object: less is background (TIDE)."""
+MAX_DETECTIONS = 100
+"""Best detections per image and class that count, as in COCO."""
+UNMATCHED, IGNORED = -1, -2
+"""Instead of an object's position: the detection took none; it does not count (in a crowd region, or of a low rank)."""
 
 _PAIRS_AT_ONCE = 1_000_000
 """Pairs of a detection and an object whose IoU is computed at once (about 150 bytes each)."""
-
-NOTHING, NOT_COUNTED = -1, -2
-"""Instead of an object's position: the detection took none; it lies in a crowd region or is one too many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +34,7 @@ class Pairs:
     detection, of equal IoUs the later object is first, as in COCO.
 
     Attributes:
-        detection: [P], positions in `Found`.
+        detection: [P], positions in `Predictions`.
         target: [P], positions in `Truth`.
         iou: [P], over the detection's own area where the target is a crowd region.
     """
@@ -31,64 +44,115 @@ class Pairs:
     iou: np.ndarray
 
     def select(self, chosen: np.ndarray) -> "Pairs":
-        """Those of a mask [P]."""
+        """Pairs of a mask [P]."""
         return Pairs(self.detection[chosen], self.target[chosen], self.iou[chosen])
 
 
-def match(truth: Truth, found: Found, most: int) -> np.ndarray:
-    """What becomes of the detections in `match_objects`.
+@dataclass(frozen=True, eq=False)
+class MatchedDetections:
+    """Truth and predictions of one evaluation with the objects that the predictions took; made by `match_detections`.
 
-    Returns:
-        [N], per detection: 1 took an object, 0 nothing, -1 does not count (it lies in a crowd region or is not among
-        the best `most` of its image and class).
+    What is not needed is not computed: AP and the best F1 take `matched_gt`, the analysis the rest.
+
+    Attributes:
+        truth: [M] objects and crowd regions.
+        predictions: [N] detections.
+        in_rank: [N] bool, the detection is among the best of its image and class that count.
     """
-    return np.minimum(match_objects(truth, found, most), 0) + 1
+
+    truth: Truth
+    predictions: Predictions
+    in_rank: np.ndarray
+
+    @cached_property
+    def matched_gt(self) -> np.ndarray:
+        """[N], at IoU 0.5: position in `truth` of the object that each detection took, `UNMATCHED` or `IGNORED`."""
+        return take_objects(self.truth, self._own_pairs, self.in_rank)
+
+    @cached_property
+    def matched_gt_by_iou(self) -> np.ndarray:
+        """[10, N], `matched_gt` at each of `IOUS`."""
+        pairs = self._own_pairs
+        higher = [take_objects(self.truth, pairs.select(pairs.iou >= iou), self.in_rank) for iou in IOUS[1:]]
+        return np.stack([self.matched_gt, *higher])
+
+    @cached_property
+    def near_pairs(self) -> Pairs:
+        """Pairs of any two classes from IoU 0.1 on."""
+        return find_pairs(self.truth, self.predictions, self.in_rank, NEAR_IOU, any_class=True)
+
+    @cached_property
+    def _own_pairs(self) -> Pairs:
+        return find_pairs(self.truth, self.predictions, self.in_rank, IOUS[0])
+
+    @property
+    def counts(self) -> np.ndarray:
+        """[N] bool, the detection counts: as right where `is_tp`, else as wrong."""
+        return self.matched_gt != IGNORED
+
+    @property
+    def is_tp(self) -> np.ndarray:
+        """[N] bool, the detection is a true positive: it took an object of its class at IoU 0.5."""
+        return self.matched_gt >= 0
+
+    def found_objects(self, above: np.ndarray) -> np.ndarray:
+        """[M] bool, the object was taken by one of the detections of a mask [N]; never true for crowd regions."""
+        found = np.zeros(len(self.truth.area), dtype=bool)
+        found[self.matched_gt[above & self.is_tp]] = True
+        return found
 
 
-def match_objects(truth: Truth, found: Found, most: int) -> np.ndarray:
-    """COCO's matching at IoU 0.5.
+def match_detections(truth: Truth, detections: Detections, max_detections: int = MAX_DETECTIONS) -> MatchedDetections:
+    """Matches detections with the truth, at IoU 0.5 now and at others when these are asked for.
 
     Within an image and class the detections choose in the order of their scores: each takes the free object that it
     overlaps most, else a crowd region, which is never used up.
 
-    Returns:
-        [N], per detection: the position in `truth` of the object that it took, `NOTHING` or `NOT_COUNTED`.
+    Args:
+        truth: as `read_truth` gives it.
+        detections: with ids and boxes of the same data set.
+        max_detections: the best per image and class that count.
+
+    Raises:
+        DataError: as `index_detections`.
     """
-    kept = best_of_class(truth, found, most)
-    return take_objects(truth, find_pairs(truth, found, kept, 0.5), kept)
+    predictions = index_detections(truth, detections)
+    return MatchedDetections(truth, predictions, rank_detections(truth, predictions) < max_detections)
 
 
-def best_of_class(truth: Truth, found: Found, most: int) -> np.ndarray:
-    """[N] bool: the detection is among the best `most` of its image and class."""
-    group = found.image * len(truth.category_ids) + found.category
-    order = np.lexsort((-found.score, group))
-    kept = np.zeros(len(order), dtype=bool)
-    kept[order[np.arange(len(order)) - np.searchsorted(group[order], group[order]) < most]] = True
-    return kept
+def rank_detections(truth: Truth, predictions: Predictions) -> np.ndarray:
+    """[N], place of each detection in its image and class, 0 for the best score."""
+    group = predictions.image * len(truth.category_ids) + predictions.category
+    order = np.lexsort((-predictions.score, group))
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - np.searchsorted(group[order], group[order])
+    return rank
 
 
-def find_pairs(truth: Truth, found: Found, kept: np.ndarray, least_iou: float, any_class: bool = False) -> Pairs:
-    """The detections with the objects and crowd regions of their image that they overlap.
+def find_pairs(
+    truth: Truth, predictions: Predictions, in_rank: np.ndarray, least_iou: float, any_class: bool = False
+) -> Pairs:
+    """Detections with the objects and crowd regions of their image that they overlap.
 
     Args:
         truth: the objects.
-        found: the detections.
-        kept: [N] bool, the detections to pair.
+        predictions: the detections.
+        in_rank: [N] bool, the detections to pair.
         least_iou: pairs from this IoU on, which is above 0.
         any_class: pairs of different classes, too.
     """
     classes = 1 if any_class else len(truth.category_ids)
-    found_group, truth_group = (b.image * classes + (0 if any_class else b.category) for b in (found, truth))
-    chosen = np.flatnonzero(kept)
-    order = chosen[np.lexsort((-found.score[chosen], found.image[chosen]))]
+    group, truth_group = (b.image * classes + (0 if any_class else b.category) for b in (predictions, truth))
+    chosen = np.flatnonzero(in_rank)
+    order = chosen[np.lexsort((-predictions.score[chosen], predictions.image[chosen]))]
     by_group = np.argsort(truth_group, kind="stable")
-    start, end = (np.searchsorted(truth_group[by_group], found_group[order], side) for side in ("left", "right"))
+    start, end = (np.searchsorted(truth_group[by_group], group[order], side) for side in ("left", "right"))
     parts = []
     for block in np.array_split(np.arange(len(order)), 1 + int((end - start).sum()) // _PAIRS_AT_ONCE):
         counts = end[block] - start[block]
         place = np.repeat(block, counts)
         target = by_group[start[place] + np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)]
-        iou = _iou(found, order[place], truth, target)
+        iou = _iou(predictions, order[place], truth, target)
         near = iou >= least_iou
         place, target, iou = place[near], target[near], iou[near]
         best_first = np.lexsort((-target, -iou, truth.crowd[target], place))
@@ -96,30 +160,30 @@ def find_pairs(truth: Truth, found: Found, kept: np.ndarray, least_iou: float, a
     return Pairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def take_objects(truth: Truth, pairs: Pairs, kept: np.ndarray) -> np.ndarray:
+def take_objects(truth: Truth, pairs: Pairs, counts: np.ndarray) -> np.ndarray:
     """Each detection in turn takes the first free target of its pairs; a crowd region is never used up.
 
     Args:
         truth: the objects.
         pairs: all that can be taken: those from an IoU on.
-        kept: [N] bool, the detections that count.
+        counts: [N] bool, the detections that count.
 
     Returns:
-        [N], as `match_objects`.
+        [N], the position in `truth` of the object that was taken, `UNMATCHED` or `IGNORED`.
     """
-    taken = np.where(kept, NOTHING, NOT_COUNTED).tolist()
+    matched = np.where(counts, UNMATCHED, IGNORED).tolist()
     free = bytearray(b"\1") * len(truth.area)
     triples = zip(pairs.detection.tolist(), pairs.target.tolist(), truth.crowd[pairs.target].tolist(), strict=True)
     for detection, target, crowd in triples:
-        if taken[detection] == NOTHING and (crowd or free[target]):
-            taken[detection] = NOT_COUNTED if crowd else target
+        if matched[detection] == UNMATCHED and (crowd or free[target]):
+            matched[detection] = IGNORED if crowd else target
             free[target] = 0
-    return np.array(taken, dtype=np.int64)
+    return np.array(matched, dtype=np.int64)
 
 
-def _iou(found: Found, detection: np.ndarray, truth: Truth, target: np.ndarray) -> np.ndarray:
+def _iou(predictions: Predictions, detection: np.ndarray, truth: Truth, target: np.ndarray) -> np.ndarray:
     """IoU of pairs as COCO has it: over the detection's own area where the target is a crowd region."""
-    a, b = found.boxes_xywh_px[detection], truth.boxes_xywh_px[target]
+    a, b = predictions.boxes_xywh_px[detection], truth.boxes_xywh_px[target]
     sides = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     overlap = np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
     area = a[:, 2] * a[:, 3]

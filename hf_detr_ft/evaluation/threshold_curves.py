@@ -5,10 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_detr_ft.evaluation.coco_result import BestF1
-from hf_detr_ft.evaluation.truth import Found, Truth
+from hf_detr_ft.evaluation.matching import MatchedDetections
 
-IOUS = np.linspace(0.5, 0.95, 10)
-"""The IoUs that COCO's AP is the mean of."""
 RECALLS = np.linspace(0, 1, 101)
 """COCO's levels of recall."""
 THRESHOLDS = np.arange(1000) / 1000
@@ -78,42 +76,44 @@ class ThresholdCurves:
     names: list[str]
 
 
-def trace_thresholds(truth: Truth, found: Found, outcome: np.ndarray) -> ThresholdCurves:
-    """The curves of detections whose outcome [N] is that of `match`."""
+def trace_thresholds(matched: MatchedDetections) -> ThresholdCurves:
+    """Curves of all detections that count."""
+    truth, predictions, counts = matched.truth, matched.predictions, matched.counts
+    is_tp, score, category = matched.is_tp[counts], predictions.score[counts], predictions.category[counts]
     objects = np.bincount(truth.category[~truth.crowd], minlength=len(truth.names)).tolist()
-    best = best_f1(outcome, found.score, sum(objects))
+    best = best_f1(is_tp, score, sum(objects))
     thresholds = np.unique(np.append(np.arange(101) / 100, best.threshold))  # linspace's 0.7 is above 0.7
-    own = [found.category == category for category in range(len(objects))]
+    own = [category == index for index in range(len(objects))]
     return ThresholdCurves(
         thresholds=thresholds,
-        overall=_trace(outcome, found.score, sum(objects), thresholds),
-        classes=[_trace(outcome[o], found.score[o], n, thresholds) for o, n in zip(own, objects, strict=True)],
+        overall=_trace(is_tp, score, sum(objects), thresholds),
+        classes=[_trace(is_tp[o], score[o], n, thresholds) for o, n in zip(own, objects, strict=True)],
         names=truth.names,
     )
 
 
-def _trace(outcome: np.ndarray, score: np.ndarray, objects: int, thresholds: np.ndarray) -> ThresholdCurve:
-    kept, hits = _count_above(outcome, score, thresholds)
+def _trace(is_tp: np.ndarray, score: np.ndarray, objects: int, thresholds: np.ndarray) -> ThresholdCurve:
+    kept, hits = _count_above(score, thresholds), _count_above(score[is_tp], thresholds)
     undefined = np.full(len(thresholds), np.nan)
     return ThresholdCurve(
         precision=np.divide(hits, kept, out=undefined.copy(), where=kept > 0),
         recall=hits / objects if objects else undefined,
         f1=2 * hits / (kept + objects) if objects else undefined,
-        best=best_f1(outcome, score, objects) if objects else None,
+        best=best_f1(is_tp, score, objects) if objects else None,
         objects=objects,
-        detections=int((outcome >= 0).sum()),
+        detections=len(score),
     )
 
 
-def best_f1(outcome: np.ndarray, score: np.ndarray, objects: int) -> BestF1:
+def best_f1(is_tp: np.ndarray, score: np.ndarray, objects: int) -> BestF1:
     """The best F1 over `THRESHOLDS`; of several thresholds that give it, the highest.
 
     Args:
-        outcome: [N], what `match` returns.
-        score: [N], the scores of the same detections.
+        is_tp: [N] bool, of the detections that count.
+        score: [N], of the same detections.
         objects: objects without crowd.
     """
-    kept, hits = _count_above(outcome, score, THRESHOLDS)
+    kept, hits = _count_above(score, THRESHOLDS), _count_above(score[is_tp], THRESHOLDS)
     if not hits.any():
         return BestF1(threshold=0.5, f1=0.0, precision=0.0, recall=0.0)
     f1 = 2 * hits / (kept + objects)
@@ -126,11 +126,7 @@ def best_f1(outcome: np.ndarray, score: np.ndarray, objects: int) -> BestF1:
     )
 
 
-def _count_above(outcome: np.ndarray, score: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Detections that count, and those that took an object, above each threshold as `is_above` has it: [T] each."""
-    at = thresholds.astype(np.float32)
-    kept, hits = (
-        (len(scores) - np.searchsorted(scores, at, side="right")).astype(float)
-        for scores in (np.sort(score[chosen].astype(np.float32)) for chosen in (outcome >= 0, outcome == 1))
-    )
-    return kept, hits
+def _count_above(score: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Number of scores above each threshold as `is_above` has it, [T] float."""
+    ascending = np.sort(score.astype(np.float32))
+    return (len(score) - np.searchsorted(ascending, thresholds.astype(np.float32), side="right")).astype(float)

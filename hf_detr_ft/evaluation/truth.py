@@ -10,7 +10,7 @@ from hf_detr_ft.formatting import counted, listed
 
 
 @dataclass(frozen=True, eq=False)
-class Boxes:
+class IndexedBoxes:
     """Boxes whose image and category are positions in `Truth.image_ids` and `Truth.category_ids`."""
 
     image: np.ndarray
@@ -20,7 +20,7 @@ class Boxes:
 
 
 @dataclass(frozen=True, eq=False)
-class Truth(Boxes):
+class Truth(IndexedBoxes):
     """The objects and crowd regions of a COCO dict; ids ascending and `names` in the order of the category ids."""
 
     crowd: np.ndarray
@@ -30,7 +30,7 @@ class Truth(Boxes):
 
 
 @dataclass(frozen=True, eq=False)
-class Found(Boxes):
+class Predictions(IndexedBoxes):
     """The detections with their scores, in the order given."""
 
     score: np.ndarray
@@ -70,7 +70,7 @@ def read_truth(coco: dict) -> Truth:
     )
 
 
-def index_detections(truth: Truth, detections: Detections) -> Found:
+def index_detections(truth: Truth, detections: Detections) -> Predictions:
     """The detections with the truth's positions in place of the ids.
 
     Raises:
@@ -91,7 +91,7 @@ def index_detections(truth: Truth, detections: Detections) -> Found:
     bad = np.flatnonzero(~np.isfinite(detections.score)).tolist()
     if bad:
         raise DataError(f"Detections {listed(bad)} have scores that are not finite; the model's output holds a NaN")
-    return Found(
+    return Predictions(
         image=np.searchsorted(truth.image_ids, detections.image_id),
         category=np.searchsorted(truth.category_ids, detections.category_id),
         boxes_xywh_px=detections.boxes_xywh_px,

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from hf_detr_ft.evaluation.confusion import Confusion
-from hf_detr_ft.evaluation.tide import Errors
+from hf_detr_ft.evaluation.tide import TideErrors
 from hf_detr_ft.plots.labels import SIZE, compact, label_axes, say, short_names
 from hf_detr_ft.plots.style import FAINT, INK, PALETTE, new_figure
 
@@ -57,7 +57,7 @@ def plot_confusion(confusion: Confusion) -> Figure:
     return figure
 
 
-def plot_errors(errors: Errors) -> Figure:
+def plot_errors(errors: TideErrors) -> Figure:
     """What fixing each kind of error alone would add to AP50, and how often it is made."""
     figure, axes = new_figure()
     now = "undefined without objects" if errors.ap_50 is None else f"now {errors.ap_50:.3f}"

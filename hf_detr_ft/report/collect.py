@@ -14,10 +14,8 @@ from hf_detr_ft.data.images import decode_cell
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import transformed
 from hf_detr_ft.errors import InputError
-from hf_detr_ft.evaluation.analysis import Analysis, analyse_detections
+from hf_detr_ft.evaluation.analysis import Analysis, analyse_matched
 from hf_detr_ft.evaluation.detections import is_above
-from hf_detr_ft.evaluation.tide import RIGHT
-from hf_detr_ft.evaluation.truth import index_detections, read_truth
 from hf_detr_ft.inference.detect import load_detector
 from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.plots.samples import draw_sample, draw_training_sample
@@ -51,11 +49,11 @@ def gather_views(
     analysis, model, looks, data, missing = None, None, [], None, []
     if validation is not None:
         threshold = record.kept["best_f1"]["threshold"] if record.kept else None
-        analysis = analyse_detections(validation.truth, validation.detections, threshold)
+        analysis = analyse_matched(validation.matched, threshold)
     try:
         model, processor = load_detector(source)
-        if validation is not None and analysis is not None:
-            looks = look_at_photos(model, processor, validation, analysis, record.threshold)
+        if validation is not None:
+            looks = look_at_photos(model, processor, validation, record.threshold)
     except InputError as error:
         missing.append(f"The model's attention is left out: {error}")
     if recipe is not None and splits is not None:
@@ -105,7 +103,6 @@ def look_at_photos(
     model: DetrForObjectDetection,
     processor: DetrImageProcessor,
     validation: Validation,
-    analysis: Analysis,
     threshold: float,
 ) -> list[Look]:
     """Attention over the validation photos with most that is right; none where there are no photos.
@@ -115,10 +112,9 @@ def look_at_photos(
     """
     if validation.rows is None or not len(validation.rows):
         return []
-    truth = read_truth(validation.truth)
-    found = index_detections(truth, validation.detections)
-    right = (analysis.errors.kind == RIGHT) & is_above(found.score, threshold)
-    counts = np.bincount(found.image[right], minlength=len(truth.image_ids))
+    truth, predictions = validation.matched.truth, validation.matched.predictions
+    right = validation.matched.is_tp & is_above(predictions.score, threshold)
+    counts = np.bincount(predictions.image[right], minlength=len(truth.image_ids))
     best = truth.image_ids[np.argsort(-np.minimum(counts, DETECTIONS), kind="stable")][:LOOKS]
     place = {image_id: index for index, image_id in enumerate(read_column(validation.rows, "image_id"))}
     looks = []

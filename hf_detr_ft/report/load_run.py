@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from datasets import Dataset
 
 from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.evaluation.matching import MatchedDetections, match_detections
+from hf_detr_ft.evaluation.truth import read_truth
 from hf_detr_ft.plots.training_curves import History
 from hf_detr_ft.run_folder import RunFolder
 
@@ -24,6 +27,11 @@ class Validation:
     truth: dict
     detections: Detections
     rows: Dataset | None
+
+    @cached_property
+    def matched(self) -> MatchedDetections:
+        """Truth and detections as arrays, matched once for all that the page shows."""
+        return match_detections(read_truth(self.truth), self.detections)
 
 
 @dataclass(frozen=True, eq=False)

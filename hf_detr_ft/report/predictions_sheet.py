@@ -18,8 +18,8 @@ from hf_detr_ft.boxes import xywh_to_xyxy, xyxy_to_xywh
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.images import decode_cell
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.matching import match_objects
-from hf_detr_ft.evaluation.truth import index_detections, read_truth
+from hf_detr_ft.evaluation.matching import match_detections
+from hf_detr_ft.evaluation.truth import read_truth
 from hf_detr_ft.inference.detect import ImageDetections, detect_prepared, load_detector, prepare
 from hf_detr_ft.plots.box_overlay import ComparedPhoto
 from hf_detr_ft.plots.comparison import TILE, plot_comparison, shrink
@@ -104,21 +104,17 @@ def compare(
     annotations = [entry for entry in truth["annotations"] if entry["image_id"] in chosen]
     objects = read_truth({**truth, "images": images_of, "annotations": annotations})
     category_ids = np.array(label_map.category_ids)
-    predictions = index_detections(
-        objects,
-        Detections.concat(
-            Detections(np.full(len(one), id_), category_ids[one.labels], one.scores, xyxy_to_xywh(one.boxes_xyxy_px))
-            for id_, one in zip(ids, found, strict=True)
-        ),
+    detections = Detections.concat(
+        Detections(np.full(len(one), id_), category_ids[one.labels], one.scores, xyxy_to_xywh(one.boxes_xyxy_px))
+        for id_, one in zip(ids, found, strict=True)
     )
-    taken = match_objects(objects, predictions, len(predictions.score))
-    hit = np.zeros(len(objects.crowd), dtype=bool)
-    hit[taken[taken >= 0]] = True
+    matched = match_detections(objects, detections, len(detections))
+    hit = matched.found_objects(matched.counts)
     labels = np.array([label_map.label(int(objects.category_ids[place])) for place in objects.category], dtype=np.int64)
     photos = []
     for row, image, size, one in zip(rows, images, sizes, found, strict=True):
         place = np.searchsorted(objects.image_ids, row["image_id"])
-        own, shown = objects.image == place, predictions.image == place
+        own, shown = objects.image == place, matched.predictions.image == place
         photos.append(
             ComparedPhoto(
                 image=image,
@@ -131,7 +127,7 @@ def compare(
                 boxes_xyxy_px=one.boxes_xyxy_px,
                 labels=one.labels,
                 scores=one.scores,
-                outcomes=np.minimum(taken[shown], 0) + 1,
+                outcomes=np.minimum(matched.matched_gt[shown], 0) + 1,
             )
         )
     return photos

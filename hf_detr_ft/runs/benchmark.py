@@ -82,7 +82,7 @@ def benchmark(
     require_sound(recipe)
     args = recipe.training
     set_cpu_threads(recipe.speed.cpu_threads, args.device.type)
-    splits = load_splits(recipe.data, progress=show_progress)
+    splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress)
     variants = _variants(path, flags, recipe, breakdown)
     rows = {name: Row(name) for name in variants}
     bar = tqdm(total=rounds * len(rows), desc="benchmark", disable=None)

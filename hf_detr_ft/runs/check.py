@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from hf_detr_ft.atomic import check_output_file
 from hf_detr_ft.data.dataset import most_objects
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.splits import build_splits, check_data, list_problems
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.stages import feature_stride
@@ -44,7 +45,12 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
     if report is not None:
         check_output_file(report, "--report")
         check_page(report, overwrite=is_page(report), flag="--report")
-    sources, problems = check_data(recipe.data, decode=True, progress=lambda images: tqdm(images, "decoding images"))
+    sources, problems = check_data(
+        recipe.data,
+        ImageSize.from_config(recipe.model),
+        decode=True,
+        progress=lambda images: tqdm(images, "decoding images"),
+    )
     if problems:
         print(list_problems(problems, SHOWN))
     counts = Counter(problem.severity for problem in problems)

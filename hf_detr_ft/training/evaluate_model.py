@@ -10,6 +10,8 @@ from transformers import DetrConfig
 
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
+from hf_detr_ft.data.image_size import ImageSize
+from hf_detr_ft.data.once_per_machine import once_per_machine
 from hf_detr_ft.data.splits import check_split, require_no_errors
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import DataError
@@ -51,11 +53,16 @@ def evaluate_model(source: str, recipe: Recipe) -> Evaluation:
     """
     data = recipe.data
     model, processor = load_detector(source)
-    split, problems = check_split(data, "val", decode=False, progress=show_progress)
-    require_no_errors(problems)
-    truth = prepare_coco(split.coco, data.val_limit)
-    label_map = match_classes(model.config, truth, source)
-    rows = split.load(truth, label_map)
+
+    def load_validation() -> tuple[dict, LabelMap, Dataset]:
+        size = ImageSize.from_processor(processor)
+        split, problems = check_split(data, "val", size, decode=False, progress=show_progress)
+        require_no_errors(problems)
+        truth = prepare_coco(split.coco, data.val_limit)
+        label_map = match_classes(model.config, truth, source)
+        return truth, label_map, split.load(truth, label_map)
+
+    truth, label_map, rows = once_per_machine(load_validation)
     with TemporaryDirectory() as folder:
         args = recipe.with_training(
             bf16=False, fp16=False, mixed_precision="no", report_to=[], output_dir=folder

@@ -14,7 +14,7 @@ from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.data.dataset import most_objects
-from hf_detr_ft.data.image_size import build_processor
+from hf_detr_ft.data.image_size import ImageSize, build_processor
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError, first_line
@@ -59,7 +59,7 @@ def prepare_job(recipe: Recipe, model_builder: ModelBuilder = build_model) -> Jo
     transformers_logging.disable_progress_bar()  # of single weights, which take no time
     set_cpu_threads(recipe.speed.cpu_threads, recipe.training.device.type)
     set_seed(recipe.training.seed)
-    splits = load_splits(recipe.data, progress=show_progress)
+    splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress)
     return build_job(recipe, splits, store_splits(recipe, splits), model_builder)
 
 

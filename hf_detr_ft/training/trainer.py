@@ -5,7 +5,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,9 +28,11 @@ from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.sampling import EpochSampler, SortedSampler
 from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.errors import RecipeError, TrainingError
-from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_detections
+from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_matched
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections, to_detections
+from hf_detr_ft.evaluation.matching import match_detections
+from hf_detr_ft.evaluation.truth import Truth, read_truth
 from hf_detr_ft.inference.detect import post_process
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.load import load_weights
@@ -297,12 +299,16 @@ class DetrTrainer(Trainer):
         parts = {f"{prefix}_{name}": value for name, value in self._read_parts("eval").items()}
         return output._replace(metrics={**(output.metrics or {}), **parts})
 
+    @cached_property
+    def _truth_arrays(self) -> Truth:
+        return read_truth(self.truth)
+
     def _compute_coco_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         image_ids = np.asarray(prediction.label_ids)
         expected = sorted(image["id"] for image in self.truth["images"])
         assert sorted(image_ids.tolist()) == expected, "an image was not counted exactly once"
         self.detections = to_detections(prediction.predictions, image_ids, self.label_map)
-        self.result = evaluate_detections(self.truth, self.detections, backend=self.backend)
+        self.result = evaluate_matched(match_detections(self._truth_arrays, self.detections), self.backend)
         return dict(self.result.metrics)
 
     # Files

@@ -6,7 +6,7 @@ import pytest
 from hf_detr_ft.evaluation.analysis import Analysis, Recall, analyse_detections
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.tide import KINDS
+from hf_detr_ft.evaluation.tide import ERRORS
 from hf_detr_ft.report.describe_errors import describe_result
 from tests.evaluation.test_coco_eval import boxes, official, one_image, random_case
 
@@ -115,7 +115,7 @@ def test_edge_cases_are_analysed_and_are_json_without_nan(case: str, threshold: 
     analysis = analyse_detections(coco, detections, threshold)
     read = json.loads(json.dumps(analysis.as_dict(), allow_nan=False))
     assert read == analysis.as_dict()
-    assert list(read["errors"]) == list(KINDS)
+    assert list(read["errors"]) == [error.word for error in ERRORS]
     assert 1 <= len(describe_result(analysis)) <= 5
     objects = sum(not a.get("iscrowd") for a in coco["annotations"])
     assert analysis.confusion.counts[:-1].sum() == objects

@@ -6,18 +6,13 @@ from hf_detr_ft.evaluation.average_precision import weighted_average_precision
 from hf_detr_ft.evaluation.bootstrap import Interval
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.matching import best_of_class, find_pairs, take_objects
-from hf_detr_ft.evaluation.threshold_curves import IOUS
-from hf_detr_ft.evaluation.truth import Found, Truth, index_detections, read_truth
+from hf_detr_ft.evaluation.matching import MatchedDetections, match_detections
+from hf_detr_ft.evaluation.truth import read_truth
 from tests.evaluation.test_coco_eval import boxes, one_image, random_case, truth_as_detections
 
 
-def matched(coco: dict, detections: Detections) -> tuple[Truth, Found, np.ndarray]:
-    truth = read_truth(coco)
-    found = index_detections(truth, detections)
-    kept = best_of_class(truth, found, 100)
-    pairs = find_pairs(truth, found, kept, 0.5)
-    return truth, found, np.array([take_objects(truth, pairs.select(pairs.iou >= iou), kept) for iou in IOUS])
+def matched(coco: dict, detections: Detections) -> MatchedDetections:
+    return match_detections(read_truth(coco), detections)
 
 
 def repeated(coco: dict, detections: Detections, times: list[int]) -> tuple[dict, Detections]:
@@ -42,7 +37,7 @@ def without_ties(detections: Detections) -> Detections:
 @pytest.mark.parametrize("seed", range(4))
 def test_each_image_once_is_cocos_ap_ties_and_all(seed: int) -> None:
     coco, detections = random_case(seed, categories=(3, 6, 12, 40)[seed])
-    ap = weighted_average_precision(*matched(coco, detections), np.ones((len(coco["images"]), 1)))[:, :, 0]
+    ap = weighted_average_precision(matched(coco, detections), np.ones((len(coco["images"]), 1)))[:, :, 0]
     for index, row in enumerate(evaluate_detections(coco, detections).per_class):
         values = ap[:, index].mean(), ap[0, index]
         if row.objects:
@@ -60,7 +55,7 @@ def test_weights_are_ap_of_the_data_set_that_repeats_the_images(
     coco, detections = random_case(seed + 20)
     detections = without_ties(detections)
     weights = np.random.default_rng(seed).integers(0, 4, (len(coco["images"]), 5))
-    ap = weighted_average_precision(*matched(coco, detections), weights.astype(float))
+    ap = weighted_average_precision(matched(coco, detections), weights.astype(float))
     for replicate, times in enumerate(weights.T.tolist()):
         expected = evaluate_detections(*repeated(coco, detections, times))
         means = [np.nanmean(values) for values in (ap[:, :, replicate], ap[0, :, replicate], ap[5, :, replicate])]
@@ -79,7 +74,7 @@ def test_levels_of_recall_are_cocos_to_the_last_bit(objects: int) -> None:
     coco = one_image(*({"bbox": [100 * i, 0, 50, 50]} for i in range(objects)))
     for hits in range(objects + 1):
         detections = boxes(*((100 * i, 0, 50, 50, 0.9 - 0.001 * i) for i in range(hits)))
-        ap = weighted_average_precision(*matched(coco, detections), np.ones((1, 1)))
+        ap = weighted_average_precision(matched(coco, detections), np.ones((1, 1)))
         assert ap.mean() == pytest.approx(evaluate_detections(coco, detections).metrics["map"], abs=1e-12), hits
 
 

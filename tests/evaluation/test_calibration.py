@@ -5,9 +5,9 @@ from hf_detr_ft.evaluation.calibration import calibrate
 
 
 def test_bins_and_errors_by_hand() -> None:
-    # Three around 0.8 of which one is right, one at 1 that is, one at 0.1 that is not, one in a crowd region.
-    score = np.array([0.8, 0.85, 0.89, 1.0, 0.1, 0.7])
-    found = calibrate(score, np.array([1, 0, 0, 1, 0, -1]), threshold=0.79)
+    # Three around 0.8 of which one is right, one at 1 that is, one at 0.1 that is not.
+    score = np.array([0.8, 0.85, 0.89, 1.0, 0.1])
+    found = calibrate(score, np.array([1, 0, 0, 1, 0], dtype=bool), threshold=0.79)
     assert found.edges.tolist() == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     assert found.count.tolist() == [0, 1, 0, 0, 0, 0, 0, 0, 3, 1]
     assert found.score[[1, 8, 9]] == pytest.approx([0.1, 2.54 / 3, 1.0])
@@ -21,7 +21,7 @@ def test_bins_and_errors_by_hand() -> None:
 def test_scores_that_are_probabilities_are_calibrated() -> None:
     rng = np.random.default_rng(0)
     score = rng.random(100_000)
-    right = (rng.random(100_000) < score).astype(int)
+    right = rng.random(100_000) < score
     assert calibrate(score, right, 0.5).expected_error < 0.02
     sure = calibrate(np.sqrt(score), right, 0.5)
     # The mean of sqrt(s) less that of s.
@@ -30,8 +30,8 @@ def test_scores_that_are_probabilities_are_calibrated() -> None:
 
 
 def test_nothing_counts() -> None:
-    none = calibrate(np.array([0.9]), np.array([-1]), 0.5)
+    none = calibrate(np.zeros(0), np.zeros(0, dtype=bool), 0.5)
     assert none.count.sum() == none.kept == 0
     assert none.expected_error is none.kept_error is none.kept_score is none.kept_right is None
-    low = calibrate(np.array([0.2]), np.array([0]), 0.5)
+    low = calibrate(np.array([0.2]), np.array([False]), 0.5)
     assert (low.expected_error, low.kept_error, low.kept) == (0.2, None, 0)

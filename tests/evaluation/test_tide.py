@@ -4,8 +4,8 @@ import pytest
 from hf_detr_ft.evaluation.analysis import analyse_detections
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.matching import NOTHING, best_of_class
-from hf_detr_ft.evaluation.tide import IGNORED, KINDS, RIGHT, Errors
+from hf_detr_ft.evaluation.matching import MAX_DETECTIONS, UNMATCHED, rank_detections
+from hf_detr_ft.evaluation.tide import ERRORS, Outcome, TideErrors
 from hf_detr_ft.evaluation.truth import index_detections, read_truth
 from tests.evaluation.test_coco_eval import boxes, one_image, random_case
 
@@ -14,16 +14,16 @@ SHIFTED_B = (125, 0, 50, 50)
 """IoU 1/3 with B."""
 
 
-def errors_of(coco: dict, *parts: Detections, threshold: float = 0.0) -> Errors:
+def errors_of(coco: dict, *parts: Detections, threshold: float = 0.0) -> TideErrors:
     return analyse_detections(coco, Detections.concat(parts), threshold).errors
 
 
-def counts(errors: Errors) -> dict[str, int]:
+def counts(errors: TideErrors) -> dict[str, int]:
     """Those that are not 0."""
     return {name: kind.count for name, kind in errors.kinds.items() if kind.count}
 
 
-def gains(errors: Errors) -> dict[str, float]:
+def gains(errors: TideErrors) -> dict[str, float]:
     """Those that are not 0."""
     return {name: kind.gain for name, kind in errors.kinds.items() if kind.gain}
 
@@ -36,7 +36,7 @@ def two_objects(second: int = 0) -> dict:
 def test_nothing_wrong() -> None:
     errors = errors_of(two_objects(), boxes((*A, 0.9), (*B, 0.8)))
     assert (counts(errors), gains(errors), errors.ap_50) == ({}, {}, 1)
-    assert errors.kind.tolist() == [RIGHT, RIGHT] and errors.target.tolist() == [0, 1]
+    assert errors.outcome.tolist() == [Outcome.TP, Outcome.TP] and errors.target.tolist() == [0, 1]
 
 
 def test_one_duplicate() -> None:
@@ -76,7 +76,7 @@ def test_one_wrong_class_and_shifted() -> None:
 def test_one_background_box() -> None:
     errors = errors_of(one_image({"bbox": list(A)}), boxes((*A, 0.8), (*FAR, 0.9)))
     assert counts(errors) == {"background": 1}
-    assert errors.target.tolist() == [0, NOTHING]
+    assert errors.target.tolist() == [0, UNMATCHED]
     assert (errors.ap_50, gains(errors)) == (0.5, {"background": 0.5})
 
 
@@ -94,7 +94,7 @@ def test_crowd_regions_are_neither_errors_nor_missed_and_belong_to_their_class()
     inside = (110, 10, 20, 20)
     found = boxes((*A, 0.8), (*inside, 0.9)), boxes((*inside, 0.7), (*FAR, 0.6), category_id=1)
     errors = errors_of(coco, *found)
-    assert errors.kind.tolist() == [RIGHT, IGNORED, KINDS.index("background"), RIGHT]
+    assert errors.outcome.tolist() == [Outcome.TP, Outcome.IGNORED, Outcome.BKG, Outcome.TP]
     assert counts(errors) == {"background": 1}
     assert errors.ap_50 == pytest.approx(0.75)
     assert gains(errors) == pytest.approx({"background": 0.25})
@@ -152,7 +152,7 @@ def ious(coco: dict, detections: Detections) -> np.ndarray:
 def at_most_100(coco: dict, detections: Detections) -> Detections:
     """So that detections that are taken out give their rank to no other."""
     truth = read_truth(coco)
-    return pick(detections, best_of_class(truth, index_detections(truth, detections), 100))
+    return pick(detections, rank_detections(truth, index_detections(truth, detections)) < MAX_DETECTIONS)
 
 
 def pick(detections: Detections, chosen: np.ndarray) -> Detections:
@@ -168,12 +168,14 @@ def test_kinds_are_those_of_the_definitions_one_by_one(seed: int) -> None:
     category = np.array([entry["category_id"] for entry in coco["annotations"]])
     crowd = np.array([bool(entry["iscrowd"]) for entry in coco["annotations"]])
     covered = np.zeros(len(category), dtype=bool)
-    for kind, target, row, own_class in zip(errors.kind, errors.target, overlap, detections.category_id, strict=True):
+    for outcome, target, row, own_class in zip(
+        errors.outcome, errors.target, overlap, detections.category_id, strict=True
+    ):
         own, other = row * (category == own_class), row * (category != own_class)
-        if kind == RIGHT:
+        if outcome == Outcome.TP:
             covered[target] = True
             assert own[target] >= 0.5
-        elif kind != IGNORED:
+        elif outcome != Outcome.IGNORED:
             if 0.1 <= own.max() < 0.5:
                 expected, nearest = "localisation", own
             elif other.max() >= 0.5:
@@ -182,13 +184,14 @@ def test_kinds_are_those_of_the_definitions_one_by_one(seed: int) -> None:
                 expected, nearest = "duplicate", own
             else:
                 expected, nearest = ("both", other) if other.max() >= 0.1 else ("background", None)
-            assert KINDS[kind] == expected
-            assert target == NOTHING if nearest is None else nearest[target] == nearest.max()
+            assert Outcome(outcome).word == expected
+            assert target == UNMATCHED if nearest is None else nearest[target] == nearest.max()
             covered[target] |= expected in ("localisation", "classification")
     np.testing.assert_array_equal(errors.missed, ~covered & ~crowd)
-    assert len(set(errors.kind.tolist())) == 7  # all there are
-    for number, (name, kind) in enumerate(errors.kinds.items()):
-        assert kind.count == (errors.missed.sum() if name == "missed" else (errors.kind == number).sum())
+    assert len(set(errors.outcome.tolist())) == 7  # all there are
+    for error in ERRORS:
+        counted = errors.missed.sum() if error == Outcome.MISS else (errors.outcome == error).sum()
+        assert errors.kinds[error.word].count == counted
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -198,24 +201,25 @@ def test_gains_are_those_of_data_in_which_the_kind_is_really_fixed(seed: int) ->
     errors = errors_of(coco, detections)
     as_it_is = evaluate_detections(coco, detections).metrics["map_50"]
     assert errors.ap_50 == pytest.approx(as_it_is, abs=1e-12)
-    for number, name in enumerate(KINDS):
-        fixed_coco, fixed = coco, pick(detections, errors.kind != number)
+    for error in ERRORS:
+        name = error.word
+        fixed_coco, fixed = coco, pick(detections, errors.outcome != error)
         if name == "missed":
             annotations = [a for a, m in zip(coco["annotations"], errors.missed, strict=True) if not m]
             fixed_coco, fixed = {**coco, "annotations": annotations}, detections
         elif name in ("classification", "localisation"):
-            fixed = really_corrected(coco, detections, errors, number)
+            fixed = really_corrected(coco, detections, errors, error)
         gain = evaluate_detections(fixed_coco, fixed).metrics["map_50"] - as_it_is
         assert errors.kinds[name].gain == pytest.approx(gain, abs=1e-12), name
         assert gain > 0 or name in ("duplicate", "background", "both")
 
 
-def really_corrected(coco: dict, detections: Detections, errors: Errors, kind: int) -> Detections:
+def really_corrected(coco: dict, detections: Detections, errors: TideErrors, error: Outcome) -> Detections:
     """With the class and the box of the object in the place of the best claim's, and without the other claims."""
     category, box = detections.category_id.copy(), detections.boxes_xywh_px.copy()
-    stays = errors.kind != kind
-    for target in set(errors.target[errors.kind == kind].tolist()):
-        claims = [i for i in np.flatnonzero(errors.target == target) if errors.kind[i] in (kind, RIGHT)]
+    stays = errors.outcome != error
+    for target in set(errors.target[errors.outcome == error].tolist()):
+        claims = [i for i in np.flatnonzero(errors.target == target) if errors.outcome[i] in (error, Outcome.TP)]
         best = max(claims, key=lambda i: detections.score[i])
         stays[claims], stays[best] = False, True
         category[best], box[best] = coco["annotations"][target]["category_id"], coco["annotations"][target]["bbox"]

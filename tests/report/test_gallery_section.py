@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import load_split
 from hf_detr_ft.evaluation.analysis import analyse_detections
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.truth import index_detections, read_truth
+from hf_detr_ft.evaluation.matching import match_detections
+from hf_detr_ft.evaluation.tide import Outcome
+from hf_detr_ft.evaluation.truth import read_truth
 from hf_detr_ft.report.blocks import Gallery, Note, Section
 from hf_detr_ft.report.load_run import Validation
-from hf_detr_ft.report.sections.gallery_section import MOST, MOST_MARKS, Outcomes, choose_images
+from hf_detr_ft.report.sections.gallery_section import MOST, MOST_MARKS, choose_images
 from hf_detr_ft.report.sections.gallery_section import describe_gallery as describe_gallery_of
 from tests.report.constructed import NAMES, RESULTS, detections, truth, validation
 
@@ -20,8 +23,8 @@ def describe_gallery(one: Validation, threshold: float) -> Section:
     return describe_gallery_of(one, analyse_detections(one.truth, one.detections).errors, threshold)
 
 
-def find_outcomes(coco: dict, found: Detections) -> Outcomes:
-    return Outcomes.of_errors(analyse_detections(coco, found).errors)
+def find_outcomes(coco: dict, found: Detections) -> list[str]:
+    return [Outcome(outcome).word for outcome in analyse_detections(coco, found).errors.outcome]
 
 
 def gallery_of(section: Section) -> Gallery:
@@ -30,19 +33,19 @@ def gallery_of(section: Section) -> Gallery:
 
 
 def test_every_kind_of_error_is_told() -> None:
-    outcomes = find_outcomes(truth(), detections())
-    assert outcomes.kind.tolist() == [kind for *_, kind in RESULTS]
-    assert outcomes.taken[[0, 7]].tolist() == [0, 1]
-    assert (outcomes.taken[[1, 2, 3, 4, 5, 6, 8]] < 0).all()
+    assert find_outcomes(truth(), detections()) == [kind for *_, kind in RESULTS]
+    matched_gt = match_detections(read_truth(truth()), detections()).matched_gt
+    assert matched_gt[[0, 7]].tolist() == [0, 1]
+    assert (matched_gt[[1, 2, 3, 4, 5, 6, 8]] < 0).all()
 
 
 def test_outcomes_do_not_depend_on_detections_with_lower_scores() -> None:
     found = detections()
-    all_of_them = find_outcomes(truth(), found).kind
+    all_of_them = np.array(find_outcomes(truth(), found))
     for threshold in (0.85, 0.55, 0.1):
         kept = found.score > threshold
         fewer = Detections(*(values[kept] for values in vars(found).values()))
-        assert find_outcomes(truth(), fewer).kind.tolist() == all_of_them[kept].tolist()
+        assert find_outcomes(truth(), fewer) == all_of_them[kept].tolist()
 
 
 def test_the_worst_photo_comes_first_and_boxes_are_in_percent_of_it(tmp_path: Path) -> None:
@@ -96,9 +99,9 @@ def test_of_many_photos_a_bounded_number_is_shown_each_kind_among_them() -> None
         {"image_id": n, "category_id": 1, "bbox": [0, 0, 9, 9], "score": s}
         for n, s in ((298, 0.9), (298, 0.8), (299, 0.7))
     ]
-    objects = read_truth(coco)
     detected = Detections.from_results(entries)
-    chosen = choose_images(objects, index_detections(objects, detected), find_outcomes(coco, detected), 0.5)
+    outcome = analyse_detections(coco, detected).errors.outcome
+    chosen = choose_images(match_detections(read_truth(coco), detected), outcome, 0.5)
     assert len(chosen) == len(set(chosen)) == MOST
     assert {298, 299} <= set(chosen)
     assert chosen[0] not in (298, 299) and chosen[-1] == 299

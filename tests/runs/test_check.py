@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from hf_detr_ft.cli import main
 from tests.fixtures import CLASSES, tiny_detr, write_coco_folder
@@ -69,3 +70,26 @@ def test_more_objects_than_queries_are_reported(
     annotations.write_text(json.dumps(coco))
     assert main(["check", *job]) == 0
     assert "the model only 12 queries" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["check", "train"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_image_too_thin_for_the_model_is_found_before_any_model(
+    split: str, verb: str, job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotations = tmp_path / "annotations" / f"custom_{split}.json"
+    coco = json.loads(annotations.read_text())
+    image = coco["images"][0]
+    coco["annotations"] = [{**coco["annotations"][0], "image_id": coco["images"][-1]["id"], "bbox": [0, 0, 9, 9]}]
+    coco["images"].append({**image, "id": 5, "file_name": "thin.png", "width": 2000, "height": 1})
+    Image.new("RGB", (2000, 1)).save(tmp_path / f"{split}2017" / "thin.png")
+    annotations.write_text(json.dumps(coco))
+    flags = [*job, "--model.checkpoint", "/nowhere", "--training.output_dir", str(tmp_path / "run")]
+    assert main([verb, *flags]) == 1
+    printed = capsys.readouterr()
+    assert "error [thin-image]" in printed.out + printed.err
+    assert "resized to 160 pixels, found 2000 x 1 pixels; cut it up" in printed.out + printed.err
+    assert main([verb, *flags, "--model.square_edge", "64"]) == 1, "a square has room for it; the model is missing"
+    printed = capsys.readouterr()
+    assert "thin-image" not in printed.out + printed.err
+    assert "model.checkpoint" in printed.err

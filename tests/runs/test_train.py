@@ -24,7 +24,7 @@ from hf_detr_ft.cli import main
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError
-from hf_detr_ft.evaluation.coco_eval import evaluate_detections
+from hf_detr_ft.evaluation.coco_eval import evaluate_detections, evaluate_matched
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.model.detector import DetrForObjectDetection
@@ -110,7 +110,7 @@ def test_the_picture_has_the_threshold_of_the_weights_that_are_kept(
     results = iter(((0.9, 0.1), (0.8, 0.2)))  # AP, threshold
 
     def worse_and_worse(*args: Any, **kwargs: Any) -> CocoResult:
-        result = evaluate_detections(*args, **kwargs)
+        result = evaluate_matched(*args, **kwargs)
         ap, threshold = next(results)
         best_f1 = replace(result.best_f1, threshold=threshold)
         return replace(result, metrics={**result.metrics, "map": ap}, best_f1=best_f1)
@@ -119,7 +119,7 @@ def test_the_picture_has_the_threshold_of_the_weights_that_are_kept(
         used.append(threshold)
         return draw_predictions(folder, rows, truth, label_map, threshold)
 
-    monkeypatch.setattr("hf_detr_ft.training.trainer.evaluate_detections", worse_and_worse)
+    monkeypatch.setattr("hf_detr_ft.training.trainer.evaluate_matched", worse_and_worse)
     monkeypatch.setattr("hf_detr_ft.report.write_report.draw_predictions", noted)
     flags = ("--training.max_steps", "2", "--training.eval_strategy", "steps", "--training.eval_steps", "1")
     flags += ("--training.save_strategy", "steps", "--training.save_steps", "1")

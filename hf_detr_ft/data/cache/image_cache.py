@@ -24,6 +24,7 @@ from hf_detr_ft.data.cache.row_cache import CELL, cached_rows, remove_unused
 from hf_detr_ft.data.dataset import iterate_column
 from hf_detr_ft.data.image_size import ImageSize, resize_image
 from hf_detr_ft.data.images import cell_size, decode_cell
+from hf_detr_ft.data.once_per_machine import once_per_machine
 from hf_detr_ft.machine import count_cores
 
 STORED = Features({"image": CELL, "original_size": Sequence(Value("int32"), length=2)})
@@ -38,6 +39,8 @@ AHEAD = 64
 def store_photos(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) -> Dataset | None:
     """The rows with their photos decoded and at most as large as the model takes them, and `original_size`.
 
+    One process of each machine makes them for all.
+
     Args:
         rows: of `load_split`, without a transform.
         size: that the model takes images in.
@@ -48,6 +51,12 @@ def store_photos(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) 
         DataError: a photo cannot be decoded, or the cache cannot be written or read.
     """
     photos = rows.select_columns("image")
+    stored = once_per_machine(lambda: _make_or_find(photos, size, limit_bytes, name))
+    return None if stored is None else concatenate_datasets([stored, rows.remove_columns("image")], axis=1)
+
+
+def _make_or_find(photos: Dataset, size: ImageSize, limit_bytes: float, name: str) -> Dataset | None:
+    """Rows of `STORED`; None beyond the limit."""
     total = 0
     for cell in iterate_column(photos, "image"):
         height, width = stored_size(*cell_size(cell), size)
@@ -64,7 +73,7 @@ def store_photos(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) 
         what="resized photos",
     )
     remove_unused(stored, 2 * limit_bytes)
-    return concatenate_datasets([stored, rows.remove_columns("image")], axis=1)
+    return stored
 
 
 def stored_size(height: int, width: int, size: ImageSize) -> tuple[int, int]:

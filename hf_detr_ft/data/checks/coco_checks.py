@@ -8,8 +8,9 @@ from typing import Any
 
 from hf_detr_ft.data.checks.annotation_fields import Entries, Entry, Problem, read_entries
 from hf_detr_ft.data.checks.box_checks import check_areas, check_boxes
-from hf_detr_ft.data.checks.image_checks import Progress, check_images
+from hf_detr_ft.data.checks.image_checks import Progress, check_image_shapes, check_images
 from hf_detr_ft.data.coco import describe_json, image_path, leaves_folder, structure_faults
+from hf_detr_ft.data.image_size import ImageSize
 
 __all__ = ["Problem", "check_coco", "check_splits"]
 
@@ -18,6 +19,7 @@ def check_coco(
     coco: dict[str, Any],
     annotations_file: Path,
     images_dir: Path | None,
+    size: ImageSize | None = None,
     *,
     decode: bool = True,
     progress: Progress = iter,
@@ -28,6 +30,7 @@ def check_coco(
         coco: as `read_coco` returns it.
         annotations_file: where it came from, for the messages.
         images_dir: the folder that `file_name` is relative to; None where the images are no files.
+        size: that the model takes images in, to find those too thin for it.
         decode: read every image to its end, which finds truncated ones; else no more than its header.
         progress: wraps the list of images, one item each, such as `tqdm`.
 
@@ -40,7 +43,7 @@ def check_coco(
         found, remedy = describe_json(coco, annotations_file)
         return [Problem("error", "structure", file, "the file", f"found {found}: {fault}", remedy) for fault in faults]
     entries = read_entries(coco, file)
-    sizes = {
+    sizes_px = {
         image.fields["id"]: (image.fields["width"], image.fields["height"])
         for image in reversed(entries.images)
         if {"id", "width", "height"} <= image.fields.keys()
@@ -51,7 +54,8 @@ def check_coco(
         *_check_duplicates(entries, file),
         *_check_references(entries, file),
         *(check_images(entries.images, file, images_dir, progress, decode) if images_dir is not None else ()),
-        *check_boxes(entries.annotations, sizes, file),
+        *(check_image_shapes(entries.images, file, size) if size is not None else ()),
+        *check_boxes(entries.annotations, sizes_px, file),
         *check_areas(entries.annotations, file),
     ]
     return sorted(problems, key=lambda problem: problem.severity)

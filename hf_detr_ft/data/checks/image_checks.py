@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from hf_detr_ft.data.checks.annotation_fields import Entry, Problem
 from hf_detr_ft.data.coco import FETCH_REMEDY, image_path, leaves_folder
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.images import QUARTER_TURNS, read_orientation
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -81,6 +82,21 @@ def check_images(
     finally:
         # So that Ctrl-C does not wait for the images that are left.
         pool.shutdown(cancel_futures=True)
+    return problems
+
+
+def check_image_shapes(images: list[Entry], file: str, size: ImageSize) -> list[Problem]:
+    """Finds images so thin that nothing of their short side is left when they are resized, by the sizes stated."""
+    problems = []
+    for image in images:
+        width, height = image.fields.get("width"), image.fields.get("height")
+        if width is not None and height is not None and size.is_too_thin(height, width):
+            message = (
+                "expected an image that keeps a short side when the long one is resized to "
+                f"{size.longest_edge} pixels, found {width} x {height} pixels"
+            )
+            remedy = "cut it up, leave it out, or raise model.longest_edge"
+            problems.append(Problem("error", "thin-image", file, image.name, message, remedy))
     return problems
 
 

@@ -84,7 +84,7 @@ def recall_table(analysis: Analysis) -> Table:
 def _calibration_table(analysis: Analysis) -> Table:
     calibration = analysis.calibration
     rows: list[Sequence[Cell]] = [
-        ("all", Number(len(analysis.errors.kind)), Number(calibration.expected_error)),
+        ("all", Number(len(analysis.errors.outcome)), Number(calibration.expected_error)),
         (f"with scores above {analysis.threshold:.3f}", Number(calibration.kept), Number(calibration.kept_error)),
     ]
     caption = "How far scores are from the share of detections that is right (expected calibration error)"

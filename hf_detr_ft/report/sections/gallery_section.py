@@ -1,7 +1,6 @@
 """The section Gallery: validation photos with truth and predictions side by side, the worst ones first."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,42 +10,26 @@ from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.images import cell_size, decode_cell
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.detections import is_above
-from hf_detr_ft.evaluation.matching import NOTHING
-from hf_detr_ft.evaluation.tide import KINDS as ERROR_KINDS
-from hf_detr_ft.evaluation.tide import RIGHT, Errors
-from hf_detr_ft.evaluation.truth import Found, Truth, index_detections, read_truth
+from hf_detr_ft.evaluation.matching import MatchedDetections
+from hf_detr_ft.evaluation.tide import ERRORS, Outcome, TideErrors
 from hf_detr_ft.formatting import counted
-from hf_detr_ft.report.blocks import WRONG, Block, Card, Gallery, Mark, Note, Section, Text
+from hf_detr_ft.report.blocks import Block, Card, Gallery, Mark, Note, Section, Text
 from hf_detr_ft.report.load_run import Validation
 
 WORST, OF_EACH_KIND, MOST = 12, 3, 24
 """Photos: so many of the worst, then so many for each kind of error (and for right ones), no more than so many."""
 SIDE = 640
 """The longer side of a photo, in pixels."""
+GALLERY_ORDER = (
+    *(Outcome.MISS, Outcome.LOC, Outcome.CLS, Outcome.BOTH),
+    *(Outcome.DUPE, Outcome.BKG, Outcome.TP),
+)
+"""Outcomes in the order in which photos are chosen for them."""
 LEAST_SCORE, MOST_MARKS = 0.05, 100
 """Predictions in the page: none with a score that is not above, and no more of the best than so many on a photo."""
 
 
-@dataclass(frozen=True, eq=False)
-class Outcomes:
-    """What became of detections at IoU 0.5.
-
-    Attributes:
-        kind: `[N]` str, per detection: `right`, `ignored` (in a crowd region, or one too many), or an error of `WRONG`.
-        taken: `[N]`, the position in `Truth` of the object that a right detection took, negative for all others.
-    """
-
-    kind: np.ndarray
-    taken: np.ndarray
-
-    @classmethod
-    def of_errors(cls, errors: Errors) -> "Outcomes":
-        """The same in words."""
-        words = np.array([*ERROR_KINDS, "ignored", "right"])  # RIGHT is -1 and IGNORED -2
-        return cls(words[errors.kind], np.where(errors.kind == RIGHT, errors.target, NOTHING))
-
-
-def describe_gallery(validation: Validation, errors: Errors, threshold: float) -> Section:
+def describe_gallery(validation: Validation, errors: TideErrors, threshold: float) -> Section:
     """Up to 24 photos.
 
     Args:
@@ -57,24 +40,22 @@ def describe_gallery(validation: Validation, errors: Errors, threshold: float) -
     title, anchor = "Gallery", "gallery"
     if validation.rows is None:
         return Section(title, anchor, [Note("The validation photos cannot be read, so there are none to show.")])
-    truth = read_truth(validation.truth)
-    found = index_detections(truth, validation.detections)
-    outcomes = Outcomes.of_errors(errors)
-    images = choose_images(truth, found, outcomes, threshold)
+    matched = validation.matched
+    images = choose_images(matched, errors.outcome, threshold)
     place = {image_id: index for index, image_id in enumerate(read_column(validation.rows, "image_id"))}
     plain, least = validation.rows.with_format(None), min(LEAST_SCORE, threshold)
     cards, unreadable = [], []
     for image in images:
-        row = plain[place[int(truth.image_ids[image])]]
+        row = plain[place[int(matched.truth.image_ids[image])]]
         try:
-            cards.append(_card(row, truth, found, outcomes, image, least))
+            cards.append(_card(row, matched, errors.outcome, image, least))
         except DataError as error:
             unreadable.append(str(error))
     blocks: list[Block] = []
     if unreadable:
         blocks.append(Note(_unreadable(unreadable)))
     if cards:
-        total = len(truth.image_ids)
+        total = len(matched.truth.image_ids)
         shown = "all of them" if len(cards) == total else f"{len(cards)} of them, for each kind of error the worst"
         text = (
             f"{counted(total, 'validation image')}, {shown}, in the order of what is missed and wrong at the threshold "
@@ -89,63 +70,66 @@ def _unreadable(errors: Sequence[str]) -> str:
     return f"{counted(len(errors), 'photo')} cannot be shown. {remedy} The first: {errors[0]}"
 
 
-def choose_images(truth: Truth, found: Found, outcomes: Outcomes, threshold: float) -> list[int]:
+def choose_images(matched: MatchedDetections, outcome: np.ndarray, threshold: float) -> list[int]:
     """Positions in `truth.image_ids`, those with most missed objects and wrong predictions first."""
+    truth, predictions = matched.truth, matched.predictions
     images = len(truth.image_ids)
-    kept = is_above(found.score, threshold)
-    hit = np.zeros(len(truth.area), dtype=bool)
-    hit[outcomes.taken[kept & (outcomes.taken >= 0)]] = True
+    kept = is_above(predictions.score, threshold)
     per_kind = {
-        kind: np.bincount(found.image[kept & (outcomes.kind == kind)], minlength=images) for kind in (*WRONG, "right")
+        kind: np.bincount(predictions.image[kept & (outcome == kind)], minlength=images)
+        for kind in (*ERRORS, Outcome.TP)
     }
-    per_kind["missed"] = np.bincount(truth.image[~truth.crowd & ~hit], minlength=images)
-    errors = sum((per_kind[kind] for kind in WRONG), per_kind["missed"])
+    missed = ~truth.crowd & ~matched.found_objects(kept)
+    per_kind[Outcome.MISS] = np.bincount(truth.image[missed], minlength=images)
+    errors = np.sum([per_kind[kind] for kind in ERRORS], axis=0)
     # Of equally many errors those are worse that the model is surer of.
     surest = np.zeros(images)
-    wrong = kept & np.isin(outcomes.kind, WRONG)
-    np.maximum.at(surest, found.image[wrong], found.score[wrong])
+    wrong = kept & np.isin(outcome, ERRORS)
+    np.maximum.at(surest, predictions.image[wrong], predictions.score[wrong])
     order = np.lexsort((-surest, -errors))
     chosen = dict.fromkeys(order[:WORST].tolist())
-    for kind in ("missed", *WRONG, "right"):
-        of_kind = order[np.argsort(-per_kind[kind][order] + (errors[order] if kind == "right" else 0), kind="stable")]
+    for kind in GALLERY_ORDER:
+        fewer = errors[order] if kind == Outcome.TP else 0
+        of_kind = order[np.argsort(-per_kind[kind][order] + fewer, kind="stable")]
         chosen |= dict.fromkeys(image for image in of_kind[:OF_EACH_KIND].tolist() if per_kind[kind][image])
     chosen |= dict.fromkeys(order[: max(0, MOST - len(chosen)) + WORST].tolist())
     rank = {image: position for position, image in enumerate(order.tolist())}
     return sorted(list(chosen)[:MOST], key=lambda image: rank[image])
 
 
-def _card(row: dict[str, Any], truth: Truth, found: Found, outcomes: Outcomes, image: int, least_score: float) -> Card:
+def _card(row: dict[str, Any], matched: MatchedDetections, outcome: np.ndarray, image: int, least_score: float) -> Card:
+    truth, predictions = matched.truth, matched.predictions
     height, width = cell_size(row["image"])
     photo = decode_cell(row["image"], SIDE)
     photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     names: Sequence[str] = (
         truth.names if len(truth.names) > 1 else [""]
     )  # where there is one class it goes without saying
-    score_of = _scores_of_objects(found, outcomes, image)
+    score_of = _scores_of_objects(matched, image)
     objects = []
     for index in np.flatnonzero(truth.image == image):
-        outcome = "crowd" if truth.crowd[index] else "object"
+        kind = "crowd" if truth.crowd[index] else "object"
         score = score_of.get(int(index), -1.0)
-        objects.append(_mark(truth.boxes_xywh_px[index], width, height, names[truth.category[index]], outcome, score))
-    own = np.flatnonzero((found.image == image) & is_above(found.score, least_score))
-    own = own[np.argsort(-found.score[own], kind="stable")][:MOST_MARKS]
-    predictions = [
+        objects.append(_mark(truth.boxes_xywh_px[index], width, height, names[truth.category[index]], kind, score))
+    own = np.flatnonzero((predictions.image == image) & is_above(predictions.score, least_score))
+    own = own[np.argsort(-predictions.score[own], kind="stable")][:MOST_MARKS]
+    marks = [
         _mark(
-            found.boxes_xywh_px[index],
+            predictions.boxes_xywh_px[index],
             width,
             height,
-            names[found.category[index]],
-            str(outcomes.kind[index]),
-            float(found.score[index]),
+            names[predictions.category[index]],
+            Outcome(outcome[index]).word,
+            float(predictions.score[index]),
         )
         for index in own[::-1]  # the surest on top
     ]
-    return Card(photo, row["file_name"], objects, predictions)
+    return Card(photo, row["file_name"], objects, marks)
 
 
-def _scores_of_objects(found: Found, outcomes: Outcomes, image: int) -> dict[int, float]:
-    takers = np.flatnonzero((found.image == image) & (outcomes.taken >= 0))
-    return dict(zip(outcomes.taken[takers].tolist(), found.score[takers].tolist(), strict=True))
+def _scores_of_objects(matched: MatchedDetections, image: int) -> dict[int, float]:
+    takers = np.flatnonzero((matched.predictions.image == image) & matched.is_tp)
+    return dict(zip(matched.matched_gt[takers].tolist(), matched.predictions.score[takers].tolist(), strict=True))
 
 
 def _mark(box_xywh_px: np.ndarray, width: int, height: int, name: str, outcome: str, score: float) -> Mark:
