@@ -131,7 +131,8 @@ def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Ax
     """A part of the page whose data coordinates are pixels, from its top left corner."""
     page_width, page_height = (round(DPI * side) for side in figure.get_size_inches())
     left, bottom = x / page_width, 1 - (y + height) / page_height
-    axes = figure.add_axes((left, bottom, width / page_width, height / page_height))
+    less = 1 - 1e-9  # matplotlib before 3.11 rounds the pixels of an image up, and 333.00000000000006 to 334
+    axes = figure.add_axes((left, bottom, less * width / page_width, less * height / page_height))
     axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     axes.set_axis_off()
     return axes
