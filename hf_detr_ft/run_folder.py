@@ -44,7 +44,7 @@ CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 """A checkpoint's folder, with its step."""
 TENSORBOARD = "runs"
 WRITTEN = (
-    *("checkpoint-*", "*.json", "*.safetensors", "*.csv", "*.npz"),
+    *("checkpoint-*", "*.json", "*.safetensors", "*.csv", "*.npz", ".*.tmp"),
     *(RECIPE, CARD, REPORT, PLOTS, TENSORBOARD),
 )
 """Patterns of what runs write."""

@@ -88,6 +88,12 @@ def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: Mod
         RecipeError: the Trainer refuses the settings, or they leave it nothing to train on.
     """
     args, label_map = recipe.training, splits.label_map
+    images, of_a_batch = len(splits.train), args.train_batch_size * args.world_size
+    if args.dataloader_drop_last and images < of_a_batch:
+        raise RecipeError(
+            f"training.dataloader_drop_last: expected at least as many images as a batch of all processes takes, found "
+            f"{images} images and batches of {of_a_batch}. Leave it out, or lower training.per_device_train_batch_size."
+        )
     model = model_builder(recipe.model, label_map.names, label_map.category_ids, recipe.speed)
     train_stages(model, recipe.model.trainable_stages)
     processor = build_processor(recipe.model)
@@ -112,12 +118,6 @@ def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: Mod
         )
     except (ImportError, KeyError, ValueError) as error:  # an unknown log_level, fsdp in one process, …
         raise RecipeError(f"training: the Trainer refuses these settings: {error}") from error
-    images, of_a_batch = len(splits.train), args.train_batch_size * args.world_size
-    if args.dataloader_drop_last and images < of_a_batch:
-        raise RecipeError(
-            f"training.dataloader_drop_last: expected at least as many images as a batch of all processes takes, found "
-            f"{images} images and batches of {of_a_batch}. Leave it out, or lower training.per_device_train_batch_size."
-        )
     about = {
         "data": {"name": recipe.data.name, "split": "validation"},
         "base_model": recipe.model.checkpoint or recipe.model.backbone,
