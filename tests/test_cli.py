@@ -30,7 +30,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Replaces a verb's function; returns the list of its calls."""
 
     def replace(verb: str, result: int | BaseException = 0) -> list[tuple[tuple, dict]]:
-        module = __import__(f"hf_detr_ft.runs.{verb.removesuffix('_synthetic')}", fromlist=[verb])
+        module = __import__(f"hf_detr_ft.runs.{verb.partition('_')[0]}", fromlist=[verb])
         calls: list[tuple[tuple, dict]] = []
 
         def stand_in(*args: object, **kwargs: object) -> int:
@@ -184,7 +184,7 @@ def test_wrong_arguments_end_with_2_and_say_what_is_wrong(
                 "categories_from": Path("c.json"),
             },
         ),
-        (["get", "balloon", "here"], "get", ("balloon", Path("here")), {}),
+        (["get", "balloon", "here"], "get_balloon", (Path("here"),), {}),
         (
             ["get", "synthetic", "here"],
             "get_synthetic",
@@ -230,7 +230,7 @@ def test_arguments_reach_the_verb(arguments: list[str], verb: str, args: tuple, 
 def test_how_it_ends(
     error: BaseException, status: int, printed: str, called: Callable, capsys: pytest.CaptureFixture[str]
 ):
-    called("get", error)
+    called("get_balloon", error)
     assert status_of(["get", "balloon", "x"]) == status
     out, err = capsys.readouterr()
     assert out == ""
@@ -241,7 +241,7 @@ def test_how_it_ends(
     "bug", [ValueError("ours"), FileNotFoundError(errno.ENOENT, "no such file", "x"), KeyError("x")]
 )
 def test_a_bug_of_ours_keeps_its_traceback(bug: Exception, called: Callable):
-    called("get", bug)
+    called("get_balloon", bug)
     with pytest.raises(type(bug)):
         cli.main(["get", "balloon", "x"])
 
@@ -253,7 +253,7 @@ def test_an_error_from_a_data_loaders_process_is_told_without_its_traceback(
         "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
         '  File "worker.py", line 1, in f\nhf_detr_ft.errors.DataError: a.jpg: truncated.\nCopy it.\n'
     )
-    called("get", DataError(wrapped))
+    called("get_balloon", DataError(wrapped))
     assert status_of(["get", "balloon", "x"]) == 1
     assert capsys.readouterr().err == "error: a.jpg: truncated.\nCopy it.\n"
 

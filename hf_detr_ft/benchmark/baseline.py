@@ -1,4 +1,4 @@
-"""What the examples of Transformers do, to compare with: its own Trainer, model and loss, in fp32 as they come."""
+"""The baseline to compare with: Trainer, model and loss of Transformers as its examples use them."""
 
 from typing import Any
 
@@ -14,15 +14,15 @@ from hf_detr_ft.model.build import build_model
 from hf_detr_ft.recipe.sections import Recipe
 
 
-def build_stock(recipe: Recipe, splits: Splits, precision: str = "fp32") -> Trainer:
-    """A trainer with the recipe's weights, photos, augmentation and batch size, and nothing else of ours.
+def build_baseline(recipe: Recipe, splits: Splits, precision: str = "fp32") -> Trainer:
+    """A trainer with the recipe's weights, images, augmentation and batch size, and nothing else of ours.
 
-    Photos are decoded in every epoch, whole, and come in random order. They go through Transformers' processor one by
+    Images are decoded in every epoch, whole, and come in random order. They go through Transformers' processor one by
     one, as ours do: given a batch, it would resize all to one short side and rescale their boxes to the padding.
 
     Args:
-        recipe: of which sizes, rates and seeds are taken.
-        splits: whose training photos are used.
+        recipe: whose sizes, rates and seeds are taken.
+        splits: whose training images are used.
         precision: fp32, bf16 or fp16.
     """
     names, ids = splits.label_map.names, splits.label_map.category_ids

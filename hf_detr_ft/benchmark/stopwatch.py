@@ -1,4 +1,4 @@
-"""Times the steps of a Trainer: images, waiting for data, padding, arithmetic, memory."""
+"""A stopwatch for the steps of a Trainer: images, waiting for data, padding, arithmetic, memory."""
 
 import time
 from collections.abc import Callable
@@ -26,14 +26,16 @@ class Measurement:
     images: int
     seconds: float
     waiting_seconds: float
-    """Of them, those that passed before a step had its batch."""
+    """Seconds that passed before a step had its batch."""
     pixels: int
-    """Of all batches, with their padding."""
+    """Pixels of all batches, with their padding."""
     image_pixels: int
+    """Pixels of all batches, without their padding."""
     flops: float
-    """Of convolutions and matrix products, forward and backward: those of one step, by its pixels those of all."""
+    """Arithmetic operations of convolutions and matrix products, forward and backward, counted in the first step and
+    taken to be as many per pixel in all others."""
     peak_bytes: int
-    """The most that the process held meanwhile; on a GPU, what torch had allocated there."""
+    """Most memory that the process held meanwhile; on a GPU, that torch had allocated there."""
     steps: int
 
 
@@ -71,14 +73,14 @@ class Stopwatch(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The batch is there."""
+        """Notes how long the step waited for its batch."""
         if self.ends:
             self.waits.append(self._now() - self.ends[-1])
         else:
             self.counter.__enter__()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """The step is done."""
+        """Notes the time, and begins to measure after the steps of warming up."""
         if not self.ends:
             self.counter.__exit__(None, None, None)
             self.flops_per_pixel = self.counter.get_total_flops() / sum(size for size, _ in self.shapes)
@@ -91,7 +93,7 @@ class Stopwatch(TrainerCallback):
                 self.on_timed()
 
     def measurement(self) -> Measurement:
-        """Of all steps after `WARM_UP`."""
+        """Sums over all steps after `WARM_UP`."""
         self.hook.remove()
         steps = len(self.ends) - WARM_UP
         pixels = sum(size for size, _ in self.shapes)

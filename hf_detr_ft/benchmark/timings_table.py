@@ -1,4 +1,4 @@
-"""The figures of a benchmark, over its rounds, and how they are printed."""
+"""Figures of a benchmark over its rounds, and their table for the terminal."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -17,22 +17,20 @@ class Row:
     failure: str | None = None
 
     def images_per_second(self) -> list[float]:
-        """By round."""
+        """Images per second of each round."""
         return [one.images / one.seconds for one in self.rounds]
 
-    def as_dict(self, stock: "Row | None", peak: float) -> dict[str, Any]:
+    def as_dict(self, baseline: "Row", peak: float) -> dict[str, Any]:
         """The figures of the table.
 
         Args:
-            stock: to compare with.
+            baseline: to compare with.
             peak: arithmetic operations a second that the device does in this precision at best.
         """
         rates = self.images_per_second()
         if not rates:
             return {"name": self.name, "failure": self.failure}
-        ratios = [
-            ours / theirs for ours, theirs in zip(rates, stock.images_per_second() if stock else [], strict=False)
-        ]
+        ratios = [ours / theirs for ours, theirs in zip(rates, baseline.images_per_second(), strict=False)]
         total = sum(one.seconds for one in self.rounds)
         return {
             "name": self.name,
@@ -50,7 +48,7 @@ class Row:
 
 
 def render(figures: Mapping[str, Any]) -> list[str]:
-    """What is printed."""
+    """Lines for the terminal: the job, the device, the table, and the profile where there is one."""
     job = figures["job"]
     lines = [
         f"{job['images']} training images of '{job['data']}', {job['model']}, short side {job['short_side']}, "

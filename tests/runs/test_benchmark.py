@@ -8,15 +8,15 @@ import pytest
 import torch
 from transformers import Trainer
 
-from hf_detr_ft.benchmark import stopwatch
-from hf_detr_ft.benchmark.baseline import build_stock
+from hf_detr_ft.benchmark import compare, stopwatch, variants
+from hf_detr_ft.benchmark.baseline import build_baseline
 from hf_detr_ft.benchmark.stopwatch import Measurement
 from hf_detr_ft.benchmark.timings_table import Row, table
+from hf_detr_ft.benchmark.variants import MEASURES, choose_variants
 from hf_detr_ft.cli import main
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe.files import load_recipe
-from hf_detr_ft.runs import benchmark as benchmark_module
 from hf_detr_ft.runs.benchmark import benchmark
 from hf_detr_ft.training.data_pipeline import store_splits
 from hf_detr_ft.training.job import build_job
@@ -34,7 +34,7 @@ FLAGS = [
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One step of warming up, and a small matrix product for the peak."""
     monkeypatch.setattr(stopwatch, "WARM_UP", 1)
-    monkeypatch.setattr(benchmark_module, "WARM_UP", 1)
+    monkeypatch.setattr(compare, "WARM_UP", 1)
     monkeypatch.setattr(stopwatch, "MATRIX_SIDES", {"cpu": 128})
 
 
@@ -42,17 +42,17 @@ def test_the_table_and_the_file_have_all_variants(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = ("random batches", "photos not kept")
-    monkeypatch.setattr(benchmark_module, "ALONE", {name: benchmark_module.ALONE[name] for name in some})
+    monkeypatch.setattr(variants, "MEASURES", [measure for measure in MEASURES if measure.without in some])
     output = tmp_path / "result.json"
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("training: {num_train_epochs: 1}\n")
     arguments = ["benchmark", str(recipe), *FLAGS, "--rounds", "1", "--steps", "2", "--output", str(output)]
     assert main(arguments) == 0
     figures = json.loads(output.read_text())
-    variants, peak = figures["variants"], figures["peak_flops"]["fp32"]
-    assert [row["name"] for row in variants] == ["stock", "ours", "ours, random batches", "ours, photos not kept"]
+    rows, peak = figures["variants"], figures["peak_flops"]["fp32"]
+    assert [row["name"] for row in rows] == ["stock", "ours", "ours, random batches", "ours, photos not kept"]
     printed = capsys.readouterr().out
-    for variant in variants:
+    for variant in rows:
         assert variant["name"] in printed
         (one,) = variant["rounds"]
         assert (one["steps"], one["images"]) == (2, 4)
@@ -61,13 +61,13 @@ def test_the_table_and_the_file_have_all_variants(
         assert variant["images_per_second"] == pytest.approx(4 / one["seconds"])
         assert variant["peak_bytes"] == one["peak_bytes"]
         assert variant["arithmetic_share"] == pytest.approx(one["flops"] / one["seconds"] / peak)
-    assert variants[0]["ratio_to_stock"] == 1
+    assert rows[0]["ratio_to_stock"] == 1
     assert set(tmp_path.iterdir()) == {recipe, output}
 
 
 def names_of_variants(flags: list[str]) -> list[str]:
     every = [*FLAGS, "--training.use_cpu", "true", *flags]
-    return list(benchmark_module._variants(None, every, load_recipe(None, every), True))
+    return [variant.name for variant in choose_variants(None, every, breakdown=True)]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_twenty_steps_of_stock_and_of_ours_give_the_same_losses(tmp_path: Path) 
     torch.manual_seed(0)
     ours_trainer = build_job(recipe, splits, store_splits(recipe, splits)).trainer
     torch.manual_seed(0)
-    theirs = losses(build_stock(recipe, splits))
+    theirs = losses(build_baseline(recipe, splits))
     ours = losses(ours_trainer)
     assert len(ours) == len(theirs) == 20
     assert ours == pytest.approx(theirs, rel=1e-4)
