@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 
+from hf_detr_ft.model import detector
+
 CLASSES = ("mug", "cone")
 """By label; not in alphabetical order, so that names and ids can be told to go together."""
 CATEGORIES = tuple({"id": id_, "name": name} for id_, name in zip((3, 7), CLASSES, strict=True))
@@ -146,6 +148,12 @@ def tiny_detr(labels: Sequence[str] = CLASSES, seed: int = 0, **overrides: objec
     """Random weights, the same for the same seed; in evaluation mode."""
     torch.manual_seed(seed)
     return DetrForObjectDetection(tiny_config(labels, **overrides)).eval()
+
+
+def trainable_tiny_detr(**overrides: object) -> detector.DetrForObjectDetection:
+    """The tiny DETR with the package's loss; the same weights as `tiny_detr`."""
+    torch.manual_seed(0)
+    return detector.DetrForObjectDetection(tiny_config(**overrides)).eval()
 
 
 def tiny_processor(shortest_edge: int = 96, longest_edge: int = 160) -> DetrImageProcessor:

@@ -1,7 +1,8 @@
 """From a model on disk and images in memory to boxes in pixels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from hf_detr_ft.errors import CheckpointError, DataError, first_line
 from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.model.checkpoint import resolve_source
 from hf_detr_ft.model.load import load_for_inference
-from hf_detr_ft.model.speed.folded_norms import keep_folded, lighten
-from hf_detr_ft.run_folder import CONFIG, PROCESSOR
+from hf_detr_ft.model.speed.apply_speed import apply_speed
+from hf_detr_ft.recipe.sections import SpeedConfig
+from hf_detr_ft.run_folder import CHECKPOINT, CONFIG, PROCESSOR, RunFolder
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +136,7 @@ def detect_prepared(
     for indices in groups.values():
         batch = collate([{"pixel_values": pixel_values[index]} for index in indices])
         outputs = model(
-            pixel_values=batch["pixel_values"].to(model.device, model.dtype, memory_format=torch.channels_last),
+            pixel_values=batch["pixel_values"].to(model.device, model.dtype),
             pixel_mask=batch["pixel_mask"].to(model.device),
         )
         sizes = torch.tensor([orig_sizes[index] for index in indices])
@@ -143,7 +145,7 @@ def detect_prepared(
     return [found[index] for index in range(len(pixel_values))]
 
 
-def load_detector(source: str) -> tuple[DetrForObjectDetection, DetrImageProcessor]:
+def load_detector(source: str, speed: SpeedConfig | None = None) -> tuple[DetrForObjectDetection, DetrImageProcessor]:
     """Model (fp32, in evaluation mode, on the CPU) and processor as `pipeline("object-detection", source)` uses them.
 
     The model is made for inference: change its weights, and without gradients it goes on with the old ones.
@@ -151,20 +153,45 @@ def load_detector(source: str) -> tuple[DetrForObjectDetection, DetrImageProcess
     Args:
         source: a run folder, one of its checkpoints, any folder that `save_pretrained` wrote, `package:NAME/PATH` in a
             Python package, or a Hub id.
+        speed: measures for speed; those of the run's recipe where not given, or the defaults where there is none.
 
     Raises:
         CheckpointError: there is no such folder or Hub id, it is not a DETR, or it is not complete.
     """
     model = load_for_inference(source, DetrForObjectDetection)
-    lighten(model.model.backbone.model)
-    keep_folded(model.model.backbone.model)
+    apply_speed(model, speed or read_speed(source), training=False)
+    return model, load_processor(source)
+
+
+def load_processor(source: str) -> DetrImageProcessor:
+    """The processor that was saved beside a model; see `load_detector`.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
     try:
-        return model, DetrImageProcessor.from_pretrained(resolve_source(source, "model"))
+        return DetrImageProcessor.from_pretrained(resolve_source(source, "model"))
     except Exception as error:
         raise CheckpointError(
             f"'{source}': expected a {PROCESSOR}, which says how images are resized: {first_line(error)}. "
             "Copy it from the run or the model that this one was made from."
         ) from error
+
+
+def read_speed(source: str) -> SpeedConfig:
+    """The `speed` section of the recipe in a run folder, or above one of its checkpoints; else the defaults.
+
+    A recipe that cannot be read stops nobody who asks for detections.
+    """
+    folder = Path(resolve_source(source, "model"))
+    run = RunFolder(folder.parent if CHECKPOINT.fullmatch(folder.name) else folder)
+    try:
+        section = run.read_recipe()[0].get("speed")
+    except (DataError, OSError, UnicodeDecodeError):
+        section = None
+    known = {field.name for field in fields(SpeedConfig)}
+    given = section if isinstance(section, dict) else {}
+    return SpeedConfig(**{name: value for name, value in given.items() if name in known})
 
 
 def class_names(model: DetrForObjectDetection) -> list[str]:

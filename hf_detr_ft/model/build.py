@@ -14,8 +14,7 @@ from hf_detr_ft.model.backbone_weights import load_backbone_weights
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.init_weights import initialise_like_original, scale_projection
 from hf_detr_ft.model.load import CLASS_HEAD, load_for_finetuning
-from hf_detr_ft.model.speed.folded_norms import lighten
-from hf_detr_ft.model.speed.fp32_attention import use_fp32_attention
+from hf_detr_ft.model.speed.apply_speed import apply_speed
 from hf_detr_ft.recipe.sections import ModelConfig, SpeedConfig
 
 logger = logging.getLogger(__name__)
@@ -60,14 +59,7 @@ def build_model(
     else:
         model = _from_backbone(config, {**overrides, **label_settings})
     model.auxiliary_losses = config.auxiliary_losses
-    speed = speed or SpeedConfig()
-    model.channels_last = speed.channels_last
-    lighten(model.model.backbone.model, speed.fold_frozen_norms)
-    if speed.fp32_attention:
-        use_fp32_attention(model)
-    if speed.compile_backbone:
-        # Sizes that are known to change are compiled for once; those of each batch would be compiled for anew.
-        model.model.backbone.compile(dynamic=True)
+    apply_speed(model, speed or SpeedConfig(), training=True)
     return model
 
 

@@ -12,7 +12,6 @@ from transformers import DetrConfig
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
 from hf_detr_ft.model.loss import CriterionWeights, set_criterion
-from hf_detr_ft.model.speed.folded_norms import lighten
 
 
 class DetrForObjectDetection(transformers.DetrForObjectDetection):
@@ -28,12 +27,10 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
 
     Attributes:
         auxiliary_losses: also compute the loss of every decoder layer before the last (the original does).
-        channels_last: take images in an order in which convolutions are several times as fast on a CPU.
     """
 
     accepts_loss_kwargs = True
     auxiliary_losses: bool = True
-    channels_last: bool = True
 
     def __init__(self, config: DetrConfig) -> None:
         super().__init__(config)
@@ -63,8 +60,6 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
         """
         if labels is None:
             return super().forward(pixel_values, pixel_mask=pixel_mask, **kwargs)
-        if self.channels_last:
-            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         outputs: Any = self.model(pixel_values, pixel_mask=pixel_mask, output_hidden_states=self.auxiliary_losses)
         states = outputs.last_hidden_state[None]
         if self.auxiliary_losses:
@@ -116,11 +111,3 @@ def outputs_of(module: nn.Module) -> Iterator[list[torch.Tensor]]:
         yield outputs
     finally:
         hook.remove()
-
-
-def as_trainable(model: transformers.DetrForObjectDetection) -> DetrForObjectDetection:
-    """The same tensors, with our loss; a model that was opened with stock Transformers."""
-    trainable = DetrForObjectDetection(model.config)
-    trainable.load_state_dict(model.state_dict(), assign=True)
-    lighten(trainable.model.backbone.model)
-    return trainable

@@ -28,7 +28,7 @@ from hf_detr_ft.inference.detect import (
     read_category_ids,
 )
 from hf_detr_ft.machine import count_cores
-from hf_detr_ft.model.speed.bf16_backbone import is_faster_in_bf16, use_bf16_backbone
+from hf_detr_ft.model.speed.bf16_backbone import choose_backbone_precision
 from hf_detr_ft.plots.draw_boxes import draw_detections
 
 RESULTS = "detections.json"
@@ -79,8 +79,7 @@ def predict(
     model, processor = load_detector(source)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     torch.nn.Module.to(model, device)
-    if precision == "bf16" or (precision == "auto" and is_faster_in_bf16(model)):
-        use_bf16_backbone(model)
+    choose_backbone_precision(model, {"auto": None, "fp32": False, "bf16": True}[precision])
     names = class_names(model)
     category_ids = read_category_ids(model, source)
     with explain_refusal(output):

@@ -17,10 +17,11 @@ from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.inference.detect import load_detector
-from hf_detr_ft.model.detector import as_trainable
-from hf_detr_ft.model.speed.bf16_backbone import is_faster_in_bf16, use_bf16_backbone
-from hf_detr_ft.model.speed.folded_norms import keep_folded
+from hf_detr_ft.inference.detect import load_processor
+from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.load import load_for_inference
+from hf_detr_ft.model.speed.apply_speed import apply_speed
+from hf_detr_ft.model.speed.bf16_backbone import choose_backbone_precision
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.training.callbacks import print_progress_lines
 from hf_detr_ft.training.job import show_progress
@@ -49,10 +50,12 @@ def evaluate_model(source: str, recipe: Recipe) -> Evaluation:
 
     Args:
         source: a run folder, another folder of a model, or a Hub id.
-        recipe: whose data and batch sizes are used.
+        recipe: whose data, batch sizes and measures for speed are used.
     """
     data = recipe.data
-    model, processor = load_detector(source)
+    model = load_for_inference(source, DetrForObjectDetection)
+    processor = load_processor(source)
+    apply_speed(model, recipe.speed, training=False)
 
     def load_validation() -> tuple[dict, LabelMap, Dataset]:
         size = ImageSize.from_processor(processor)
@@ -67,12 +70,10 @@ def evaluate_model(source: str, recipe: Recipe) -> Evaluation:
         args = recipe.with_training(
             bf16=False, fp16=False, mixed_precision="no", report_to=[], output_dir=folder
         ).training
-        detector = as_trainable(model)
-        keep_folded(detector.model.backbone.model)
-        if recipe.training.bf16 and is_faster_in_bf16(torch.nn.Module.to(detector, args.device)):
-            use_bf16_backbone(detector)
+        torch.nn.Module.to(model, args.device)
+        choose_backbone_precision(model, None if recipe.training.bf16 else False)
         trainer = DetrTrainer(
-            detector,
+            model,
             args,
             train_dataset=None,
             eval_dataset=transformed(rows, DetrTransform(processor)),

@@ -10,10 +10,9 @@ from transformers import TrainerCallback
 
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
-from hf_detr_ft.model.detector import as_trainable
 from hf_detr_ft.recipe.sections import DataConfig, DetrTrainingArguments
 from hf_detr_ft.training.trainer import DetrTrainer
-from tests.fixtures import tiny_detr, tiny_processor, write_coco_folder
+from tests.fixtures import tiny_processor, trainable_tiny_detr, write_coco_folder
 
 
 class KeepGradients(TrainerCallback):
@@ -56,7 +55,7 @@ def build(folder: Path, batch: int, accumulation: int) -> DetrTrainer:
         disable_tqdm=True,
     )
     trainer = DetrTrainer(
-        as_trainable(tiny_detr(dropout=0.0)),
+        trainable_tiny_detr(dropout=0.0),
         arguments,
         train_dataset=train,
         eval_dataset=val,

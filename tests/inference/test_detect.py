@@ -218,6 +218,35 @@ def test_a_checkpoint_of_transformers_4_loads_without_asking_about_its_backbone(
     assert not hub.requests
 
 
+@pytest.mark.parametrize(
+    ("recipe", "folds", "channels_last"),
+    [
+        (None, True, True),
+        ("speed: {fold_frozen_norms: false}", False, True),
+        ("speed: {channels_last: false, a_field_of_another_version: 1}", True, False),
+        ("speed: {fold_frozen_norms: false", True, True),
+        ("[]", True, True),
+        ("speed: fast", True, True),
+    ],
+)
+@pytest.mark.parametrize("inside", ["", "checkpoint-3"])
+def test_measures_for_speed_are_those_of_the_runs_recipe(
+    run: Path, tmp_path: Path, recipe: str | None, folds: bool, channels_last: bool, inside: str
+):
+    shutil.copytree(run, tmp_path / inside, dirs_exist_ok=True)
+    if recipe is not None:
+        (tmp_path / "recipe.yaml").write_text(recipe)
+    model, processor = load_detector(str(tmp_path / inside))
+    convolution = next(module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+    seen = []
+    convolution.register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    detect(model, processor, [draw_photo(90, 150, 0)])
+    assert seen == [channels_last]
+    assert any("cached_fold" in vars(module) for module in model.modules()) is folds
+
+
 def edit_config(folder: Path, **changes: object) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from hf_detr_ft import machine
-from hf_detr_ft.model.speed import bf16_backbone as half_backbone
-from hf_detr_ft.model.speed.bf16_backbone import is_faster_in_bf16, use_bf16_backbone
-from hf_detr_ft.model.speed.folded_norms import lighten
+from hf_detr_ft.model.speed import bf16_backbone
+from hf_detr_ft.model.speed.bf16_backbone import choose_backbone_precision, is_faster_in_bf16, use_bf16_backbone
+from hf_detr_ft.model.speed.folded_norms import fold_frozen_norms
 from tests.fixtures import tiny_detr_with_spread_weights
 
 
@@ -18,7 +18,7 @@ def test_only_the_backbone_is_rounded_and_boxes_hardly_move() -> None:
     images = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     expected = model(images)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    lighten(model.model.backbone.model)
+    fold_frozen_norms(model.model.backbone.model)
     use_bf16_backbone(model)
     dtypes: dict[str, set[torch.dtype]] = {"convolutions": set(), "encoder": set()}
     for module in model.model.backbone.modules():
@@ -34,7 +34,20 @@ def test_only_the_backbone_is_rounded_and_boxes_hardly_move() -> None:
 
 @pytest.mark.parametrize(("in_fp32", "in_bf16", "expected"), [(1.0, 0.5, True), (1.0, 0.9, False), (0.5, 1.0, False)])
 def test_it_has_to_be_faster(in_fp32: float, in_bf16: float, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    rounds = half_backbone.ROUNDS
+    rounds = bf16_backbone.ROUNDS
     seconds = cycle([*[0.0, in_fp32] * rounds, *[0.0, in_bf16] * rounds])
     monkeypatch.setattr(machine.time, "perf_counter", accumulate(seconds).__next__)
     assert is_faster_in_bf16(tiny_detr_with_spread_weights()) is expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_faster", "expected"),
+    [(True, False, True), (False, True, False), (None, True, True), (None, False, False)],
+)
+def test_it_is_used_where_it_is_asked_for_or_left_open_and_faster(
+    asked: bool | None, is_faster: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bf16_backbone, "is_faster_in_bf16", lambda model: is_faster)
+    model = tiny_detr_with_spread_weights()
+    choose_backbone_precision(model, asked)
+    assert ("forward" in vars(model.model.backbone)) is expected

@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers
 
-from hf_detr_ft.model.detector import DetrForObjectDetection, as_trainable
-from tests.fixtures import tiny_config, tiny_detr
+from hf_detr_ft.model.detector import DetrForObjectDetection
+from tests.fixtures import tiny_config, trainable_tiny_detr
 
 
 def build(seed: int = 0, **overrides: object) -> DetrForObjectDetection:
@@ -117,7 +117,7 @@ def test_what_lies_in_the_padding_is_not_attended_to() -> None:
 
 
 def test_mixed_precision_does_not_round_boxes() -> None:
-    model = as_trainable(tiny_detr()).eval()
+    model = trainable_tiny_detr()
     pixels, mask = torch.rand(1, 3, 64, 64), torch.ones(1, 64, 64, dtype=torch.int64)
     labels = [{"class_labels": torch.tensor([1]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.2]])}]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

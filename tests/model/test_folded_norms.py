@@ -1,4 +1,4 @@
-"""Folding of frozen norms into convolutions, and stages that nothing reads."""
+"""Folding of frozen norms into convolutions."""
 
 import copy
 
@@ -8,10 +8,8 @@ import torch
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
 
-from hf_detr_ft.model.build import build_model
-from hf_detr_ft.model.speed.folded_norms import FROZEN_NORMS, fold_frozen_norms, keep_folded, skip_unused_stages
-from hf_detr_ft.recipe.sections import ModelConfig
-from tests.fixtures import SMALL_TRANSFORMER, tiny_detr
+from hf_detr_ft.model.speed.folded_norms import FROZEN_NORMS, cache_folded_weights, fold_frozen_norms
+from tests.fixtures import tiny_detr
 
 
 def frozen_backbone(name: str) -> nn.Module:
@@ -66,7 +64,7 @@ def test_a_copy_uses_its_own_weights() -> None:
     assert not torch.allclose(backbone(images)[-1], expected)
 
 
-def test_kept_weights_serve_inference_alone_in_the_dtype_that_is_wanted() -> None:
+def test_cached_weights_serve_inference_alone_in_the_dtype_that_is_wanted() -> None:
     backbone = frozen_backbone("test_resnet").float()
     fold_frozen_norms(backbone)
     images = torch.randn(1, 3, 64, 64)
@@ -74,14 +72,14 @@ def test_kept_weights_serve_inference_alone_in_the_dtype_that_is_wanted() -> Non
         expected = backbone(images)[-1]
         with torch.autocast("cpu", dtype=torch.bfloat16):
             expected_bf16 = backbone(images)[-1]
-    keep_folded(backbone)
+    cache_folded_weights(backbone)
     with torch.inference_mode():
         assert torch.equal(backbone(images)[-1], expected)
     first = next(module for module in backbone.modules() if "folded_norm" in vars(module))
-    kept = vars(first)["kept_folded"]
+    cached = vars(first)["cached_fold"]
     with torch.no_grad():
         backbone(images)
-        assert vars(first)["kept_folded"] is kept, "folded once"
+        assert vars(first)["cached_fold"] is cached, "folded once"
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert torch.equal(backbone(images)[-1], expected_bf16)
         assert torch.equal(backbone(images)[-1], expected)
@@ -123,18 +121,3 @@ def test_transformers_own_frozen_norms_are_folded() -> None:
     expected = model(images).logits
     assert fold_frozen_norms(backbone) == 15
     torch.testing.assert_close(model(images).logits, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_stages_that_nothing_reads_are_skipped_and_saved() -> None:
-    config = ModelConfig(
-        checkpoint=None, backbone="tf_efficientnet_lite0", backbone_stride=16, config=dict(SMALL_TRANSFORMER)
-    )
-    model = build_model(config, ["a"], [1])
-    backbone = model.model.backbone.model
-    ran: list[str] = []
-    for name in ("blocks.4.0", "blocks.5.0", "blocks.6.0"):
-        backbone.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.append(name))
-    model.eval()(torch.randn(1, 3, 64, 64))
-    assert ran == ["blocks.4.0"]
-    assert any("blocks.6.0" in key for key in model.state_dict())
-    assert skip_unused_stages(backbone) == ["blocks.5", "blocks.6"]

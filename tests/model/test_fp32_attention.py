@@ -1,7 +1,6 @@
 """Attention in fp32 while a CPU trains in bf16: where it is used, what it gives, and that the model is still stock."""
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from hf_detr_ft.model.speed import fp32_attention as cpu_attention
+from hf_detr_ft.model.speed import fp32_attention
 from hf_detr_ft.model.speed.fp32_attention import use_fp32_attention
 from tests.fixtures import tiny_detr, tiny_detr_with_spread_weights
 
@@ -24,7 +23,7 @@ def dtypes(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
         seen.append(query.dtype)
         return sdpa_attention_forward(module, query, *args, **kwargs)
 
-    monkeypatch.setattr(cpu_attention, "sdpa_attention_forward", note)
+    monkeypatch.setattr(fp32_attention, "sdpa_attention_forward", note)
     return seen
 
 
@@ -38,6 +37,7 @@ def inputs() -> dict[str, torch.Tensor]:
 def test_only_training_under_autocast_takes_it(dtypes: list[torch.dtype]) -> None:
     model = tiny_detr_with_spread_weights()
     expected = model(**inputs()).logits
+    dtypes.clear()
     use_fp32_attention(model)
     layers = len(model.model.encoder.layers) + 2 * len(model.model.decoder.layers)
     assert torch.equal(model(**inputs()).logits, expected)
@@ -77,7 +77,9 @@ def test_the_model_itself_stays_as_it_was(tmp_path: Path) -> None:
     assert model.config._attn_implementation == "sdpa"
     assert model.config.to_dict() == before
     model.save_pretrained(tmp_path)
-    assert cpu_attention.NAME not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
+    plain = tmp_path / "plain"
+    tiny_detr().save_pretrained(plain)
+    assert (tmp_path / "config.json").read_text() == (plain / "config.json").read_text()
 
 
 def test_another_attention_is_left_alone(dtypes: list[torch.dtype]) -> None:
@@ -89,10 +91,39 @@ def test_another_attention_is_left_alone(dtypes: list[torch.dtype]) -> None:
     assert dtypes == []
 
 
-def test_a_copy_reads_its_own_config() -> None:
+def test_a_copy_reads_its_own_config(dtypes: list[torch.dtype]) -> None:
     model = tiny_detr()
     use_fp32_attention(model)
     twin = copy.deepcopy(model)
     twin.set_attn_implementation("eager")
-    assert model.model.encoder.layers[0].self_attn.config._attn_implementation == cpu_attention.NAME
-    assert twin.model.encoder.layers[0].self_attn.config._attn_implementation == "eager"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        twin(**inputs())
+        assert dtypes == []
+        model(**inputs())
+    assert set(dtypes) == {torch.float32}
+
+
+def test_other_models_of_the_process_are_left_alone(dtypes: list[torch.dtype]) -> None:
+    use_fp32_attention(tiny_detr())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        tiny_detr()(**inputs())
+    assert set(dtypes) == {torch.bfloat16}
+
+
+def test_gradient_checkpointing_computes_the_same_again(dtypes: list[torch.dtype]) -> None:
+    """Layers run once more in the backward pass, outside of the model's forward."""
+
+    def gradient(checkpointing: bool) -> torch.Tensor:
+        model = tiny_detr_with_spread_weights(dropout=0.0).train()
+        use_fp32_attention(model)
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = model(**inputs())
+        outputs.logits.float().square().mean().backward()
+        return model.model.encoder.layers[0].self_attn.k_proj.weight.grad
+
+    plain, count = gradient(False), len(dtypes)
+    assert torch.equal(gradient(True), plain)
+    assert len(dtypes) == 3 * count
+    assert set(dtypes) == {torch.float32}

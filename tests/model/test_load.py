@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from hf_detr_ft.errors import CheckpointError
+from hf_detr_ft.model import detector
 from hf_detr_ft.model.checkpoint import resolve_source
-from hf_detr_ft.model.load import load_weights
+from hf_detr_ft.model.load import load_for_inference, load_weights
 from tests.fixtures import tiny_detr
 
 
@@ -52,3 +54,17 @@ def test_weights_of_another_model_are_refused_and_leave_the_model_as_it_was(
     assert problem in text
     assert text.endswith(" Resume from another one.")
     assert all(torch.equal(tensor, untouched.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_our_class_has_the_same_tensors_and_results_as_stock(tmp_path: Path) -> None:
+    tiny_detr().save_pretrained(tmp_path)
+    stock, ours = (
+        load_for_inference(str(tmp_path), model_class)
+        for model_class in (transformers.DetrForObjectDetection, detector.DetrForObjectDetection)
+    )
+    assert type(ours) is detector.DetrForObjectDetection
+    assert not ours.training
+    assert all(torch.equal(tensor, stock.state_dict()[name]) for name, tensor in ours.state_dict().items())
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images).logits, stock(images).logits)

@@ -12,7 +12,7 @@ from transformers import pipeline
 
 from hf_detr_ft.data.find_images import find_images
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
-from hf_detr_ft.runs import predict as predict_module
+from hf_detr_ft.model.speed import bf16_backbone
 from hf_detr_ft.runs.predict import name_drawn_images, predict
 from tests.fixtures import CLASSES, draw_photo
 
@@ -20,7 +20,7 @@ from tests.fixtures import CLASSES, draw_photo
 @pytest.fixture(autouse=True)
 def _in_fp32_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is faster on this machine is nothing that a test should depend on."""
-    monkeypatch.setattr(predict_module, "is_faster_in_bf16", lambda model: False)
+    monkeypatch.setattr(bf16_backbone, "is_faster_in_bf16", lambda model: False)
 
 
 @pytest.fixture

@@ -12,12 +12,11 @@ from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.model.detector import as_trainable
 from hf_detr_ft.recipe.sections import DataConfig, DetrTrainingArguments
 from hf_detr_ft.run_folder import RunFolder
 from hf_detr_ft.training.callbacks import ProgressLines, RunFolderCallback, restore_detections, write_results
 from hf_detr_ft.training.trainer import DetrTrainer
-from tests.fixtures import tiny_detr, tiny_processor, write_coco_folder
+from tests.fixtures import tiny_processor, trainable_tiny_detr, write_coco_folder
 
 ABOUT = {"data": {"name": "drawn", "split": "validation"}, "base_model": None}
 
@@ -127,7 +126,7 @@ def train(
     train_rows, val_rows = (transformed(rows, DetrTransform(processor)) for rows in (splits.train, splits.val))
     settings |= {"num_train_epochs": epochs, "save_total_limit": None, "logging_steps": 1, "disable_tqdm": True}
     trainer = DetrTrainer(
-        as_trainable(tiny_detr()),
+        trainable_tiny_detr(),
         arguments(run, **settings, greater_is_better=False, metric_for_best_model="loss_bbox"),
         train_dataset=train_rows,
         eval_dataset=val_rows,

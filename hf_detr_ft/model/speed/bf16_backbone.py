@@ -15,7 +15,19 @@ from transformers import DetrForObjectDetection
 from hf_detr_ft.machine import MIN_SPEEDUP, best_seconds
 
 PROBE = (1, 3, 224, 224)
+"""Shape of the image that is timed, `[B, 3, H, W]`."""
 ROUNDS = 3
+
+
+def choose_backbone_precision(model: DetrForObjectDetection, bf16: bool | None) -> None:
+    """Uses the backbone in bf16 from now on, or leaves it as it is.
+
+    Args:
+        model: on the device that it runs on.
+        bf16: None to use it where that is faster.
+    """
+    if bf16 or (bf16 is None and is_faster_in_bf16(model)):
+        use_bf16_backbone(model)
 
 
 def use_bf16_backbone(model: DetrForObjectDetection) -> None:

@@ -1,9 +1,15 @@
-"""A backbone that computes less for the same result: frozen batch norms inside convolutions, nothing that nobody reads.
+"""Frozen batch norms folded into the convolutions before them.
 
 A frozen batch norm is a multiplication and an addition per channel, each of which goes through the whole feature map
-once more, forward and backward. Put into the weights of the convolution before it, at each forward, they cost next to
-nothing, and the gradient of the convolution's own weights stays what it was. Parameters, buffers and their names are
-untouched, so what is saved is the stock model.
+once more, forward and backward. Multiplied into the weights of the convolution before it, at each forward, they cost
+next to nothing, and the gradient of the convolution's own weights stays what it was.
+
+Nothing says which norm follows which convolution, in any of timm's networks. So a random image goes through the
+network once, and hooks note which convolution's output each norm takes in. Each pair then gets a `forward` of its own
+in the *instance's* `__dict__`, where Python finds it before the class's: the convolution convolves with folded weights,
+the norm passes on what it gets. Modules, parameters, buffers and their names stay the same, so what is saved is the
+stock model, and a deep copy folds its own weights. The image goes through a second time with random norms; where the
+result differs, since something else reads the convolution's output too, the entries are taken out again.
 """
 
 from types import MethodType
@@ -16,11 +22,9 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
-from hf_detr_ft.model.stages import backbone_stages, unused_stages
-
 FROZEN_NORMS: tuple[type[nn.Module], ...] = (DetrFrozenBatchNorm2d, FrozenBatchNorm2d, FrozenBatchNormAct2d)
 PROBE_SIDE = 64
-"""Pixels of the image that shows which norm follows which convolution."""
+"""Pixels a side of the image that shows which norm follows which convolution."""
 
 
 @torch.no_grad()
@@ -41,21 +45,20 @@ def fold_frozen_norms(backbone: nn.Module) -> int:
     parameter = next(backbone.parameters())
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, 3, PROBE_SIDE, PROBE_SIDE, generator=generator).to(parameter)
-    pairs = _pairs(backbone, image)
+    pairs = _find_pairs(backbone, image)
     norms = [norm for _, norm in pairs]
-    kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
-    for norm in norms:  # whatever the norms are now: fresh ones do nothing, and any folding would seem right
+    saved = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+    for norm in norms:  # fresh norms do nothing, and any folding would seem right
         for name, buffer in norm.named_buffers():
             buffer.copy_(torch.rand(buffer.shape, generator=generator) + (0.5 if name == "running_var" else 0))
-    before = _tensors(backbone(image))
+    before = _feature_maps(backbone(image))
     for convolution, norm in pairs:
         vars(convolution)["folded_norm"] = norm  # not as an attribute, which would make it a submodule
         convolution.forward = MethodType(_convolve_and_normalise, convolution)  # type: ignore[method-assign]
         norm.forward = MethodType(_activate, norm)
-    same = all(
-        torch.allclose(*both, rtol=1e-3, atol=1e-4) for both in zip(before, _tensors(backbone(image)), strict=True)
-    )
-    for norm, buffers in zip(norms, kept, strict=True):
+    after = _feature_maps(backbone(image))
+    same = all(torch.allclose(*both, rtol=1e-3, atol=1e-4) for both in zip(before, after, strict=True))
+    for norm, buffers in zip(norms, saved, strict=True):
         for name, buffer in norm.named_buffers():
             buffer.copy_(buffers[name])
     if not same:
@@ -65,43 +68,19 @@ def fold_frozen_norms(backbone: nn.Module) -> int:
     return len(pairs) if same else 0
 
 
-def lighten(backbone: nn.Module, fold: bool = True) -> None:
-    """Spares the backbone of a DETR work that changes nothing: folds its frozen norms, skips stages nobody reads."""
-    if fold:
-        fold_frozen_norms(backbone)
-    skip_unused_stages(backbone)
-
-
-def keep_folded(backbone: nn.Module) -> None:
+def cache_folded_weights(backbone: nn.Module) -> None:
     """Folds norms only once from now on, where no gradients are asked for: for weights that do not change any more."""
     for module in backbone.modules():
         if "folded_norm" in vars(module):
-            vars(module)["kept_folded"] = None
+            vars(module)["cached_fold"] = None
 
 
-def skip_unused_stages(backbone: nn.Module) -> list[str]:
-    """Lets stages behind the feature map that DETR reads pass on what they get; timm computes them for nothing.
-
-    Returns:
-        Their names. Their weights stay, and are saved.
-    """
-    names = unused_stages(backbone, backbone_stages(backbone))
-    for name in names:
-        stage = backbone.get_submodule(name)
-        stage.forward = MethodType(_pass_on, stage)
-    return names
-
-
-def _pass_on(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return x
-
-
-def _tensors(output: Any) -> list[torch.Tensor]:
+def _feature_maps(output: Any) -> list[torch.Tensor]:
     maps = getattr(output, "feature_maps", output)
     return [maps] if isinstance(maps, torch.Tensor) else list(maps)
 
 
-def _pairs(backbone: nn.Module, image: torch.Tensor) -> list[tuple[nn.Conv2d, nn.Module]]:
+def _find_pairs(backbone: nn.Module, image: torch.Tensor) -> list[tuple[nn.Conv2d, nn.Module]]:
     """Each frozen norm with the convolution whose output goes into it, as one forward shows."""
     produced: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}
     pairs: list[tuple[nn.Conv2d, nn.Module]] = []
@@ -126,8 +105,9 @@ def _pairs(backbone: nn.Module, image: torch.Tensor) -> list[tuple[nn.Conv2d, nn
 
 
 def _convolve_and_normalise(self: Any, x: torch.Tensor) -> torch.Tensor:
-    """Of a convolution with a `folded_norm`."""
-    weight, bias = _fold(self) if "kept_folded" not in vars(self) or torch.is_grad_enabled() else _kept(self, x)
+    """The `forward` of a convolution with a `folded_norm`."""
+    is_cached = "cached_fold" in vars(self) and not torch.is_grad_enabled()
+    weight, bias = _fold_once(self, x) if is_cached else _fold(self)
     padding = self.padding
     if isinstance(self, Conv2dSame):
         x, padding = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation)), (0, 0)
@@ -144,16 +124,16 @@ def _fold(convolution: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return weight, shift if convolution.bias is None else shift + convolution.bias * scale
 
 
-def _kept(convolution: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `_fold` gave the first time, in the dtype that autocast wants; anew for another dtype or device."""
+def _fold_once(convolution: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The result of the first `_fold`, in the dtype that autocast wants; anew for another dtype or device."""
     autocast = torch.is_autocast_enabled(x.device.type)
     dtype = torch.get_autocast_dtype(x.device.type) if autocast else convolution.weight.dtype
-    kept = convolution.kept_folded
-    if kept is None or (kept[0].dtype, kept[0].device) != (dtype, x.device):
-        kept = vars(convolution)["kept_folded"] = tuple(part.to(dtype) for part in _fold(convolution))
-    return kept
+    cached = convolution.cached_fold
+    if cached is None or (cached[0].dtype, cached[0].device) != (dtype, x.device):
+        cached = vars(convolution)["cached_fold"] = tuple(part.to(dtype) for part in _fold(convolution))
+    return cached
 
 
 def _activate(self: Any, x: torch.Tensor) -> torch.Tensor:
-    """Of a folded norm: what timm's norms with an activation do besides."""
+    """The `forward` of a folded norm: the activation that timm keeps inside some norms, else nothing."""
     return self.act(self.drop(x)) if isinstance(self, FrozenBatchNormAct2d) else x

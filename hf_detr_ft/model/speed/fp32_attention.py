@@ -1,21 +1,34 @@
 """Attention for training on a CPU under autocast.
 
-torch has one kernel for it there. In bf16 its way back takes two to six times as long as in fp32 for the small
+torch has one kernel for it there. In bf16 its backward pass takes two to six times as long as in fp32 for the small
 matrices that DETR has in its decoder, and no less for those in the encoder of a large image.
+
+Transformers looks up the function "sdpa" in a table that all models share. It is replaced there by one that does the
+same, but for attention layers that are marked here: so a model's config goes on to say "sdpa", and whoever asks for
+another attention gets that.
 """
 
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, DetrForObjectDetection, PreTrainedConfig
+from transformers import AttentionInterface, DetrForObjectDetection
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.detr.modeling_detr import DetrCrossAttention, DetrSelfAttention
 
-NAME = "sdpa_in_fp32"
+MARK = "products_in_fp32"
+"""Attribute of the attention layers that this is used for."""
 
 
-def attend_in_fp32(
+def use_fp32_attention(model: DetrForObjectDetection) -> None:
+    """Computes the products of attention in fp32 from now on, where the model is trained on a CPU under autocast."""
+    AttentionInterface.register("sdpa", attend)
+    for module in model.modules():
+        if isinstance(module, DetrSelfAttention | DetrCrossAttention):
+            setattr(module, MARK, True)
+
+
+def attend(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -23,29 +36,10 @@ def attend_in_fp32(
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Transformers' "sdpa"; where gradients are wanted on a CPU under autocast, with products in fp32."""
+    """Transformers' "sdpa"; in marked layers, where gradients are wanted on a CPU under autocast, in fp32."""
     device = query.device.type
-    if device != "cpu" or not torch.is_grad_enabled() or not torch.is_autocast_enabled(device):
+    trains = torch.is_grad_enabled() and torch.is_autocast_enabled(device)
+    if device != "cpu" or not trains or not getattr(module, MARK, False):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     with torch.autocast(device, enabled=False):
         return sdpa_attention_forward(module, query.float(), key.float(), value.float(), attention_mask, **kwargs)
-
-
-class _View:
-    """A model's config as it is at any time, but with `NAME` for "sdpa"."""
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        self.config = config
-
-    @property
-    def _attn_implementation(self) -> str | None:
-        name: str | None = self.config._attn_implementation
-        return NAME if name == "sdpa" else name
-
-
-def use_fp32_attention(model: DetrForObjectDetection) -> None:
-    """Has `attend_in_fp32` used by the attention layers wherever "sdpa" is; the model's own config stays as it is."""
-    AttentionInterface.register(NAME, attend_in_fp32)
-    for module in model.modules():
-        if isinstance(module, DetrSelfAttention | DetrCrossAttention):
-            vars(module)["config"] = _View(model.config)  # of which attention reads nothing else

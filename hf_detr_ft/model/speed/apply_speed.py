@@ -1,0 +1,62 @@
+"""The recipe's `speed` section, applied to a model: the one place for training, evaluating and predicting."""
+
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import DetrForObjectDetection
+
+from hf_detr_ft.model.speed.folded_norms import cache_folded_weights, fold_frozen_norms
+from hf_detr_ft.model.speed.fp32_attention import use_fp32_attention
+from hf_detr_ft.model.stages import backbone_stages, unused_stages
+from hf_detr_ft.recipe.sections import SpeedConfig
+
+
+def apply_speed(model: DetrForObjectDetection, speed: SpeedConfig, *, training: bool) -> None:
+    """Lets a model compute the same in less time, in place. Its tensors, and what is saved, stay the same.
+
+    Args:
+        model: a DETR, stock or ours, on any device.
+        speed: the recipe's `speed` section.
+        training: whether the weights will change. If not, norms are folded once, and what is for gradients alone, or
+            pays only over many steps, is left out.
+    """
+    backbone: Any = model.model.backbone.model
+    if speed.fold_frozen_norms:
+        fold_frozen_norms(backbone)
+        if not training:
+            cache_folded_weights(backbone)
+    skip_unused_stages(backbone)
+    if speed.channels_last:
+        model.register_forward_pre_hook(_to_channels_last, with_kwargs=True)
+    if training and speed.fp32_attention:
+        use_fp32_attention(model)
+    if training and speed.compile_backbone:
+        # Sizes that are known to change are compiled for once; those of each batch would be compiled for anew.
+        model.model.backbone.compile(dynamic=True)
+
+
+def _to_channels_last(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Images in the order in which convolutions are several times as fast on a CPU; feature maps follow them."""
+    if args:
+        return (args[0].contiguous(memory_format=torch.channels_last), *args[1:]), kwargs
+    images = kwargs["pixel_values"].contiguous(memory_format=torch.channels_last)
+    return args, {**kwargs, "pixel_values": images}
+
+
+def skip_unused_stages(backbone: nn.Module) -> list[str]:
+    """Lets stages behind the feature map that DETR reads pass on what they get; timm computes them for nothing.
+
+    Returns:
+        Their names. Their weights stay, and are saved.
+    """
+    names = unused_stages(backbone, backbone_stages(backbone))
+    for name in names:
+        stage = backbone.get_submodule(name)
+        stage.forward = MethodType(_pass_on, stage)
+    return names
+
+
+def _pass_on(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return x
