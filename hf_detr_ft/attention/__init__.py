@@ -1,4 +1,4 @@
-"""Where a DETR looks: its attention weights over an image, and figures of them."""
+"""Attention of a DETR over an image, and figures of it."""
 
 from hf_detr_ft.attention.attention_plots import (
     plot_attention,

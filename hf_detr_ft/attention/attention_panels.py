@@ -1,4 +1,4 @@
-"""The panels of attention figures: a map over a photo, a photo with its places, and what the colours mean."""
+"""Panels of attention figures: a map over an image, an image with its places, and what the colours mean."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,53 +7,53 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image, ImageOps
 from scipy.interpolate import PchipInterpolator
 
 from hf_detr_ft.attention.image_attention import ImageAttention, share_in_box
-from hf_detr_ft.plots.comparison import shrink
-from hf_detr_ft.plots.style import FAINT, INK, PALETTE
-from hf_detr_ft.plots.text_layout import is_readable, readable, shorten
+from hf_detr_ft.plots.box_overlay import BoxStyle, overlay_box
+from hf_detr_ft.plots.style import FAINT, INK, PALETTE, add_image_axes, shrink
+from hf_detr_ft.plots.text_layout import readable, shorten, writable_names
 
 COLOURS = colormaps["inferno"]
-"""Of a map: perceptually uniform, from black, where the dark photo is seen, to light yellow."""
+"""Colours of a map: perceptually uniform, from black, where the dark image is seen, to light yellow."""
 DIM, COVER = 0.6, 0.9
-"""Brightness of the photo below a map, relative to its own, and opacity of the map where it is largest."""
-SIDE = 400
-"""The longer side of a photo, in pixels."""
-WIDTH, HIGHEST = 4.2, 4.2
-"""Of a figure of one panel, and of a photo, in inches."""
-TITLE, SCALE = 0.44, 0.4
-"""Heights of a panel's title, above the photo, and of a scale, in inches."""
-LETTERS = 9.5
-"""Their height, in points."""
+"""Brightness of the image below a map, relative to its own, and opacity of the map where it is largest."""
+PANEL_SIDE = 400
+"""Longer side of an image in a panel, in pixels."""
+PANEL_WIDTH, HIGHEST = 4.2, 4.2
+"""Width of a figure of one panel, and height of its image, in inches."""
+PANEL_TITLE, SCALE = 0.44, 0.4
+"""Heights of a panel's title, above the image, and of a scale, in inches."""
+PANEL_LETTERS = 9.5
+"""Height of letters, in points."""
 POINTS = 68
-"""Of text in an inch: letters are up to 5% wider at one resolution than at another."""
+"""Points of text in an inch: letters are up to 5% wider at one resolution than at another."""
 SMALL = 28
 """Sides of a box, in points, below which its number goes above it: inside there is room for the point only."""
+BOX = BoxStyle("box", "white", 1.6)
 STROKE = [withStroke(linewidth=3.4, foreground="black")]
-"""Around lines and letters in a photo, which are seen on each colour of a map."""
+"""Ground of marks and letters in an image, which are seen on each colour of a map."""
 
 
-def blend(image: Image.Image, weights: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """A map over a photo, `[height, width, 3]` uint8.
+def blend(image: Image.Image, weights: np.ndarray, side: int = PANEL_SIDE) -> np.ndarray:
+    """Map over an image, `[height, width, 3]` uint8.
 
     Args:
         image: RGB, at any resolution.
-        weights: `[h, w]`, not negative; covers the image evenly. Zeros alone leave the dark photo.
+        weights: `[h, w]`, not negative; covers the image evenly. Zeros alone leave the dark image.
         side: the longer side of the result, in pixels.
     """
-    photo = shrink(image, side)
-    grey = np.asarray(ImageOps.grayscale(photo), dtype=np.float32)[..., None] * (DIM / 255)
-    values = _upsample(weights / (weights.max() or 1), (photo.height, photo.width))
+    small = shrink(image, side)
+    grey = np.asarray(ImageOps.grayscale(small), dtype=np.float32)[..., None] * (DIM / 255)
+    values = _upsample(weights / (weights.max() or 1), (small.height, small.width))
     opacity = COVER * np.sqrt(values)[..., None]
     return _shown((grey * (1 - opacity) + COLOURS(values)[..., :3] * opacity) * 255)
 
 
 def _upsample(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Smoothly, with each cell's own weight in its middle, and nowhere more or less than in the cells around.
+    """Smooth map with each cell's own weight in its middle, and nowhere more or less than in the cells around.
 
     Unlike bicubic interpolation, whose ringing beside a peak would be seen as attention.
     """
@@ -67,38 +67,25 @@ def _upsample(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _shown(colours: np.ndarray) -> np.ndarray:
-    """As uint8 without the two lowest bits, which nobody sees: a PNG of them has a third less bytes."""
+    """Colours as uint8 without the two lowest bits, which nobody sees: a PNG of them has a third less bytes."""
     return np.rint(colours).astype(np.uint8) & 0b11111100
 
 
-def photo_size(attention: ImageAttention, width: float) -> tuple[float, float]:
-    """Width and height of the photo in a panel, in inches."""
+def image_size_in(attention: ImageAttention, width: float) -> tuple[float, float]:
+    """Width and height of the image in a panel of this width, in inches."""
     scale = min(width / attention.size[1], HIGHEST / attention.size[0])
     return attention.size[1] * scale, attention.size[0] * scale
 
 
-def add_photo_axes(figure: Figure, attention: ImageAttention, left: float, top: float, width: float) -> Axes:
-    """Room for a photo in the middle of a panel, below its title; in inches from the figure's top left corner.
-
-    Data coordinates are pixels of the image.
-    """
-    photo_width, photo_height = photo_size(attention, width)
-    left += (width - photo_width) / 2
-    axes = _add_axes(figure, left, top + TITLE, photo_width, photo_height)
-    axes.set(xlim=(0, attention.size[1]), ylim=(attention.size[0], 0), autoscale_on=False)
-    axes.set_axis_off()
-    return axes
-
-
-def _add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    whole_width, whole_height = figure.get_size_inches()
-    bottom = whole_height - top - height
-    return figure.add_axes((left / whole_width, bottom / whole_height, width / whole_width, height / whole_height))
+def add_panel(figure: Figure, attention: ImageAttention, left: float, top: float, width: float) -> Axes:
+    """Adds axes for an image in the middle of a panel, below its title; in inches from the figure's top left corner."""
+    across, down = image_size_in(attention, width)
+    return add_image_axes(figure, left + (width - across) / 2, top + PANEL_TITLE, across, down, attention.size)
 
 
 def draw_places(axes: Axes, image: Image.Image, attention: ImageAttention) -> None:
-    """The photo as it is, with numbered boxes and points."""
-    _show(axes, _shown(np.asarray(shrink(image, SIDE))))
+    """Draws the image as it is, with numbered boxes and points."""
+    _show(axes, _shown(np.asarray(shrink(image, PANEL_SIDE))))
     points = 72 / axes.figure.dpi * axes.bbox.height / attention.size[0]
     for index, box_xyxy_px in enumerate(attention.boxes_xyxy_px):
         x0, y0, x1, y1 = _draw_box(axes, box_xyxy_px, attention.size, PALETTE[index % len(PALETTE)])
@@ -109,7 +96,7 @@ def draw_places(axes: Axes, image: Image.Image, attention: ImageAttention) -> No
         _draw_mark(axes, x, y)
         offset, align = ((-6, 0), "right") if x > 0.85 * attention.size[1] else ((6, 0), "left")
         _letter(axes, f"p{index + 1}", (x, y), offset, va="center", ha=align)
-    axes.set_title("Detections and points", fontsize=LETTERS, color=INK)
+    axes.set_title("Detections and points", y=1.0, fontsize=PANEL_LETTERS, color=INK)
 
 
 def draw_detection(
@@ -120,12 +107,12 @@ def draw_detection(
     names: Sequence[str],
     layer: int = -1,
     head: int | None = None,
-    width: float = WIDTH,
+    width: float = PANEL_WIDTH,
 ) -> None:
-    """The map of a detection's query over the photo; the title, of at most so many inches, says what it is."""
+    """Draws the map of a detection's query over the image; the title, of at most so many inches, says what it is."""
     weights, box_xyxy_px = attention.cross_map(index, layer, head), attention.boxes_xyxy_px[index]
     _show(axes, blend(image, weights))
-    _draw_box(axes, box_xyxy_px, attention.size, "white")
+    _draw_box(axes, box_xyxy_px, attention.size)
     layers = len(attention.cross)
     first = [f"{index + 1}: {_name_detection(attention, index, names)}"]
     if attention.scores[index] <= attention.threshold:
@@ -138,15 +125,20 @@ def draw_detection(
 
 
 def draw_point(
-    axes: Axes, image: Image.Image, attention: ImageAttention, index: int, names: Sequence[str], width: float = WIDTH
+    axes: Axes,
+    image: Image.Image,
+    attention: ImageAttention,
+    index: int,
+    names: Sequence[str],
+    width: float = PANEL_WIDTH,
 ) -> None:
-    """The map of a point over the photo; see `draw_detection`."""
+    """Draws the map of a point over the image; see `draw_detection`."""
     weights, detection = attention.encoder[index], int(attention.point_of[index])
     _show(axes, blend(image, weights))
     x, y = attention.points_xy_px[index]
     if detection >= 0:
         box_xyxy_px = attention.boxes_xyxy_px[detection]
-        _draw_box(axes, box_xyxy_px, attention.size, "white")
+        _draw_box(axes, box_xyxy_px, attention.size)
         first = f"p{index + 1}: centre of {_name_detection(attention, detection, names)}"
         second = _tell_share(weights, box_xyxy_px, attention.size)
     else:
@@ -159,14 +151,15 @@ def draw_point(
 
 
 def draw_scale(figure: Figure, largest: float | None) -> None:
-    """At the bottom of the figure: what the colours mean, with the largest weight where there is a single map."""
+    """Draws the colours of a map at the bottom of the figure, with the largest weight where there is a single map."""
     width, height = figure.get_size_inches()
-    axes = _add_axes(figure, (width - WIDTH) / 2 + 0.3, height - SCALE + 0.08, WIDTH - 0.6, 0.09)
+    length = PANEL_WIDTH - 0.6
+    axes = figure.add_axes(((width - length) / 2 / width, (SCALE - 0.17) / height, length / width, 0.09 / height))
     axes.imshow(np.linspace(0, 1, 256)[None], COLOURS, extent=(0, 1, 0, 1), aspect="auto", interpolation="none")
     axes.set_xticks([0, 1], ["0", "largest" if largest is None else f"{largest:.1%}"])
     axes.set_yticks([])
-    axes.tick_params(labelsize=LETTERS, labelcolor=INK, length=0, pad=2)
-    axes.set_xlabel("share of the attention in a cell", fontsize=LETTERS, color=INK, labelpad=-9)
+    axes.tick_params(labelsize=PANEL_LETTERS, labelcolor=INK, length=0, pad=2)
+    axes.set_xlabel("share of the attention in a cell", fontsize=PANEL_LETTERS, color=INK, labelpad=-9)
     for spine in axes.spines.values():
         spine.set(edgecolor=FAINT, linewidth=0.5)
 
@@ -176,13 +169,10 @@ def _show(axes: Axes, pixels: np.ndarray) -> None:
     axes.imshow(pixels, extent=(*axes.get_xlim(), *axes.get_ylim()), interpolation="none", aspect="auto")
 
 
-def _draw_box(axes: Axes, box_xyxy_px: np.ndarray, size: tuple[int, int], colour: str) -> np.ndarray:
+def _draw_box(axes: Axes, box_xyxy_px: np.ndarray, size: tuple[int, int], colour: str = BOX.colour) -> np.ndarray:
     """Returns the corners of what is within the image."""
-    height, width = size
-    x0, y0, x1, y1 = corners = np.clip(box_xyxy_px, 0, (width, height, width, height))
-    box = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.6, path_effects=STROKE)
-    box.set_gid("box")
-    axes.add_patch(box)
+    corners = np.clip(box_xyxy_px, 0, (*size[::-1], *size[::-1]))
+    overlay_box(axes, tuple(corners.tolist()), BOX, colour)
     return corners
 
 
@@ -191,15 +181,22 @@ def _draw_mark(axes: Axes, x: float, y: float) -> None:
 
 
 def _letter(axes: Axes, text: str, xy: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
-    """In the photo, so many points to the right of a place and above it."""
+    """Writes into the image, so many points to the right of a place and above it."""
     axes.annotate(
-        text, xy, offset, textcoords="offset points", fontsize=LETTERS, color="white", path_effects=STROKE, **style
+        text,
+        xy,
+        offset,
+        textcoords="offset points",
+        fontsize=PANEL_LETTERS,
+        color="white",
+        path_effects=STROKE,
+        **style,
     )
 
 
 def _name_detection(attention: ImageAttention, index: int, names: Sequence[str]) -> str:
     label = int(attention.labels[index])
-    return f"{names[label] if is_readable(names[label]) else f'class {label}'} {attention.scores[index]:.2f}"
+    return f"{writable_names(names)[label]} {attention.scores[index]:.2f}"
 
 
 def _tell_share(weights: np.ndarray, box_xyxy_px: np.ndarray, size: tuple[int, int]) -> str:
@@ -210,5 +207,5 @@ def _tell_share(weights: np.ndarray, box_xyxy_px: np.ndarray, size: tuple[int, i
 
 
 def _write_title(axes: Axes, first: str, second: str, width: float) -> None:
-    lines = [shorten(readable(line), LETTERS, POINTS * width) for line in (first, second)]
-    axes.set_title("\n".join(lines), fontsize=LETTERS, color=INK, parse_math=False)
+    lines = [shorten(readable(line), PANEL_LETTERS, POINTS * width) for line in (first, second)]
+    axes.set_title("\n".join(lines), y=1.0, fontsize=PANEL_LETTERS, color=INK, parse_math=False)

@@ -1,4 +1,4 @@
-"""What a model looked at in an image: which detections and points to ask for, and their attention maps."""
+"""Attention maps of an image, and the detections and points that they are asked for."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from hf_detr_ft.attention.recorded_forward import record_attention
 from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.inference.detect import ImageDetections, post_process, prepare
 
-MOST = 4
+MOST_SHOWN = 4
 """Detections that are chosen: as many as stand side by side on a page."""
 SAME_PLACE = 0.5
 """IoU above which two detections are taken for one place."""
 GRID = 64
-"""Along each side, the points among which the one of the background is found."""
+"""Points along each side among which the one of the background is found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class ImageAttention:
         return len(self.queries)
 
     def cross_map(self, index: int, layer: int = -1, head: int | None = None) -> np.ndarray:
-        """`[h, w]` of one detection in a decoder layer, of one head or as the mean over all."""
+        """Map `[h, w]` of one detection in a decoder layer, of one head or as the mean over all."""
         maps = self.cross[layer, index]
         return maps.mean(axis=0) if head is None else maps[head]
 
@@ -65,7 +65,7 @@ def attend(
     image: Image.Image,
     *,
     threshold: float = 0.5,
-    most: int = MOST,
+    most: int = MOST_SHOWN,
     points_xy_px: np.ndarray | None = None,
     name: str = "image",
 ) -> ImageAttention:
@@ -86,12 +86,12 @@ def attend(
     recorded = record_attention(model, prepare(image, processor, name))
     size = torch.tensor([[image.height, image.width]])
     parts = post_process(recorded.logits[None].cpu(), recorded.pred_boxes[None].cpu(), size)
-    found = ImageDetections(*(part[0].numpy() for part in parts))
-    queries = choose_detections(found, threshold, most)
-    boxes_xyxy_px = found.boxes_xyxy_px[queries]
+    detections = ImageDetections(*(part[0].numpy() for part in parts))
+    queries = choose_detections(detections, threshold, most)
+    boxes_xyxy_px = detections.boxes_xyxy_px[queries]
     if points_xy_px is None:
-        taken = np.concatenate([boxes_xyxy_px, found.above(threshold).boxes_xyxy_px])
-        points_xy_px, point_of = choose_points(boxes_xyxy_px, taken, (image.height, image.width))
+        occupied = np.concatenate([boxes_xyxy_px, detections.above(threshold).boxes_xyxy_px])
+        points_xy_px, point_of = choose_points(boxes_xyxy_px, occupied, (image.height, image.width))
     else:
         points_xy_px = np.asarray(points_xy_px, dtype=np.float64).reshape(-1, 2)
         point_of = np.full(len(points_xy_px), -1)
@@ -103,8 +103,8 @@ def attend(
         size=(image.height, image.width),
         threshold=threshold,
         queries=queries,
-        labels=found.labels[queries],
-        scores=found.scores[queries],
+        labels=detections.labels[queries],
+        scores=detections.scores[queries],
         boxes_xyxy_px=boxes_xyxy_px,
         cross=recorded.cross_attention(queries),
         points_xy_px=points_xy_px,
@@ -113,7 +113,7 @@ def attend(
     )
 
 
-def choose_detections(detections: ImageDetections, threshold: float, most: int = MOST) -> np.ndarray:
+def choose_detections(detections: ImageDetections, threshold: float, most: int = MOST_SHOWN) -> np.ndarray:
     """Detections that show different things: other classes before more of a class, never one place twice.
 
     Args:
@@ -141,13 +141,13 @@ def choose_detections(detections: ImageDetections, threshold: float, most: int =
 
 
 def choose_points(
-    boxes_xyxy_px: np.ndarray, taken_xyxy_px: np.ndarray, size: tuple[int, int]
+    boxes_xyxy_px: np.ndarray, occupied_xyxy_px: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The centre of each box, and the point of the background that is farthest from every box and from the border.
+    """Centre of each box, and the point of the background that is farthest from every box and from the border.
 
     Args:
         boxes_xyxy_px: `[K, 4]`; the part within the image counts.
-        taken_xyxy_px: `[T, 4]`, where there is no background.
+        occupied_xyxy_px: `[T, 4]`, where there is no background.
         size: (height, width) of the image.
 
     Returns:
@@ -161,7 +161,7 @@ def choose_points(
     steps = (np.arange(GRID) + 0.5) / GRID
     x, y = (side.ravel() for side in np.meshgrid(steps * width, steps * height))
     room = np.minimum(np.minimum(x, width - x), np.minimum(y, height - y))
-    for x0, y0, x1, y1 in taken_xyxy_px.reshape(-1, 4):
+    for x0, y0, x1, y1 in occupied_xyxy_px.reshape(-1, 4):
         away = np.maximum(x0 - x, x - x1).clip(0), np.maximum(y0 - y, y - y1).clip(0)
         room = np.minimum(room, np.hypot(*away))
     if room.max() <= 0:
@@ -171,7 +171,7 @@ def choose_points(
 
 
 def share_in_box(weights: np.ndarray, box_xyxy_px: np.ndarray, size: tuple[int, int]) -> float:
-    """How much of a map lies in a box, from 0 to 1; a cell that the box cuts counts by the part inside.
+    """Share of a map that lies in a box, from 0 to 1; a cell that the box cuts counts by the part inside.
 
     Args:
         weights: `[h, w]`, summing to 1. Equal ones give the box's share of the image.

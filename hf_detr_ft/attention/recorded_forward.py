@@ -1,4 +1,4 @@
-"""Where a DETR looks: its attention weights, computed for the rows that are asked for.
+"""Attention weights of a DETR, computed for the rows that are asked for.
 
 Transformers gives attention weights in "eager" mode only, and then every row of every layer: for the 50 x 84 places
 of a large image at stride 16, 8 heads and 6 encoder layers that is 3.4 GB. Here the model runs as it always does, in
@@ -21,7 +21,7 @@ from hf_detr_ft.model.detector import outputs_of
 
 @dataclass(frozen=True, eq=False)
 class Projected:
-    """What the weights of an attention layer come from.
+    """Queries and keys that the weights of an attention layer come from.
 
     Attributes:
         queries: `[M, R, d]` float32, of M heads and R rows.
@@ -32,7 +32,7 @@ class Projected:
     keys: torch.Tensor
 
     def weights(self, rows: np.ndarray) -> torch.Tensor:
-        """`[K, M, h * w]` of K rows; those of a head sum to 1."""
+        """Weights `[K, M, h * w]` of K rows; those of a head sum to 1."""
         queries = self.queries[:, torch.from_numpy(rows).to(self.queries.device)]
         products = queries @ self.keys.transpose(1, 2) * self.keys.shape[-1] ** -0.5
         return products.softmax(-1).transpose(0, 1)
@@ -40,7 +40,7 @@ class Projected:
 
 @dataclass(frozen=True, eq=False)
 class RecordedForward:
-    """One image's way through a model: its outputs, and what the attention of any row can be computed from.
+    """One image's way through a model: its outputs, and the parts of which the attention of any row is computed.
 
     Attributes:
         logits: `[Q, C+1]`, "no object" last.
@@ -128,5 +128,5 @@ def record_attention(
 
 
 def _by_head(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """`[R, M * d]` as `[M, R, d]`, in fp32."""
+    """Rows `[R, M * d]` as `[M, R, d]`, in fp32."""
     return rows.float().unflatten(-1, (heads, -1)).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""A sheet of photos with their true boxes and a model's predictions: what is found, missed and wrong."""
+"""A sheet of images with their true boxes and a model's predictions: what is found, missed and wrong."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from hf_detr_ft.plots.box_overlay import (
     CROWD,
@@ -16,21 +16,20 @@ from hf_detr_ft.plots.box_overlay import (
     MISSED,
     TRUTH,
     WRONG,
+    BoxStyle,
     ComparedPhoto,
-    Style,
-    draw_box,
-    draw_boxes,
     found_colour,
+    overlay_box,
+    overlay_boxes,
 )
-from hf_detr_ft.plots.text_layout import font, is_readable, readable, shorten, text_width, wrap
+from hf_detr_ft.plots.style import INK, TILE, add_image_axes, shrink
+from hf_detr_ft.plots.text_layout import font, readable, shorten, text_width, wrap, writable_names
 
-TILE = 480
-"""The longer side of a photo on the sheet, in pixels."""
 DPI = 72
-"""A point is a pixel, so that lines and letters are given in pixels throughout."""
+"""Dots per inch: a point is a pixel, so that lines and letters are given in pixels throughout."""
 COLUMNS = 4
 LEAST_CELL, LEAST_WIDTH = 300, 480
-"""Widths that captions and the heading have where photos are narrow."""
+"""Widths of captions and of the heading where images are narrow."""
 MARGIN, GAP = 28, 24
 TITLE, HEADING, CAPTION, NAME = 24, 18, 17, 13
 """Heights of letters."""
@@ -38,26 +37,26 @@ LINE = 1.5
 """Height of a line of text, in heights of its letters."""
 SAMPLE = (44, 22)
 """Width and height of a sample in the legend."""
-INK, MUTED = "#1c1f24", "#868c95"
+MUTED = "#868c95"
 COUNTS = (("found", "#0b7a5e"), ("missed", "#a86400"), ("wrong", "#d01228"))
 """Words of a caption, and colours that are dark enough for letters on white."""
 
 Pieces = list[tuple[str, str]]
 """Texts and their colours, to be written side by side."""
-Legend = list[tuple[Style, str, str]]
+Legend = list[tuple[BoxStyle, str, str]]
 """Samples with their colours, and what they mean."""
 
 
 def plot_comparison(photos: Sequence[ComparedPhoto], names: Sequence[str], title: str, tile: int = TILE) -> Figure:
-    """The sheet, of one photo or more.
+    """Sheet of one image or more.
 
     Args:
-        photos: shown from tall to wide ones, so that rows have photos of like heights.
+        photos: shown from tall to wide ones, so that rows have images of like heights.
         names: of the classes, by label.
         title: over the sheet.
-        tile: the longer side of a photo on the sheet, in pixels.
+        tile: the longer side of an image on the sheet, in pixels.
     """
-    names = [readable(name) if is_readable(name) else f"class {label}" for label, name in enumerate(names)]
+    names = writable_names(names)
     photos = sorted(photos, key=lambda photo: photo.image.width / photo.image.height)
     # Without the two lowest bits, which nobody sees, the PNG has a third less bytes.
     pictures = [ImageOps.posterize(shrink(photo.image, tile), 6) for photo in photos]
@@ -70,8 +69,11 @@ def plot_comparison(photos: Sequence[ComparedPhoto], names: Sequence[str], title
 
     width = inner + 2 * MARGIN
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    page = _axes(figure, 0, 0, width, height)
-    y = float(MARGIN)
+
+    def part(x: float, y: float, size: tuple[int, int]) -> Axes:
+        return add_image_axes(figure, x / DPI, y / DPI, size[0] / DPI, size[1] / DPI, size[::-1])
+
+    page, y = part(0, 0, (width, height)), float(MARGIN)
     for line in title_lines:
         y = _write(page, MARGIN, y, [(line, INK)], TITLE, bold=True)
     y = _write(page, MARGIN, y, count_pieces(np.sum([photo.counts for photo in photos], axis=0)), HEADING, bold=True)
@@ -81,21 +83,14 @@ def plot_comparison(photos: Sequence[ComparedPhoto], names: Sequence[str], title
         y = _write(page, x, y, count_pieces(photo.counts), CAPTION, bold=True)
         name = shorten(readable(photo.name), NAME, max(LEAST_CELL, picture.width))
         y = _write(page, x, y, [(name, MUTED)], NAME)
-        axes = _axes(figure, x, y, *picture.size)
+        axes = part(x, y, picture.size)
         axes.imshow(picture, extent=(0, picture.width, picture.height, 0), interpolation="none", aspect="auto")
-        draw_boxes(axes, photo, (picture.height, picture.width), names)
+        overlay_boxes(axes, photo, (picture.height, picture.width), names)
     return figure
 
 
-def shrink(image: Image.Image, tile: int = TILE) -> Image.Image:
-    """The image as it is on the sheet: its longer side is as long as a tile."""
-    scale = tile / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)
-
-
 def count_pieces(counts: np.ndarray) -> Pieces:
-    """A caption, such as "3 found, 1 missed, 0 wrong" or "no objects, 2 wrong", with what is 0 in grey."""
+    """Caption such as "3 found, 1 missed, 0 wrong" or "no objects, 2 wrong", with what is 0 in grey."""
     pieces = [
         (f"{count} {word}", colour if count else MUTED) for count, (word, colour) in zip(counts, COUNTS, strict=True)
     ]
@@ -105,7 +100,7 @@ def count_pieces(counts: np.ndarray) -> Pieces:
 
 
 def _rows(widths: Sequence[int], tile: int) -> tuple[list[list[int]], int]:
-    """Which photos stand side by side, and how wide the rows are together."""
+    """Positions of the images in each row, and the width of the widest row."""
     across = min(COLUMNS, math.ceil(math.sqrt(len(widths))))
     cells = [max(LEAST_CELL, width) for width in widths]
     rows = wrap(cells, across * max(LEAST_CELL, tile) + (across - 1) * GAP, GAP)
@@ -115,7 +110,7 @@ def _rows(widths: Sequence[int], tile: int) -> tuple[list[list[int]], int]:
 def _places(
     sizes: Sequence[tuple[int, int]], rows: Sequence[Sequence[int]], top: int
 ) -> tuple[list[tuple[float, float]], int]:
-    """Left and top of each photo's caption, and the height of the page; a row is as high as its highest photo."""
+    """Left and top of each image's caption, and the height of the page; a row is as high as its highest image."""
     places: list[tuple[float, float]] = []
     y = float(top)
     for row in rows:
@@ -127,19 +122,8 @@ def _places(
     return places, math.ceil(y - GAP + MARGIN)
 
 
-def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
-    """A part of the page whose data coordinates are pixels, from its top left corner."""
-    page_width, page_height = (round(DPI * side) for side in figure.get_size_inches())
-    left, bottom = x / page_width, 1 - (y + height) / page_height
-    less = 1 - 1e-9  # matplotlib before 3.11 rounds the pixels of an image up, and 333.00000000000006 to 334
-    axes = figure.add_axes((left, bottom, less * width / page_width, less * height / page_height))
-    axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
-    axes.set_axis_off()
-    return axes
-
-
 def _write(page: Axes, x: float, y: float, pieces: Pieces, size: float, bold: bool = False) -> float:
-    """A line of text from its top left corner; returns where the next line begins."""
+    """Writes a line of text from its top left corner; returns the top of the next line."""
     for text, colour in pieces:
         page.text(x, y + 0.95 * size, text, color=colour, fontproperties=font(size, bold), parse_math=False)
         x += text_width(text, size, bold)
@@ -154,7 +138,7 @@ def _title_lines(title: str, width: float) -> list[str]:
 
 
 def _legend(photos: Sequence[ComparedPhoto]) -> Legend:
-    """What is explained; crowd regions only where there are some."""
+    """Samples to explain; crowd regions only where there are some."""
     labels = {int(label) for photo in photos for label in photo.labels[photo.outcomes == 1]}
     items = [
         (TRUTH, TRUTH.colour, "true box"),
@@ -174,12 +158,12 @@ def _sample_width(text: str) -> float:
 
 
 def _write_legend(page: Axes, y: float, items: Legend) -> float:
-    """A line of samples and what they mean; returns where the next line begins."""
+    """Writes a line of samples and what they mean; returns the top of the next line."""
     x = float(MARGIN)
     for style, colour, text in items:
         page.add_patch(Rectangle((x, y), *SAMPLE, linewidth=0, facecolor="#6f757d"))
         area = (x + 6, y + 5, x + SAMPLE[0] - 6, y + SAMPLE[1] - 5)
-        draw_box(page, area, style, colour, 0.75)
+        overlay_box(page, area, style, colour, 0.75)
         _write(page, x + SAMPLE[0] + 8, y + 2, [(text, INK)], HEADING - 2)
         x += _sample_width(text) + GAP
     return y + SAMPLE[1]

@@ -9,23 +9,32 @@ from matplotlib.lines import Line2D
 
 from hf_detr_ft.evaluation.calibration import Calibration
 from hf_detr_ft.evaluation.threshold_curves import PrecisionRecall, ThresholdCurves
-from hf_detr_ft.plots.labels import SIZE, add_legend, compact, label_axes, say, short_names
-from hf_detr_ft.plots.style import FAINT, INK, PALETTE, new_figure
+from hf_detr_ft.plots.style import (
+    FAINT,
+    INK,
+    LETTERS,
+    PALETTE,
+    add_legend,
+    compact,
+    label_axes,
+    new_figure,
+    short_names,
+    write_instead,
+)
 
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
-"""In turn, so that lines differ without their colours."""
-NAME = 66
+"""Patterns of lines in turn, so that they differ without their colours."""
+LEGEND_NAME = 66
 """Width of a class's name in a legend, in points."""
 SHOWN_IOUS = (0.5, 0.75, 0.9)
 
 
 def plot_precision_recall(curves: PrecisionRecall) -> Figure:
     """Precision against recall at three IoUs and their mean over all ten, whose area is AP; means over the classes."""
-    figure, axes = new_figure()
-    _unit_axes(axes, "Precision against recall, by IoU", "Recall", "Precision")
+    figure, axes = _unit_figure("Precision against recall, by IoU", "Recall", "Precision")
     means = curves.mean()
     if np.isnan(means).all():
-        say(axes, "No objects: no precision, no recall")
+        write_instead(axes, "No objects: no precision, no recall")
         return figure
     lines = _line(axes, curves.recall, means.mean(axis=0), INK, "-", 2.2)
     labels = [f"AP {means.mean():.3f}, mean of ten IoUs"]
@@ -34,47 +43,50 @@ def plot_precision_recall(curves: PrecisionRecall) -> Figure:
         lines += _line(axes, curves.recall, values, colour, dashes)
         labels.append(f"AP {values.mean():.3f}, IoU {iou:.2f}")
     if not means.any():
-        say(axes, "No detection matches an object")
-    add_legend(figure, lines, labels, columns=2)
+        write_instead(axes, "No detection matches an object")
+    add_legend(figure, lines, labels)
     return figure
 
 
 def plot_class_precision_recall(curves: PrecisionRecall) -> Figure:
     """Precision against recall at IoU 0.5 of each class, the eight with the most objects if there are more."""
-    shown = _most_objects(curves.objects)
-    figure, axes = new_figure(height=3.0 + 0.2 * max(0, (len(shown) - 3) // 2))
-    _unit_axes(axes, f"Precision against recall at IoU 0.5{_which(shown, curves.objects)}", "Recall", "Precision")
+    shown, title = _most_objects("Precision against recall at IoU 0.5", np.asarray(curves.objects))
+    series = {index: curves.precision[0, :, index] for index in shown}
+    labels = [f"AP {values.mean():.3f}" for values in series.values()]
+    figure, axes = _plot_classes(title, "Recall", "Precision", curves.recall, series, labels, curves.names)
     if not shown:
-        say(axes, "No objects: no precision, no recall")
-        return figure
-    lines, labels, names = [], [], short_names(curves.names, NAME)
-    for place, index in enumerate(shown):
-        values = curves.precision[0, :, index]
-        lines += _line(axes, curves.recall, values, PALETTE[place], DASHES[place % len(DASHES)])
-        labels.append(f"AP {values.mean():.3f}  {names[index]}")
-    add_legend(figure, lines, labels, columns=2)
+        write_instead(axes, "No objects: no precision, no recall")
+    return figure
+
+
+def plot_class_f1(curves: ThresholdCurves) -> Figure:
+    """F1 at IoU 0.5 against the threshold of each class, the eight with the most objects if there are more."""
+    shown, title = _most_objects("F1 at IoU 0.5", np.array([curve.objects for curve in curves.classes]))
+    series = {index: curves.classes[index].f1 for index in shown}
+    best = [curves.classes[index].best for index in shown]
+    labels = [f"best {one.f1:.3f}" if one and one.f1 else "none right" for one in best]
+    figure, axes = _plot_classes(title, "Score threshold", "F1", curves.thresholds, series, labels, curves.names)
+    if not shown:
+        write_instead(axes, "No objects: no F1")
     return figure
 
 
 def plot_f1(curves: ThresholdCurves) -> Figure:
     """F1, precision and recall at IoU 0.5 against the threshold of the score; all classes together."""
-    figure, axes = new_figure()
     title = "What a score threshold keeps, at IoU 0.5"
-    _unit_axes(axes, title, "Score threshold", "")
+    figure, axes = _unit_figure(title, "Score threshold", "")
     best = curves.overall.best
     if best is None:
-        say(axes, "No objects: no recall, no F1")
+        write_instead(axes, "No objects: no recall, no F1")
         return figure
-    lines = []
-    for values, colour, dashes, width in (
-        (curves.overall.f1, INK, DASHES[0], 2.2),
-        (curves.overall.precision, PALETTE[0], DASHES[1], 1.6),
-        (curves.overall.recall, PALETTE[1], DASHES[3], 1.6),
-    ):
-        lines += _line(axes, curves.thresholds, values, colour, dashes, width)
-    add_legend(figure, lines, ("F1", "Precision", "Recall"), columns=3)
+    lines = [
+        *_line(axes, curves.thresholds, curves.overall.f1, INK, DASHES[0], 2.2),
+        *_line(axes, curves.thresholds, curves.overall.precision, PALETTE[0], DASHES[1]),
+        *_line(axes, curves.thresholds, curves.overall.recall, PALETTE[1], DASHES[3]),
+    ]
+    add_legend(figure, lines, ("F1", "Precision", "Recall"))
     if not best.f1:
-        say(axes, "No detection matches an object")
+        write_instead(axes, "No detection matches an object")
         return figure
     axes.axvline(best.threshold, color=FAINT, linewidth=1)
     axes.plot(best.threshold, best.f1, "o", color=INK, markersize=5)
@@ -83,31 +95,11 @@ def plot_f1(curves: ThresholdCurves) -> Figure:
     return figure
 
 
-def plot_class_f1(curves: ThresholdCurves) -> Figure:
-    """F1 at IoU 0.5 against the threshold of each class, the eight with the most objects if there are more."""
-    objects = np.array([curve.objects for curve in curves.classes])
-    shown = _most_objects(objects)
-    figure, axes = new_figure(height=3.0 + 0.2 * max(0, (len(shown) - 3) // 2))
-    _unit_axes(axes, f"F1 at IoU 0.5{_which(shown, objects)}", "Score threshold", "F1")
-    if not shown:
-        say(axes, "No objects: no F1")
-        return figure
-    lines, labels, names = [], [], short_names(curves.names, NAME)
-    for place, index in enumerate(shown):
-        curve = curves.classes[index]
-        lines += _line(axes, curves.thresholds, curve.f1, PALETTE[place], DASHES[place % len(DASHES)])
-        best = f"best {curve.best.f1:.3f}" if curve.best and curve.best.f1 else "none right"
-        labels.append(f"{best}  {names[index]}")
-    add_legend(figure, lines, labels, columns=2)
-    return figure
-
-
 def plot_calibration(calibration: Calibration) -> Figure:
-    """The share of right detections in each bin of scores, their number above; on the diagonal scores are true."""
-    figure, axes = new_figure()
-    _unit_axes(axes, "Are scores probabilities?", "Score", "Share that is right, at IoU 0.5")
+    """Share of right detections in each bin of scores, their number above; on the diagonal scores are true."""
+    figure, axes = _unit_figure("Are scores probabilities?", "Score", "Share that is right, at IoU 0.5")
     if calibration.expected_error is None:
-        say(axes, "No detections")
+        write_instead(axes, "No detections")
         return figure
     filled = np.flatnonzero(calibration.count)
     width = calibration.edges[1]
@@ -116,7 +108,7 @@ def plot_calibration(calibration: Calibration) -> Figure:
     axes.plot((0, 1), (0, 1), color=FAINT, linewidth=1)
     axes.plot(calibration.score[filled], calibration.right[filled], "o", color=INK, markersize=3)
     for place, count in zip(middle, calibration.count[filled].tolist(), strict=True):
-        axes.text(place, 1.03, compact(count), ha="center", color=INK, fontsize=SIZE)
+        axes.text(place, 1.03, compact(count), ha="center", color=INK, fontsize=LETTERS)
     axes.set_ylim(-0.015, 1.12)
     kept = ""
     if calibration.kept_error is not None:
@@ -125,9 +117,30 @@ def plot_calibration(calibration: Calibration) -> Figure:
     return figure
 
 
-def _unit_axes(axes: Axes, title: str, x: str, y: str) -> None:
-    label_axes(axes, title, x, y)
+def _unit_figure(title: str, x: str, y: str, lines: int = 0) -> tuple[Figure, Axes]:
+    """Figure of axes from 0 to 1, higher where its legend has more than three lines."""
+    figure, axes = new_figure(title, x, y, height=3.0 + 0.2 * max(0, (lines - 3) // 2))
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
+    return figure, axes
+
+
+def _plot_classes(
+    title: str,
+    x: str,
+    y: str,
+    common: np.ndarray,
+    series: dict[int, np.ndarray],
+    labels: Sequence[str],
+    names: Sequence[str],
+) -> tuple[Figure, Axes]:
+    """A line for each class; its label stands in the legend before its name."""
+    figure, axes = _unit_figure(title, x, y, len(series))
+    lines, shown = [], short_names(names, LEGEND_NAME)
+    for place, values in enumerate(series.values()):
+        lines += _line(axes, common, values, PALETTE[place], DASHES[place % len(DASHES)])
+    if lines:
+        add_legend(figure, lines, [f"{label}  {shown[index]}" for label, index in zip(labels, series, strict=True)])
+    return figure, axes
 
 
 def _line(
@@ -136,13 +149,10 @@ def _line(
     return axes.plot(x, y, color=colour, linestyle=dashes, linewidth=width)
 
 
-def _most_objects(objects: np.ndarray) -> list[int]:
-    """Classes with objects, at most as many as there are colours, in their own order."""
+def _most_objects(title: str, objects: np.ndarray) -> tuple[list[int], str]:
+    """Classes with objects, at most as many as there are colours, in their own order, and the title that says so."""
     order = np.argsort(-objects, kind="stable")[: len(PALETTE)]
-    return sorted(index for index in order.tolist() if objects[index])
-
-
-def _which(shown: Sequence[int], objects: np.ndarray) -> str:
-    """What the title says of the choice."""
+    shown = sorted(index for index in order.tolist() if objects[index])
     there = int((objects > 0).sum())
-    return ", by class" if there <= len(shown) else f",\nthe {len(shown)} classes with the most objects of {there}"
+    choice = " by class" if there <= len(shown) else f"\nthe {len(shown)} classes with the most objects of {there}"
+    return shown, f"{title},{choice}"

@@ -1,28 +1,30 @@
-"""Texts of a known width, in pixels, and where labels go so that none covers another."""
+"""Texts of a known width, and places of labels so that none covers another."""
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 
+import matplotlib
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties, get_font
 
-from hf_detr_ft.plots.draw_boxes import FONT
-
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+"""Font that comes with matplotlib, with Latin, Greek, Cyrillic and Arabic letters, not Chinese, Japanese or Korean."""
 BOLD_FONT = FONT.with_name("DejaVuSans-Bold.ttf")
 UNKNOWN = "\N{WHITE SQUARE}"
-"""In the place of a letter that the font does not have."""
+"""Sign in the place of a letter that the font does not have."""
 
 Area = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 
 
 def font(size: float, bold: bool = False) -> FontProperties:
-    """For matplotlib; the size is in points."""
+    """Font of a size in points, for matplotlib."""
     return FontProperties(fname=str(BOLD_FONT if bold else FONT), size=size)
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
-    """In pixels as matplotlib writes it, with a font size in pixels; the text is `readable`."""
+    """Width of a `readable` text as matplotlib writes it, in the unit of the size: points or pixels."""
     return _renderer().get_text_width_height_descent(text, font(size, bold), False)[0]
 
 
@@ -31,19 +33,28 @@ def _renderer() -> RendererAgg:
     return RendererAgg(1, 1, dpi=72)
 
 
+@cache
+def _letters() -> frozenset[int]:
+    return frozenset(get_font(str(FONT)).get_charmap())
+
+
 def is_readable(text: str) -> bool:
-    """Whether the font has all of its letters; it has no Chinese, Japanese or Korean ones."""
-    letters = get_font(str(FONT)).get_charmap()
-    return all(ord(letter) in letters for letter in text)
+    """True where the font has all letters of a text; it has no Chinese, Japanese or Korean ones."""
+    return all(ord(letter) in _letters() for letter in text)
 
 
 def readable(text: str) -> str:
-    """On one line, with a square for each letter that the font does not have."""
+    """Text on one line, with a square for each letter that the font does not have."""
     return "".join(letter if is_readable(letter) else UNKNOWN for letter in " ".join(text.split()))
 
 
+def writable_names(names: Iterable[str]) -> list[str]:
+    """Names of classes in letters that the font has: `class 3` instead of a name that it cannot write."""
+    return [readable(name) if is_readable(name) else f"class {label}" for label, name in enumerate(names)]
+
+
 def shorten(text: str, size: float, width: float, bold: bool = False) -> str:
-    """The text with so much of its middle left out that it fits: a file's name tells most at its ends."""
+    """Text with so much of its middle left out that it fits: a file's name tells most at its ends."""
     if text_width(text, size, bold) <= width:
         return text
     for kept in range(len(text) - 1, 0, -1):
@@ -54,7 +65,7 @@ def shorten(text: str, size: float, width: float, bold: bool = False) -> str:
 
 
 def wrap(widths: Iterable[float], width: float, gap: float) -> list[list[int]]:
-    """Lines of things side by side, a gap between them: positions of those in each line, which are no wider."""
+    """Positions of what stands in each line, no wider than the width with a gap between neighbours."""
     lines: list[list[int]] = []
     used = 0.0
     for index, own in enumerate(widths):
@@ -92,10 +103,11 @@ def place_labels(
 
 
 def _beside(box: Area, size: tuple[float, float], width: float, height: float) -> list[Area]:
-    """Where a label of this size can be: above, below or inside the box, at its left or right edge."""
+    """Places of a label of this size: above, below or inside the box, at its left or right edge, then beside it."""
     x0, y0, x1, y1 = box
     w, h = size
     places = [(x, y) for y in (y0 - h, y1, y0, y1 - h) for x in (x0, x1 - w)]
+    places += [(x, y) for x in (x1, x0 - w) for y in (y0, y1 - h) if 0 <= x <= width - w]
     inside = [(min(max(x, 0), width - w), y) for x, y in places if w <= width and 0 <= y <= height - h]
     return [(x, y, x + w, y + h) for x, y in inside]
 

@@ -1,4 +1,4 @@
-"""How trainings went, one or several laid over each other: losses, AP, learning rates and gradient norm.
+"""Curves of trainings, one or several laid over each other: losses, AP, learning rates and gradient norm.
 
 A history is Transformers' own: `log_history` of a run's trainer_state.json, a dictionary for each line of its log.
 """
@@ -13,11 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from hf_detr_ft.plots.style import INK, PALETTE, new_figure
+from hf_detr_ft.plots.style import INK, LETTERS, PALETTE, add_legend, new_figure, write_instead
+from hf_detr_ft.plots.text_layout import readable, shorten
 
 History = Sequence[Mapping[str, Any]]
 Histories = Mapping[str, History]
-"""By the run's name, in the order of their colours."""
+"""Histories by the name of their run, in the order of their colours."""
 
 PARTS = {
     "loss": "Loss, weighted sum",
@@ -42,13 +43,12 @@ METRICS = {
 MOST_POINTS = 300
 """Points of a line; of more, neighbours are averaged."""
 MARKED = 12
-"""Points up to which each is marked, so that a single one is seen."""
+"""Number of points up to which each is marked, so that a single one is seen."""
 LEAST_TOP = 0.01
-"""Of an axis for AP: less is noise, and is not to look like much."""
-LETTERS = 9
-"""Points."""
-LONGEST = 24
-"""Letters of a run's name in a legend."""
+"""Upper end of an axis for AP at least: less is noise, and is not to look like much."""
+LONGEST_RUN = 130
+"""Width of a run's name in a legend, in points."""
+DOTTED = (0, (2, 1.5))
 
 
 def read_series(history: History, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ def read_series(history: History, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def average_neighbours(epochs: np.ndarray, values: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, ...]:
-    """At most so many points, each the mean of equally many neighbours (but for the last one)."""
+    """Points of which there are at most so many, each the mean of equally many neighbours (but for the last one)."""
     size = math.ceil(len(values) / most)
     if size <= 1:
         return epochs, values
@@ -78,25 +78,25 @@ def average_neighbours(epochs: np.ndarray, values: np.ndarray, most: int = MOST_
 
 
 def plot_losses(histories: Histories, part: str = "loss") -> Figure:
-    """One part of the loss, in training and in validation, of the last layer where each has its own.
+    """Part of the loss, in training and in validation, of the last layer where each has its own.
 
     Args:
         histories: of one run, where colours tell training from validation, or of several, where they tell the runs.
         part: one of `PARTS`.
     """
-    figure, axes = _new(PARTS[part])
+    figure, axes = new_figure(PARTS[part], "Epoch")
     for colour, (name, history) in zip(cycle(PALETTE), histories.items(), strict=False):
         single = len(histories) == 1
         label = "" if single else _short(name)
-        _draw(axes, history, part, PALETTE[1] if single else colour, "training" if single else "", 1.0, (0, (2, 1.5)))
+        _draw(axes, history, part, PALETTE[1] if single else colour, "training" if single else "", 1.0, DOTTED)
         _draw(axes, history, f"eval_{part}", colour, "validation" if single else label, 1.8)
     if len(histories) > 1:
-        axes.plot([], [], color=INK, linewidth=1.0, linestyle=(0, (2, 1.5)), label="dotted: training")
+        axes.plot([], [], color=INK, linewidth=1.0, linestyle=DOTTED, label="dotted: training")
     return _finish(figure, axes, "not in the log")
 
 
 def plot_layers(history: History, part: str = "loss_ce") -> Figure:
-    """One part of the validation loss behind every decoder layer; of the training loss where nothing was validated.
+    """Part of the validation loss behind every decoder layer; of the training loss where nothing was validated.
 
     Args:
         history: of one run.
@@ -104,7 +104,7 @@ def plot_layers(history: History, part: str = "loss_ce") -> Figure:
     """
     validated = any(f"eval_{part}" in entry for entry in history)
     prefix = "eval_" if validated else ""
-    figure, axes = _new(f"{PARTS[part]}, {'validation' if validated else 'training'}")
+    figure, axes = new_figure(f"{PARTS[part]}, {'validation' if validated else 'training'}", "Epoch")
     layers = 0
     while any(f"{prefix}{part}_{layers}" in entry for entry in history):
         layers += 1
@@ -127,7 +127,7 @@ def plot_average_precision(
     """
     by_size = all(name.endswith(("small", "medium", "large")) for name in names)
     title = METRICS[names[0]] if len(names) == 1 else f"Average precision{' by size of the object' if by_size else ''}"
-    figure, axes = _new(title)
+    figure, axes = new_figure(title, "Epoch")
     colours = cycle(PALETTE)
     for run, history in histories.items():
         for name in names:
@@ -141,31 +141,30 @@ def plot_average_precision(
 
 
 def plot_learning_rates(histories: Histories) -> Figure:
-    """The learning rates of transformer and heads, and of the backbone."""
-    figure, axes = _new("Learning rates")
+    """Learning rates of transformer and heads, and of the backbone."""
+    figure, axes = new_figure("Learning rates", "Epoch")
     for colour, (name, history) in zip(cycle(PALETTE), histories.items(), strict=False):
         single = len(histories) == 1
         label = "transformer and heads" if single else _short(name)
         other = PALETTE[1] if single else colour
         _draw(axes, history, "learning_rate", colour, label)
-        _draw(axes, history, "backbone_learning_rate", other, "backbone" if single else "", 1.4, (0, (2, 1.5)))
+        _draw(axes, history, "backbone_learning_rate", other, "backbone" if single else "", 1.4, DOTTED)
     if len(histories) > 1:
-        axes.plot([], [], color=INK, linewidth=1.4, linestyle=(0, (2, 1.5)), label="dotted: backbone")
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    axes.yaxis.get_offset_text().set(color=INK, fontsize=LETTERS)
+        axes.plot([], [], color=INK, linewidth=1.4, linestyle=DOTTED, label="dotted: backbone")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if axes.lines:
         axes.set_ylim(bottom=0)
     return _finish(figure, axes, "not in the log")
 
 
 def plot_gradient_norm(histories: Histories, clipped_to: float | None = None) -> Figure:
-    """The gradient's L2 norm before clipping.
+    """L2 norm of the gradient before clipping.
 
     Args:
         histories: of one run or several.
         clipped_to: `training.max_grad_norm`, drawn as a line; None or 0 where nothing is clipped.
     """
-    figure, axes = _new("Gradient norm before clipping")
+    figure, axes = new_figure("Gradient norm before clipping", "Epoch")
     for colour, (name, history) in zip(cycle(PALETTE), histories.items(), strict=False):
         _draw(axes, history, "grad_norm", colour, "" if len(histories) == 1 else _short(name))
     if axes.lines:
@@ -179,17 +178,10 @@ def plot_gradient_norm(histories: Histories, clipped_to: float | None = None) ->
     return _finish(figure, axes, "not in the log")
 
 
-def _new(title: str) -> tuple[Figure, Axes]:
-    figure, axes = new_figure()
-    axes.set_title(title, color=INK, fontsize=LETTERS + 1, loc="left")
-    axes.set_xlabel("Epoch", color=INK, fontsize=LETTERS)
-    return figure, axes
-
-
 def _draw(
     axes: Axes, history: History, name: str, colour: str, label: str = "", width: float = 1.6, line: Any = "-"
 ) -> None:
-    """One series, if the history has it."""
+    """Draws one series, if the history has it."""
     epochs, values = average_neighbours(*read_series(history, name))
     if len(values):
         marker = "o" if len(values) <= MARKED else None
@@ -201,19 +193,16 @@ def _draw(
 def _finish(figure: Figure, axes: Axes, instead: str) -> Figure:
     """Adds the legend, or says why there is nothing to see."""
     if not any(len(np.asarray(line.get_xdata())) for line in axes.lines):
-        axes.set(xticks=[], yticks=[], xlabel="")
-        axes.spines[:].set_visible(False)
-        axes.text(0.5, 0.5, instead, color=INK, fontsize=LETTERS + 1, ha="center", va="center")
+        axes.set_axis_off()
+        write_instead(axes, instead)
         return figure
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=axes.get_xlim()[1] > 3))
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        legend = axes.legend(handles, labels, fontsize=LETTERS, labelcolor=INK, framealpha=0, handlelength=1.6)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        add_legend(figure, handles, labels)
     return figure
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[-LONGEST // 2 + 1 :]}"
+    return shorten(readable(name), LETTERS, LONGEST_RUN)

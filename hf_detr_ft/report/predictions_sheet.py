@@ -22,7 +22,8 @@ from hf_detr_ft.evaluation.matching import match_detections
 from hf_detr_ft.evaluation.truth import read_truth
 from hf_detr_ft.inference.detect import ImageDetections, detect_prepared, load_detector, prepare
 from hf_detr_ft.plots.box_overlay import ComparedPhoto
-from hf_detr_ft.plots.comparison import TILE, plot_comparison, shrink
+from hf_detr_ft.plots.comparison import plot_comparison
+from hf_detr_ft.plots.style import TILE, shrink
 from hf_detr_ft.run_folder import RunFolder
 
 MOST = 16
@@ -64,7 +65,7 @@ def draw_predictions(
         values = prepare(image, processor, row["file_name"])
         (detections,) = detect_prepared(model, [values], sizes[-1:], device=device)
         found.append(detections.above(threshold))
-        images.append(shrink(image))
+        images.append(shrink(image, TILE))
     photos = compare(picked, images, sizes, found, truth, label_map)
     shown = f"{len(picked)} of {len(plain)}" if len(picked) < len(plain) else str(len(plain))
     noun = "image" if len(plain) == 1 else "images"

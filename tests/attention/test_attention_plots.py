@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
-from hf_detr_ft.attention.attention_panels import COLOURS, DIM, SIDE, blend
+from hf_detr_ft.attention.attention_panels import COLOURS, DIM, PANEL_SIDE, blend
 from hf_detr_ft.attention.attention_plots import plot_attention, plot_cross_attention, plot_places, plot_self_attention
 from hf_detr_ft.attention.image_attention import ImageAttention
 from hf_detr_ft.plots.style import FAINT, INK
@@ -59,6 +60,11 @@ def titles(figure: Figure) -> list[str]:
     return [axes.get_title() for axes in figure.axes if axes.get_title()]
 
 
+def boxes(figure: Figure) -> list[Line2D]:
+    """Those of the first panel."""
+    return [line for line in figure.axes[0].lines if line.get_gid() == "box"]
+
+
 def written(figure: Figure) -> list[str]:
     """Lines over the panels."""
     return [text.get_text() for text in figure.texts]
@@ -73,7 +79,7 @@ def test_the_map_peaks_in_the_cell_of_the_largest_weight(size: tuple[int, int]) 
         weights = np.zeros((4, 8))
         weights[row, column] = 0.4
         seen = blend(photo(size), weights).astype(int)
-        assert max(seen.shape[:2]) == SIDE
+        assert max(seen.shape[:2]) == PANEL_SIDE
         assert seen.shape[0] / seen.shape[1] == pytest.approx(size[0] / size[1], abs=0.01)
         coloured = np.argwhere(np.ptp(seen, axis=-1) > 40)
         middle = (coloured.mean(axis=0) + 0.5) / seen.shape[:2] * (4, 8)
@@ -84,12 +90,13 @@ def test_the_map_peaks_in_the_cell_of_the_largest_weight(size: tuple[int, int]) 
 
 
 def test_without_weight_the_photo_is_seen_dark_and_grey() -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (PANEL_SIDE, PANEL_SIDE, 3), np.uint8))
     weights = np.zeros((4, 4))
     weights[0, 0] = 1
-    for seen in (blend(image, weights)[SIDE // 2 :, SIDE // 2 :], blend(image, 0 * weights)[SIDE // 2 :, SIDE // 2 :]):
+    half = PANEL_SIDE // 2
+    for seen in (blend(image, weights)[half:, half:], blend(image, 0 * weights)[half:, half:]):
         assert (np.ptp(seen, axis=-1) == 0).all()
-        expected = DIM * np.asarray(image.convert("L"))[SIDE // 2 :, SIDE // 2 :]
+        expected = DIM * np.asarray(image.convert("L"))[half:, half:]
         np.testing.assert_allclose(seen[..., 0], expected, atol=4)
 
 
@@ -130,7 +137,7 @@ def test_box_map_and_photo_lie_on_each_other(size: tuple[int, int]) -> None:
     attention = constructed(size)
     figure = plot_cross_attention(photo(size), attention, 1, NAMES)
     seen = pixels(figure)
-    (box,) = (patch for patch in figure.axes[0].patches if patch.get_gid() == "box")
+    (box,) = boxes(figure)
     area = box.get_window_extent()
     x, y = round((area.x0 + area.x1) / 2), round(figure.bbox.height - (area.y0 + area.y1) / 2)
     np.testing.assert_allclose(seen[y, x], np.array(COLOURS(1.0)[:3]) * 255, atol=30)
@@ -146,8 +153,8 @@ def test_a_box_over_the_border_is_drawn_to_the_border() -> None:
     attention = constructed(count=1)
     over = ImageAttention(**{**vars(attention), "boxes_xyxy_px": np.array([[-50.0, 200, 90, 350]])})
     for figure in (plot_cross_attention(photo(), over, 0, NAMES), plot_places(photo(), over)):
-        (box,) = figure.axes[0].patches
-        assert box.get_bbox().extents.tolist() == [0, 200, 90, 300]
+        (box,) = boxes(figure)
+        assert box.get_path().get_extents().extents.tolist() == [0, 200, 90, 300]
 
 
 def test_titles_name_the_detection_and_how_much_lies_in_its_box() -> None:
@@ -194,8 +201,8 @@ def test_places_are_numbered_in_a_photo_that_is_as_it_was() -> None:
     figure = plot_places(image, constructed())
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == ["1", "2", "p1", "p2", "p3"]
-    assert [patch.get_gid() for patch in axes.patches] == ["box", "box"]
-    marks = [line.get_xydata()[0].tolist() for line in axes.lines]
+    assert len(boxes(figure)) == 2
+    marks = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_gid() == "point"]
     assert marks == [[25, 112.5], [125, 112.5], [380, 270]]
     np.testing.assert_allclose(axes.images[0].get_array(), np.asarray(image), atol=3)
     pixels(figure)
@@ -209,7 +216,7 @@ def test_the_number_of_a_small_box_stands_above_it() -> None:
         figure = plot_places(photo(), ImageAttention(**{**vars(attention), "boxes_xyxy_px": np.array([box])}))
         pixels(figure)
         number = figure.axes[0].texts[0].get_window_extent()
-        assert (number.y0 > figure.axes[0].patches[0].get_window_extent().y1) == above
+        assert (number.y0 > boxes(figure)[0].get_window_extent().y1) == above
 
 
 # All figures

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from hf_detr_ft.plots.box_overlay import FOUND, IGNORED, MISSED, WRONG, ComparedPhoto, draw_boxes, found_colour
+from hf_detr_ft.plots.box_overlay import FOUND, IGNORED, MISSED, WRONG, ComparedPhoto, found_colour, overlay_boxes
 from tests.plots.compared import GREY, compared, kinds, pixels, texts
 
 
@@ -16,7 +16,7 @@ def draw(photo: ComparedPhoto, names: tuple[str, ...] = ("disc", "box")) -> Figu
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, width), ylim=(height, 0))
         axes.set_axis_off()
-    draw_boxes(axes, photo, photo.size, names)
+    overlay_boxes(axes, photo, photo.size, names)
     return figure
 
 

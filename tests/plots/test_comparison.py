@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from hf_detr_ft.plots.box_overlay import MISSED, WRONG, found_colour
-from hf_detr_ft.plots.comparison import LEAST_CELL, MARGIN, TILE, count_pieces, plot_comparison, shrink
+from hf_detr_ft.plots.comparison import LEAST_CELL, MARGIN, count_pieces, plot_comparison
+from hf_detr_ft.plots.style import TILE, shrink
 from tests.plots.compared import INSIDE, compared, extent, kinds, pixels, texts
 
 NAMES = ("disc", "box")
@@ -37,7 +38,7 @@ def test_boxes_lie_on_their_objects_in_photos_of_any_shape_and_resolution(
 
 
 def test_no_photo_is_larger_than_a_tile_and_small_ones_are_enlarged() -> None:
-    assert shrink(Image.new("RGB", (3000, 2000))).size == (480, 320)
+    assert shrink(Image.new("RGB", (3000, 2000)), TILE).size == (480, 320)
     assert shrink(Image.new("RGB", (30, 60)), 100).size == (50, 100)
     assert shrink(Image.new("RGB", (5000, 2)), 100).size == (100, 1)
 

@@ -56,6 +56,16 @@ def test_a_label_at_the_border_is_moved_inside(box: tuple[int, ...]):
     assert letters(np.array([box])) == letters(np.array([[100, 100, 250, 200]])) > 50
 
 
+def test_labels_of_one_place_stay_there_the_last_in_full_others_with_their_score_or_not_at_all():
+    image, boxes = Image.new("RGB", (800, 600), GREY), np.array([[300, 300, 360, 340]] * 30)
+    marks = changed(draw_detections(image, boxes, [f"balloon 0.{number}" for number in range(10, 40)], range(30)))
+    rows, columns = np.nonzero(marks)
+    assert rows.min() >= 300 - 30 and rows.max() <= 340 + 30
+    assert columns.min() >= 300 - 150 and columns.max() <= 360 + 150
+    alone = changed(draw_detections(image, boxes[-1:], ["balloon 0.39"], [29]))
+    assert marks[alone].all() and marks.sum() > 2 * alone.sum()
+
+
 def test_lines_and_letters_grow_with_the_photo():
     def heights(side: int) -> tuple[int, int]:
         """Of the bottom line and of the label, in pixels, on a square photo."""

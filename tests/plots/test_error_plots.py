@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from hf_detr_ft.evaluation.analysis import analyse_detections
 from hf_detr_ft.evaluation.confusion import Confusion
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.plots.error_plots import RIGHT, WRONG, plot_confusion, plot_errors
-from hf_detr_ft.plots.labels import compact
+from hf_detr_ft.plots.error_plots import DIAGONAL, OFF_DIAGONAL, plot_confusion, plot_errors
+from hf_detr_ft.plots.style import compact
 from tests.evaluation.test_coco_eval import boxes, one_image, random_case
 from tests.plots.test_precision_recall import all_on_page
 
@@ -29,9 +29,9 @@ def test_the_matrix_has_its_counts_and_colours_by_the_share_of_the_row() -> None
     figure = plot_confusion(confusion([[8, 2, 0], [0, 0, 5], [1, 0, 0]]))
     assert cells(figure) == {(0, 0): "8", (1, 0): "2", (2, 1): "5", (0, 2): "1"}
     drawn = {patch.get_xy(): (to_hex(patch.get_facecolor()), patch.get_alpha()) for patch in figure.axes[0].patches}
-    assert drawn[(-0.5, -0.5)] == (RIGHT, pytest.approx(0.12 + 0.5 * 0.8))
-    assert drawn[(0.5, -0.5)] == (WRONG, pytest.approx(0.12 + 0.5 * 0.2))
-    assert drawn[(1.5, 0.5)] == (WRONG, pytest.approx(0.62))
+    assert drawn[(-0.5, -0.5)] == (DIAGONAL, pytest.approx(0.12 + 0.5 * 0.8))
+    assert drawn[(0.5, -0.5)] == (OFF_DIAGONAL, pytest.approx(0.12 + 0.5 * 0.2))
+    assert drawn[(1.5, 0.5)] == (OFF_DIAGONAL, pytest.approx(0.62))
     assert len(drawn) == 4
     assert ticks(figure) == ["c0", "c1", "background"]
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["c0", "c1", "nothing"]

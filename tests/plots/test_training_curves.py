@@ -58,8 +58,8 @@ def test_runs_are_overlaid_in_colours_of_their_own() -> None:
     assert lines["b$b$"] == ([1.0, 2.0, 3.0], [22, 20, 18])
     by_label = {str(line.get_label()): line.get_color() for line in figure.axes[0].lines}
     assert by_label["a"] != by_label["b$b$"]
-    legend = figure.axes[0].get_legend()
-    assert legend is not None and not any(text.get_parse_math() for text in legend.get_texts())
+    (legend,) = figure.legends
+    assert not any(text.get_parse_math() for text in legend.get_texts())
 
 
 def test_every_layer_is_there_and_the_last_one_is_named() -> None:
