@@ -8,16 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
-from tests.distributed import job
+from tests.distributed import one_step
 from tests.distributed.__main__ import DIVISIONS
+from tests.report.parsed import parse, table
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-def launch(processes: int, *arguments: str) -> None:
-    """`accelerate launch`, which without `--multi_gpu` and a GPU starts one process, and does not say so."""
+def launch(processes: int, *arguments: str) -> str:
+    """Starts `accelerate launch`, which without `--multi_gpu` and a GPU starts one process, and does not say so.
+
+    Returns:
+        What was printed.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -26,6 +32,7 @@ def launch(processes: int, *arguments: str) -> None:
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     finished = subprocess.run([*command, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +41,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def launched(folder: Path) -> Path:
+def launched(folder: Path, job: list[str]) -> Path:
     """What two processes wrote."""
-    launch(2, "-m", "tests.distributed", str(folder))
+    epoch = ("--training.num_train_epochs", "1", "--training.per_device_train_batch_size", "2")
+    launch(2, "-m", "tests.distributed", str(folder), *job, *epoch)
     return folder
 
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """One process, all four images in one batch."""
-    job.run(folder, "whole", batch=4, accumulation=1)
+    one_step.run(folder, "whole", batch=4, accumulation=1)
     return read(folder, "whole")
 
 
@@ -66,7 +74,7 @@ def assert_same_step(found: tuple[dict, dict], expected: tuple[dict, dict]) -> N
 @pytest.mark.parametrize(("batch", "accumulation"), [(2, 2), (1, 4)])
 def test_accumulation(folder: Path, whole: tuple[dict, dict], batch: int, accumulation: int) -> None:
     name = f"accumulated_{accumulation}"
-    job.run(folder, name, batch, accumulation)
+    one_step.run(folder, name, batch, accumulation)
     assert_same_step(read(folder, name), whole)
 
 
@@ -91,7 +99,38 @@ def test_two_processes_get_the_same_images_each_drawn_once(launched: Path) -> No
 
 
 def test_an_image_that_is_missing_from_an_evaluation_is_noticed(folder: Path) -> None:
-    trainer = job.build(folder / "missing", batch=4, accumulation=1)
+    trainer = one_step.build(folder / "missing", batch=4, accumulation=1)
     trainer.truth = {**trainer.truth, "images": [*trainer.truth["images"], {"id": 999, "height": 5, "width": 5}]}
     with pytest.raises(AssertionError, match="counted"):
         trainer.evaluate()
+
+
+def test_train_in_two_processes_leaves_what_one_leaves(job: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = ("--training.per_device_train_batch_size", "2", "--training.num_train_epochs", "2")
+    printed = launch(2, "train.py", *job, "--training.output_dir", str(run), *flags)
+    assert printed.count("best AP") == 1, "only the first process prints"
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["made_with"]["processes"] == 2
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["last"]["step"], metrics["last"]["epoch"]) == (6, 2.0)
+    assert metrics["best"]["images"] == 2
+    weights, best = (
+        load_file(path / "model.safetensors") for path in (run, run / f"checkpoint-{metrics['best']['step']}")
+    )
+    assert weights.keys() == best.keys()
+    assert all(torch.equal(weights[name], best[name]) for name in weights)
+    assert len((run / "results.csv").read_text().splitlines()) == 1 + 2
+    assert f"{metrics['best']['metrics']['map']:.3f}" in (run / "README.md").read_text()
+    rows = table(parse((run / "report.html").read_text()), "coco")[1]
+    assert [row[1] for row in rows.values()] == [None if v < 0 else v for v in metrics["best"]["metrics"].values()]
+
+
+def test_a_page_that_fails_leaves_the_training_of_two_processes_whole(launched: Path) -> None:
+    assert [(launched / f"status {rank}").read_text() for rank in range(2)] == ["0", "0"]
+    run = launched / "without_page"
+    assert not (run / "report.html").exists()
+    best = json.loads((run / "metrics.json").read_text())["best"]
+    saved = load_file(run / f"checkpoint-{best['step']}" / "model.safetensors")
+    weights = load_file(run / "model.safetensors")
+    assert all(torch.equal(weights[name], saved[name]) for name in saved)
+    assert (run / "README.md").is_file() and (run / "config.json").is_file()

@@ -32,33 +32,11 @@ from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.report.predictions_sheet import draw_predictions
 from hf_detr_ft.run_folder import RunFolder
 from hf_detr_ft.runs.train import train
-from tests.fixtures import CLASSES, tiny_detr, write_coco_folder
+from tests.fixtures import CLASSES, tiny_detr
 from tests.hub.hub_server import ANNA, HubServer
 from tests.report.parsed import parse, table
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Flags of a job of three epochs of three steps, with dropout and every augmentation of the preset."""
-    root = write_coco_folder(tmp_path_factory.mktemp("data"), train_sizes=[(96, 128), (128, 96), (96, 96)] * 4)
-    checkpoint = tmp_path_factory.mktemp("checkpoint")
-    tiny_detr(["other", "names", "there"], dropout=0.1).save_pretrained(checkpoint)
-    flags = {
-        "data.root": root,
-        "data.name": "drawn",
-        "model.checkpoint": checkpoint,
-        "model.shortest_edge": 64,
-        "model.longest_edge": 107,
-        "training.num_train_epochs": 3,
-        "training.per_device_train_batch_size": 4,
-        "training.logging_steps": 1,
-        "training.bf16": "false",
-        "training.use_cpu": "true",
-        "training.disable_tqdm": "true",
-    }
-    return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
 
 
 def run_job(job: list[str], run: Path, *flags: str) -> int:
