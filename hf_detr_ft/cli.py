@@ -5,12 +5,17 @@ import errno
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from hf_detr_ft import __version__
 from hf_detr_ft.errors import InputError
+from hf_detr_ft.run_folder import CARD, REPORT
 
 RECIPE_VERBS = ("train", "check")
+FLAG_VERBS = ("evaluate", "report", "benchmark")
+"""Verbs that take a recipe's flags behind their own arguments."""
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 """What the system says of a full disk or a folder that is not the user's."""
 DESCRIPTION = """Fine-tune DETR on your own images.
@@ -73,33 +78,35 @@ def message_of(error: InputError) -> str:
 
 
 def run(arguments: list[str]) -> int:
-    """Picks the verb; imports of heavy libraries wait until it is known."""
+    """Calls the verb with its arguments under their names, and with the recipe's flags where it takes some."""
     if arguments and arguments[0] in RECIPE_VERBS:
         return run_recipe(arguments[0], arguments[1:])
     parser = build_parser()
     options, flags = parser.parse_known_args(arguments)
-    if flags and options.verb not in ("evaluate", "report", "benchmark"):
+    given = {name: value for name, value in vars(options).items() if name not in ("verb", "function")}
+    if options.verb in FLAG_VERBS:
+        given["flags"] = flags
+    elif flags:
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
-    status: int = options.act(options, flags)
-    return status
+    return load_verb(options.verb, getattr(options, "function", options.verb))(**given)
+
+
+def load_verb(verb: str, function: str) -> Callable[..., int]:
+    """A function of `runs/`; the heavy libraries of a verb are imported with it, not before."""
+    loaded: Callable[..., int] = getattr(import_module(f"hf_detr_ft.runs.{verb}"), function)
+    return loaded
 
 
 def run_recipe(verb: str, arguments: list[str]) -> int:
-    """`train` and `check`: a recipe first, then flags."""
+    """Calls `train` or `check`: a recipe first, then flags."""
     if {"-h", "--help"} & set(arguments):
         from hf_detr_ft.recipe.files import print_help
 
         print_help(verb)
         return 0
     recipe = Path(arguments.pop(0)) if arguments and not arguments[0].startswith("--") else None
-    if verb == "train":
-        from hf_detr_ft.runs.train import train
-
-        return train(recipe, arguments)
-    from hf_detr_ft.runs.check import check
-
-    report = take_report(arguments)
-    return check(recipe, arguments, report)
+    given = {"report": take_report(arguments)} if verb == "check" else {}
+    return load_verb(verb, verb)(recipe, arguments, **given)
 
 
 def take_report(flags: list[str]) -> Path | None:
@@ -114,97 +121,6 @@ def take_report(flags: list[str]) -> Path | None:
     return None
 
 
-def run_evaluate(options: argparse.Namespace, flags: list[str]) -> int:
-    """`evaluate`, which takes a recipe's flags, too."""
-    from hf_detr_ft.runs.evaluate import evaluate
-
-    return evaluate(options.source, flags, options.recipe, options.output)
-
-
-def run_report(options: argparse.Namespace, flags: list[str]) -> int:
-    """`report`, which takes a recipe's flags, too."""
-    from hf_detr_ft.runs.report import report
-
-    return report(options.sources, flags, options.output, options.overwrite, options.attention)
-
-
-def run_benchmark(options: argparse.Namespace, flags: list[str]) -> int:
-    """`benchmark`, which takes a recipe's flags, too."""
-    from hf_detr_ft.runs.benchmark import benchmark
-
-    return benchmark(
-        options.recipe,
-        flags,
-        options.rounds,
-        options.steps,
-        output=options.output,
-        breakdown=options.breakdown,
-        profile=options.profile,
-    )
-
-
-def run_predict(options: argparse.Namespace, _: list[str]) -> int:
-    """`predict`."""
-    from hf_detr_ft.runs.predict import predict
-
-    return predict(
-        options.source,
-        options.inputs,
-        threshold=options.threshold,
-        output=options.output,
-        batch_size=options.batch_size,
-        overwrite=options.overwrite,
-        precision=options.precision,
-    )
-
-
-def run_push(options: argparse.Namespace, _: list[str]) -> int:
-    """`push`."""
-    from hf_detr_ft.runs.push import push
-
-    return push(
-        options.run,
-        options.repo_id,
-        private=options.private or None,
-        overwrite_card=options.overwrite_card,
-        license=options.license,
-        revision=options.revision,
-    )
-
-
-def run_convert(options: argparse.Namespace, _: list[str]) -> int:
-    """`convert`."""
-    from hf_detr_ft.runs.convert import convert
-
-    return convert(
-        options.format,
-        options.source,
-        options.destination,
-        images=options.images,
-        class_attribute=options.class_attribute,
-        class_name=options.class_name,
-        overwrite=options.overwrite,
-        categories_from=options.categories_from,
-    )
-
-
-def run_get(options: argparse.Namespace, _: list[str]) -> int:
-    """`get`."""
-    from hf_detr_ft.runs.get import get_balloon, get_synthetic
-
-    if options.name == "balloon":
-        return get_balloon(options.destination)
-    return get_synthetic(
-        options.destination,
-        images=options.images,
-        val_images=options.val_images,
-        seed=options.seed,
-        classes=options.classes,
-        short_side=tuple(options.short_side),
-        workers=options.workers,
-    )
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Arguments of the verbs that take no recipe first."""
     parser = argparse.ArgumentParser(
@@ -214,86 +130,103 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in RECIPE_VERBS:
         verbs.add_parser(verb, add_help=False)
+    for add in (add_evaluate, add_report, add_benchmark, add_predict, add_push, add_convert, add_get):
+        add(verbs)
+    return parser
 
-    evaluate = verbs.add_parser("evaluate", help="the 12 COCO numbers of a run, a folder or a Hub id")
-    evaluate.set_defaults(act=run_evaluate)
-    evaluate.add_argument("source", metavar="RUN")
-    evaluate.add_argument("--recipe", type=Path, help="whose validation split to use; the run's own by default")
-    evaluate.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
 
-    report = verbs.add_parser("report", help="one HTML page of a run, or of several side by side")
-    report.set_defaults(act=run_report)
-    report.add_argument(
+def add_evaluate(verbs: Any) -> None:
+    """Arguments of `evaluate`."""
+    parser = verbs.add_parser("evaluate", help="the 12 COCO numbers of a run, a folder or a Hub id")
+    parser.add_argument("source", metavar="RUN")
+    parser.add_argument("--recipe", type=Path, help="whose validation split to use; the run's own by default")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
+
+
+def add_report(verbs: Any) -> None:
+    """Arguments of `report`."""
+    parser = verbs.add_parser("report", help="one HTML page of a run, or of several side by side")
+    parser.add_argument(
         "sources", nargs="+", metavar="RUN", help="flags such as --data.root FOLDER behind it go over its recipe"
     )
-    report.add_argument("--output", type=Path, metavar="FILE", help="default: RUN/report.html; of several, report.html")
-    report.add_argument("--overwrite", action="store_true", help="replace FILE")
-    report.add_argument(
+    parser.add_argument("--output", type=Path, metavar="FILE", help=f"default: RUN/{REPORT}; of several, {REPORT}")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
+    parser.add_argument(
         "--attention",
         type=Path,
         metavar="IMAGE",
         help="draw what the model attends to in a photo, instead",
     )
 
-    benchmark = verbs.add_parser("benchmark", help="training steps of stock Transformers and of ours, timed in turn")
-    benchmark.set_defaults(act=run_benchmark)
-    benchmark.add_argument(
-        "recipe", type=Path, metavar="RECIPE", help="flags such as --model.shortest_edge 480 go over it"
-    )
-    benchmark.add_argument("--rounds", type=int, default=3, help="how often each is timed (default: 3)")
-    benchmark.add_argument("--steps", type=int, default=8, help="that are timed in each round (default: 8)")
-    benchmark.add_argument(
+
+def add_benchmark(verbs: Any) -> None:
+    """Arguments of `benchmark`."""
+    parser = verbs.add_parser("benchmark", help="training steps of stock Transformers and of ours, timed in turn")
+    parser.add_argument("path", type=Path, metavar="RECIPE", help="flags such as --model.shortest_edge 480 go over it")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is timed (default: 3)")
+    parser.add_argument("--steps", type=int, default=8, help="that are timed in each round (default: 8)")
+    parser.add_argument(
         "--no-breakdown", dest="breakdown", action="store_false", help="leave out ours without each of its measures"
     )
-    benchmark.add_argument("--profile", action="store_true", help="also list where the time of our steps goes")
-    benchmark.add_argument("--output", type=Path, metavar="FILE", help="also write the figures as JSON")
+    parser.add_argument("--profile", action="store_true", help="also list where the time of our steps goes")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the figures as JSON")
 
-    predict = verbs.add_parser("predict", help="drawn images and a COCO results JSON")
-    predict.set_defaults(act=run_predict)
-    predict.add_argument("source", metavar="RUN")
-    predict.add_argument("inputs", nargs="+", metavar="IMAGE", help="files, folders or quoted patterns")
-    predict.add_argument("--threshold", type=float, default=0.5, help="keep scores above it, 0 to 1 (default: 0.5)")
-    predict.add_argument("--output", type=Path, metavar="FOLDER", help="where the results go (default: predictions)")
-    predict.add_argument("--batch-size", type=int, default=8, help="images at once (default: 8)")
-    predict.add_argument(
+
+def add_predict(verbs: Any) -> None:
+    """Arguments of `predict`."""
+    parser = verbs.add_parser("predict", help="drawn images and a COCO results JSON")
+    parser.add_argument("source", metavar="RUN")
+    parser.add_argument("inputs", nargs="+", metavar="IMAGE", help="files, folders or quoted patterns")
+    parser.add_argument("--threshold", type=float, default=0.5, help="keep scores above it, 0 to 1 (default: 0.5)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where the results go (default: predictions)")
+    parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: 8)")
+    parser.add_argument(
         "--precision",
         choices=["auto", "fp32", "bf16"],
         default="auto",
         help="of the backbone; auto: bf16 where that is faster (default: auto)",
     )
-    predict.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
 
-    push = verbs.add_parser("push", help="publish a run on the Hugging Face Hub")
-    push.set_defaults(act=run_push)
-    push.add_argument("run", type=Path, metavar="RUN")
-    push.add_argument("repo_id", metavar="USER/NAME")
-    push.add_argument("--private", action="store_true", help="make a new repository private")
-    push.add_argument("--overwrite-card", action="store_true", help="replace a README.md that a person wrote there")
-    push.add_argument("--license", metavar="ID", help="licence on the model card, such as apache-2.0")
-    push.add_argument("--revision", metavar="BRANCH", help="branch to push to (default: main)")
 
-    convert = verbs.add_parser("convert", help="annotations of another format to COCO")
-    convert.set_defaults(act=run_convert)
-    convert.add_argument("format", choices=["via"])
-    convert.add_argument("source", type=Path, help="the annotation file, or the folder with via_region_data.json")
-    convert.add_argument("destination", type=Path, help="the COCO JSON to write")
-    convert.add_argument("--images", type=Path, help="folder of the images (default: that of the annotations)")
-    convert.add_argument("--class-attribute", help="region attribute that holds the class")
-    convert.add_argument("--class-name", help="the one class of all regions (default: object)")
-    convert.add_argument(
+def add_push(verbs: Any) -> None:
+    """Arguments of `push`."""
+    parser = verbs.add_parser("push", help="publish a run on the Hugging Face Hub")
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("repo_id", metavar="USER/NAME")
+    parser.add_argument("--private", action="store_const", const=True, help="make a new repository private")
+    parser.add_argument("--overwrite-card", action="store_true", help=f"replace a {CARD} that a person wrote there")
+    parser.add_argument("--license", metavar="ID", help="licence on the model card, such as apache-2.0")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch to push to (default: main)")
+
+
+def add_convert(verbs: Any) -> None:
+    """Arguments of `convert`."""
+    parser = verbs.add_parser("convert", help="annotations of another format to COCO")
+    parser.add_argument("format", choices=["via"])
+    parser.add_argument("source", type=Path, help="the annotation file, or the folder with via_region_data.json")
+    parser.add_argument("destination", type=Path, help="the COCO JSON to write")
+    parser.add_argument("--images", type=Path, help="folder of the images (default: that of the annotations)")
+    parser.add_argument("--class-attribute", help="region attribute that holds the class")
+    parser.add_argument("--class-name", help="the one class of all regions (default: object)")
+    parser.add_argument(
         "--categories-from",
         type=Path,
         metavar="FILE",
         help="a COCO JSON whose ids and names to keep to (the other split)",
     )
-    convert.add_argument("--overwrite", action="store_true", help="replace DESTINATION")
+    parser.add_argument("--overwrite", action="store_true", help="replace DESTINATION")
 
-    get = verbs.add_parser("get", help="download or draw a data set")
-    get.set_defaults(act=run_get)
-    names = get.add_subparsers(dest="name", required=True, metavar="NAME")
+
+def add_get(verbs: Any) -> None:
+    """Arguments of `get`."""
+    parser = verbs.add_parser("get", help="download or draw a data set")
+    names = parser.add_subparsers(required=True, metavar="NAME")
     balloon = names.add_parser("balloon", help="61 + 13 photos of balloons, downloaded")
+    balloon.set_defaults(function="get_balloon")
     balloon.add_argument("destination", type=Path, metavar="FOLDER")
     synthetic = names.add_parser("synthetic", help="drawn photos of 11 classes, without a network")
+    synthetic.set_defaults(function="get_synthetic")
     synthetic.add_argument("destination", type=Path, metavar="FOLDER")
     synthetic.add_argument("--images", type=int, default=200, help="training photos (default: 200)")
     synthetic.add_argument("--val-images", type=int, help="validation photos (default: a fifth as many)")
@@ -310,7 +243,6 @@ def build_parser() -> argparse.ArgumentParser:
     synthetic.add_argument(
         "--workers", type=int, help="processes; the photos are the same (default: one for each core)"
     )
-    return parser
 
 
 if __name__ == "__main__":

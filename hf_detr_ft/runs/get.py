@@ -1,6 +1,7 @@
 """`hf-detr-ft get balloon FOLDER`, `hf-detr-ft get synthetic FOLDER`: a small data set, downloaded or drawn."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ def get_balloon(destination: Path) -> int:
     return 0
 
 
-def get_synthetic(destination: Path, **settings: Any) -> int:
+def get_synthetic(destination: Path, short_side: Sequence[int], **settings: Any) -> int:
     """Draws a data set; see `data.drawn_folder.write_drawn_folder`. Returns the exit status."""
-    for line in write_drawn_folder(destination, **settings):
+    least, most = short_side
+    for line in write_drawn_folder(destination, short_side=(least, most), **settings):
         print(line)
     return 0
