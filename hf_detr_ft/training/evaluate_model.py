@@ -23,6 +23,7 @@ from hf_detr_ft.model.load import load_for_inference
 from hf_detr_ft.model.speed.apply_speed import apply_speed
 from hf_detr_ft.model.speed.bf16_backbone import choose_backbone_precision
 from hf_detr_ft.recipe.sections import Recipe
+from hf_detr_ft.run_folder import CONFIG
 from hf_detr_ft.training.callbacks import print_progress_lines
 from hf_detr_ft.training.job import show_progress
 from hf_detr_ft.training.trainer import DetrTrainer
@@ -89,20 +90,42 @@ def evaluate_model(source: str, recipe: Recipe) -> Evaluation:
 
 
 def match_classes(config: DetrConfig, truth: dict, source: str) -> LabelMap:
-    """The model's labels with the category ids that the data have for their names.
+    """Labels of a model with the category ids that the data have for them.
 
-    Classes of the model that the data do not know get negative ids, which `to_detections` leaves out.
+    The ids that the model was trained with are taken where they agree with the data: no id means one class here and
+    another there. What is left then goes by name, and all does where the ids disagree or the model knows none. Classes
+    that the data do not know get negative ids, which `to_detections` leaves out.
+
+    Args:
+        config: of the model.
+        truth: a COCO dict.
+        source: what messages call the model.
 
     Raises:
-        DataError: the data have objects of classes that the model was not made for.
+        DataError: the data have objects of classes that the model was not made for, or a name could mean two classes.
     """
     names = [str(name) for _, name in sorted((config.id2label or {}).items())]
-    ids = {category["name"]: category["id"] for category in truth["categories"]}
+    data = {category["id"]: category["name"] for category in truth["categories"]}
+    trained = getattr(config, "category_ids", None) or []
+    shared = {id_: (name, data[id_]) for id_, name in zip(trained, names, strict=False) if id_ in data}
+    agree = len(trained) == len(names) and all(ours == theirs for ours, theirs in shared.values())
+    ids = {label: id_ for label, id_ in enumerate(trained) if id_ in shared} if agree else {}
+    left = {id_: name for id_, name in data.items() if id_ not in ids.values()}
+    by_name = {label: name for label, name in enumerate(names) if label not in ids and name in left.values()}
+    twice = {name for name in by_name.values() if names.count(name) > 1 or list(data.values()).count(name) > 1}
+    if twice:
+        raise DataError(
+            f"{json.dumps(sorted(twice)[:10])} is the name of several classes in the data or of '{source}', and their "
+            "ids do not tell which is which. Give each class a name of its own, in the annotations and in the model's "
+            f"{CONFIG} (id2label)."
+        )
+    place = {name: id_ for id_, name in left.items()}
+    ids |= {label: place[name] for label, name in by_name.items()}
     used = {annotation["category_id"] for annotation in truth["annotations"]}
-    unknown = sorted(name for name, category_id in ids.items() if name not in names and category_id in used)
+    unknown = sorted(name for id_, name in data.items() if id_ in used and id_ not in ids.values())
     if unknown:
         raise DataError(
             f"'{source}' knows the classes {json.dumps(names[:10])}; the data have objects of "
             f"{json.dumps(unknown[:10])}. Evaluate on data with the model's class names, or fine-tune on these."
         )
-    return LabelMap(tuple(ids.get(name, -1 - label) for label, name in enumerate(names)), tuple(names))
+    return LabelMap(tuple(ids.get(label, -1 - label) for label in range(len(names))), tuple(names))
