@@ -157,6 +157,7 @@ def add_report(verbs: Any) -> None:
         metavar="IMAGE",
         help="draw what the model attends to in a photo, instead",
     )
+    parser.add_argument("--plots", action="store_true", help="write each figure as a PNG, too, into plots/")
 
 
 def add_benchmark(verbs: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 from hf_detr_ft.evaluation.analysis import analyse_detections
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.inference.detect import ImageDetections
-from hf_detr_ft.report.load_run import read_run
+from hf_detr_ft.report.load_run import load_run
 from hf_detr_ft.report.pages import build_run_page
 from hf_detr_ft.report.render_page import render_page
 from hf_detr_ft.run_folder import RunFolder
@@ -62,7 +62,7 @@ def test_the_best_f1_is_what_its_threshold_keeps_everywhere(
     assert analysis.errors.kinds["background"].kept == kept - 2
     assert sum(recall.found for recall in analysis.recall.values()) == 2
 
-    record = read_run(RunFolder(run))
+    record = load_run(RunFolder(run))
     one = validation(tmp_path / "photos")
     one = type(one)(coco, detections, one.rows)
     html = parse(render_page(build_run_page(record, views(one))))

@@ -25,6 +25,7 @@ from hf_detr_ft.recipe.sections import (
     EvaluationConfig,
     ModelConfig,
     Recipe,
+    ReportConfig,
     SpeedConfig,
 )
 from hf_detr_ft.run_folder import RECIPE
@@ -36,6 +37,7 @@ SECTIONS: dict[str, type] = {
     "model": ModelConfig,
     "evaluation": EvaluationConfig,
     "speed": SpeedConfig,
+    "report": ReportConfig,
     "training": DetrTrainingArguments,
 }
 PACKAGED = Path(__file__).parents[1] / "recipes"

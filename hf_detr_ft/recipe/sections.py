@@ -116,6 +116,14 @@ class EvaluationConfig:
 
 
 @dataclass
+class ReportConfig:
+    """The report at the end of a training."""
+
+    enabled: bool = True
+    """Write report.html and plots/predictions.png; `hf-detr-ft report RUN` makes them later, too (DETR: none)."""
+
+
+@dataclass
 class SpeedConfig:
     """Measures for speed. None of them changes what is learned, and each can be switched off alone."""
 
@@ -243,6 +251,7 @@ class Recipe:
     model: ModelConfig
     evaluation: EvaluationConfig
     speed: SpeedConfig
+    report: ReportConfig
     training: DetrTrainingArguments
     """Arguments of the Trainer; `push_to_hub` is false in them: its own upload carries a pickle of them, and no AP."""
     push: bool

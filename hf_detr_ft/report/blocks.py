@@ -125,7 +125,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Fold:
+class Collapsible:
     """Blocks that are opened by a click."""
 
     kind: ClassVar[str] = "fold"
@@ -135,7 +135,7 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Mark:
+class BoxMark:
     """A box of the gallery.
 
     Attributes:
@@ -159,13 +159,13 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Card:
+class GalleryItem:
     """A photo of the gallery with what is true on it and what was predicted."""
 
     image: Image.Image
     name: str
-    truth: Sequence[Mark]
-    predictions: Sequence[Mark]
+    truth: Sequence[BoxMark]
+    predictions: Sequence[BoxMark]
 
     def count(self, threshold: float) -> Counter[str]:
         """Predictions above the threshold by outcome, and objects that are `found` and `missed` by them."""
@@ -189,7 +189,7 @@ class Gallery:
     """Photos, truth and predictions side by side, with a slider for the threshold."""
 
     kind: ClassVar[str] = "gallery"
-    cards: Sequence[Card]
+    cards: Sequence[GalleryItem]
     threshold: float
     least_score: float
     """Predictions with no higher score are not in the page; the slider begins there."""
@@ -203,7 +203,7 @@ class Gallery:
         return [(kind, words) for kind, words in KINDS.items() if kind in present | {"all"}]
 
 
-Block = Text | Note | Heading | Bullets | Table | Code | Plot | Picture | Fold | Gallery
+Block = Text | Note | Heading | Bullets | Table | Code | Plot | Picture | Collapsible | Gallery
 
 
 @dataclass(frozen=True)
@@ -232,6 +232,6 @@ class Page:
         while remaining:
             block = remaining.pop(0)
             found.append(block)
-            if isinstance(block, Fold):
+            if isinstance(block, Collapsible):
                 remaining = [*block.blocks, *remaining]
         return found

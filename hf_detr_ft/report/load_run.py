@@ -1,4 +1,4 @@
-"""What is known of a run: what its folder holds, and its validation split where that can be read."""
+"""A run as its folder tells it, and its validation split with detections."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class Validation:
     Attributes:
         truth: the COCO dict that was evaluated on.
         detections: on its images.
-        rows: of `load_split`, one for each image; None where there are no photos to show.
+        rows: of `load_split`, one for each image; None where there are no images to show.
     """
 
     truth: dict
@@ -35,8 +35,8 @@ class Validation:
 
 
 @dataclass(frozen=True, eq=False)
-class RunRecord:
-    """A run as its folder tells it.
+class LoadedRun:
+    """Files of a run's folder, read.
 
     Attributes:
         name: of the folder, or what the user called the model.
@@ -65,33 +65,33 @@ class RunRecord:
         return self.metrics.get("last")
 
     @property
-    def keeps_best(self) -> bool:
-        """Whether the weights in the folder are those of the best evaluation, not of the last."""
+    def keeps_best_weights(self) -> bool:
+        """True where the weights in the folder are those of the best evaluation, false where of the last."""
         return self.setting("training", "load_best_model_at_end") is not False
 
     @property
-    def kept(self) -> Mapping[str, Any] | None:
+    def evaluation(self) -> Mapping[str, Any] | None:
         """The evaluation whose weights lie in the folder."""
-        return self.best if self.keeps_best else self.last or self.best
+        return self.best if self.keeps_best_weights else self.last or self.best
 
     @property
     def threshold(self) -> float:
-        """The threshold of the best F1; 0.5 without an evaluation."""
-        return float(self.kept["best_f1"]["threshold"]) if self.kept else 0.5
+        """Threshold of the best F1; 0.5 without an evaluation."""
+        return float(self.evaluation["best_f1"]["threshold"]) if self.evaluation else 0.5
 
     def setting(self, section: str, key: str) -> Any:
-        """A value of the recipe, None where it has none."""
+        """Value of a recipe's field, None where it has none."""
         return (self.recipe.get(section) or {}).get(key)
 
 
-def read_run(run: RunFolder) -> RunRecord:
-    """Reads what a run folder tells, as far as it is there.
+def load_run(run: RunFolder) -> LoadedRun:
+    """Reads a run folder, as far as there is something in it.
 
     Raises:
         DataError: metrics, log or recipe cannot be read.
     """
     recipe, text = run.read_recipe()
-    return RunRecord(
+    return LoadedRun(
         name=run.name,
         metrics=run.read_metrics(),
         history=run.read_history(),

@@ -6,24 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from datasets import Dataset
 from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_detr_ft.atomic import write_bytes
-from hf_detr_ft.boxes import xywh_to_xyxy, xyxy_to_xywh
-from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.boxes import xywh_to_xyxy
 from hf_detr_ft.data.images import decode_cell
-from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.matching import match_detections
-from hf_detr_ft.evaluation.truth import read_truth
-from hf_detr_ft.inference.detect import ImageDetections, detect_prepared, load_detector, prepare
+from hf_detr_ft.evaluation.detections import is_above
+from hf_detr_ft.evaluation.matching import MatchedDetections
 from hf_detr_ft.plots.box_overlay import ComparedPhoto
 from hf_detr_ft.plots.comparison import plot_comparison
 from hf_detr_ft.plots.style import TILE, shrink
+from hf_detr_ft.report.load_run import Validation
 from hf_detr_ft.run_folder import RunFolder
 
 MOST = 16
@@ -34,45 +30,35 @@ LARGEST = 3_000_000
 """In bytes."""
 
 
-def draw_predictions(
-    run: RunFolder,
-    rows: Dataset,
-    truth: dict,
-    label_map: LabelMap,
-    threshold: float,
-    device: torch.device | str | None = None,
-) -> Path:
-    """Runs the weights that lie in the run folder over up to 16 validation images and writes the sheet.
+def draw_predictions(run: RunFolder, validation: Validation, threshold: float) -> Path:
+    """Writes the sheet, of up to 16 validation images.
 
     Args:
-        run: with weights, config.json and preprocessor_config.json.
-        rows: of `load_split`, with any transform or none; spread evenly where there are more than 16.
-        truth: the COCO dict that the rows are of.
-        label_map: of the model's labels.
+        run: whose detections are shown.
+        validation: truth, detections and rows; of rows, with any transform or none, those shown are spread evenly.
         threshold: predictions with a score above it are drawn.
-        device: to run on.
 
     Returns:
         The file.
+
+    Raises:
+        DataError: an image cannot be read.
     """
-    plain = rows.with_format(None)
+    assert validation.rows is not None
+    plain = validation.rows.with_format(None)
     picked = [plain[index] for index in pick(len(plain), MOST)]
-    model, processor = load_detector(str(run))
-    images, sizes, found = [], [], []
+    images, sizes = [], []
     for row in picked:
         image = decode_cell(row["image"])
         sizes.append((image.height, image.width))
-        values = prepare(image, processor, row["file_name"])
-        (detections,) = detect_prepared(model, [values], sizes[-1:], device=device)
-        found.append(detections.above(threshold))
         images.append(shrink(image, TILE))
-    photos = compare(picked, images, sizes, found, truth, label_map)
+    photos = compare(picked, images, sizes, validation.matched, threshold)
     shown = f"{len(picked)} of {len(plain)}" if len(picked) < len(plain) else str(len(plain))
     noun = "image" if len(plain) == 1 else "images"
     title = f"{run.name}: {shown} validation {noun}, predictions with a score above {threshold:g}"
     path = run.predictions
-    path.parent.mkdir(exist_ok=True)
-    write_bytes(path, encode(photos, label_map.names, title))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, encode(photos, validation.matched.truth.names, title))
     return path
 
 
@@ -85,49 +71,38 @@ def compare(
     rows: Sequence[dict[str, Any]],
     images: Sequence[Image.Image],
     sizes: Sequence[tuple[int, int]],
-    found: Sequence[ImageDetections],
-    truth: dict,
-    label_map: LabelMap,
+    matched: MatchedDetections,
+    threshold: float,
 ) -> list[ComparedPhoto]:
-    """Matches predictions and objects at IoU 0.5 within each class, as the best F1 does.
+    """Objects of some images with the predictions above a threshold; labels are positions of the category ids.
 
     Args:
         rows: of the images, with `image_id` and `file_name`.
         images: at any resolution.
         sizes: (height, width) of the images whose pixels the boxes are in.
-        found: the predictions to show.
-        truth: a COCO dict with these images, and perhaps others.
-        label_map: of the predictions' labels.
+        matched: predictions and objects of these images, and perhaps of others.
+        threshold: predictions with a score above it are shown.
     """
-    ids = [row["image_id"] for row in rows]
-    chosen = set(ids)
-    images_of = [entry for entry in truth["images"] if entry["id"] in chosen]
-    annotations = [entry for entry in truth["annotations"] if entry["image_id"] in chosen]
-    objects = read_truth({**truth, "images": images_of, "annotations": annotations})
-    category_ids = np.array(label_map.category_ids)
-    detections = Detections.concat(
-        Detections(np.full(len(one), id_), category_ids[one.labels], one.scores, xyxy_to_xywh(one.boxes_xyxy_px))
-        for id_, one in zip(ids, found, strict=True)
-    )
-    matched = match_detections(objects, detections, len(detections))
-    hit = matched.found_objects(matched.counts)
-    labels = np.array([label_map.label(int(objects.category_ids[place])) for place in objects.category], dtype=np.int64)
+    objects, predictions = matched.truth, matched.predictions
+    kept = is_above(predictions.score, threshold)
+    found = matched.found_objects(kept)
     photos = []
-    for row, image, size, one in zip(rows, images, sizes, found, strict=True):
+    for row, image, size in zip(rows, images, sizes, strict=True):
         place = np.searchsorted(objects.image_ids, row["image_id"])
-        own, shown = objects.image == place, matched.predictions.image == place
+        true, shown = objects.image == place, np.flatnonzero(kept & (predictions.image == place))
+        shown = shown[np.argsort(-predictions.score[shown], kind="stable")]
         photos.append(
             ComparedPhoto(
                 image=image,
                 size=size,
                 name=row["file_name"],
-                true_boxes_xyxy_px=xywh_to_xyxy(objects.boxes_xywh_px[own]),
-                true_labels=labels[own],
-                crowd=objects.crowd[own],
-                found=hit[own],
-                boxes_xyxy_px=one.boxes_xyxy_px,
-                labels=one.labels,
-                scores=one.scores,
+                true_boxes_xyxy_px=xywh_to_xyxy(objects.boxes_xywh_px[true]),
+                true_labels=objects.category[true],
+                crowd=objects.crowd[true],
+                found=found[true],
+                boxes_xyxy_px=xywh_to_xyxy(predictions.boxes_xywh_px[shown]),
+                labels=predictions.category[shown],
+                scores=predictions.score[shown],
                 outcomes=np.minimum(matched.matched_gt[shown], 0) + 1,
             )
         )

@@ -3,8 +3,10 @@
 import base64
 import hashlib
 import io
+import re
+import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import count, groupby
 from pathlib import Path
@@ -14,88 +16,141 @@ from markupsafe import Markup
 from PIL import Image
 
 from hf_detr_ft import __version__
-from hf_detr_ft.report.blocks import Block, Fold, Gallery, Page, Picture, Plot
-from hf_detr_ft.report.svg import Encode, to_svg
+from hf_detr_ft.report.attempt import attempt
+from hf_detr_ft.report.blocks import Block, Collapsible, Gallery, Note, Page, Picture, Plot, Section
+from hf_detr_ft.report.svg import to_svg
 
 LARGEST = 5_000_000
-"""Of a page, in bytes."""
+"""Bytes of a page at most."""
 FOLDER = Path(__file__).parent
 GRIDS = ("plot", "picture")
 """Kinds of blocks that stand side by side."""
 
 
 @dataclass(frozen=True)
-class Fineness:
-    """How photos are written: the longer side in pixels at most, and the quality of the JPEG."""
+class JpegQuality:
+    """An image in the page: the longer side in pixels at most, and the quality of the JPEG."""
 
     side: int
     quality: int
 
 
-FINENESSES = (
-    *(Fineness(640, 82), Fineness(560, 80), Fineness(480, 76), Fineness(400, 72)),
-    *(Fineness(320, 68), Fineness(240, 60), Fineness(160, 50), Fineness(96, 40)),
+JPEG_QUALITIES = (
+    *(JpegQuality(640, 82), JpegQuality(560, 80), JpegQuality(480, 76), JpegQuality(400, 72)),
+    *(JpegQuality(320, 68), JpegQuality(240, 60), JpegQuality(160, 50), JpegQuality(96, 40)),
 )
-"""The first one is taken with which the page is not too large."""
+"""Candidates, the finest first; the first with which the page is not too large is taken."""
 
 
-def render_page(page: Page, largest: int = LARGEST) -> str:
-    """The HTML.
+@dataclass
+class ImageStore:
+    """Images of a page that is being rendered: a token stands for each until it is known how fine they can be."""
+
+    images: list[Image.Image] = field(default_factory=list)
+    secret: str = field(default_factory=partial(secrets.token_hex, 16))
+    """Part of each token, so that no text of the page can be one."""
+
+    def add(self, image: Image.Image) -> str:
+        """The image's token."""
+        self.images.append(image)
+        return f"{self.secret}-{len(self.images) - 1}-"
+
+    def fill(self, html: str, quality: JpegQuality, largest: int) -> str | None:
+        """The page with its images, or None where it is larger than that many bytes."""
+        parts = re.split(f"{self.secret}-([0-9]+)-", html)
+        room = largest - sum(len(text.encode()) for text in parts[::2])
+        uris: dict[str, str] = {}
+        for token in parts[1::2]:
+            if token not in uris:
+                uris[token] = jpeg_uri(self.images[int(token)], quality)
+            room -= len(uris[token])
+            if room < 0:
+                return None
+        return "".join(uris[part] if index % 2 else part for index, part in enumerate(parts))
+
+
+def render_page(page: Page, largest: int = LARGEST, failures: list[str] | None = None) -> str:
+    """The HTML; figures and sections that fail leave a note in their place.
 
     Args:
-        page: what is on it.
-        largest: bytes; photos get smaller until it fits, and are left out where nothing else helps.
+        page: with its sections.
+        largest: bytes; images get smaller until it fits, and are left out where nothing else helps.
+        failures: gets a line for each part that fails.
     """
-    plots = [block for block in page.blocks() if isinstance(block, Plot)]
-    drawn = {id(plot): _svg(plot, None) for plot in plots if not plot.shows_photos}
-    for fineness in FINENESSES:
-        html = _render(page, partial(jpeg_uri, fineness=fineness), drawn)
-        if len(html.encode()) <= largest:
-            return html
-    return _render(_without_photos(page), partial(jpeg_uri, fineness=FINENESSES[-1]), drawn)
+    failures = [] if failures is None else failures
+    store = ImageStore()
+    drawn = {id(block): _draw(block, store, failures) for block in page.blocks() if isinstance(block, Plot)}
+    html = _render(page, store, drawn, failures)
+    with attempt("the images", failures):
+        for quality in JPEG_QUALITIES:
+            filled = store.fill(html, quality, largest)
+            if filled is not None:
+                return filled
+        page = replace(page, notes=[*page.notes, "Photos are left out: the page would be too large."])
+    return _render(_without_images(page), store, drawn, failures)
 
 
-def _without_photos(page: Page) -> Page:
-    """The page without the blocks that show photos, which says so."""
+def _without_images(page: Page) -> Page:
+    """The page without the blocks that show images."""
 
     def kept(blocks: Iterable[Block]) -> list[Block]:
         shown = [
             b for b in blocks if not (isinstance(b, Picture | Gallery) or (isinstance(b, Plot) and b.shows_photos))
         ]
-        return [replace(block, blocks=kept(block.blocks)) if isinstance(block, Fold) else block for block in shown]
+        return [
+            replace(block, blocks=kept(block.blocks)) if isinstance(block, Collapsible) else block for block in shown
+        ]
 
-    sections = [replace(section, blocks=kept(section.blocks)) for section in page.sections]
-    return replace(page, sections=sections, notes=[*page.notes, "Photos are left out: the page would be too large."])
+    return replace(page, sections=[replace(section, blocks=kept(section.blocks)) for section in page.sections])
 
 
-def jpeg_uri(image: Image.Image, fineness: Fineness) -> str:
+def jpeg_uri(image: Image.Image, quality: JpegQuality) -> str:
     """The image as JPEG, no larger than it is, in a data URI."""
-    scale = min(1.0, fineness.side / max(image.size))
+    scale = min(1.0, quality.side / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    smaller = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    smaller = image.convert("RGB")
+    if size != image.size:
+        smaller = smaller.resize(size, Image.Resampling.LANCZOS)
     stream = io.BytesIO()
-    smaller.save(stream, "JPEG", quality=fineness.quality, optimize=True, progressive=True)
+    smaller.save(stream, "JPEG", quality=quality.quality, optimize=True, progressive=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def _svg(plot: Plot, encode: Encode | None) -> Markup:
-    return Markup(to_svg(plot.figure, plot.name, plot.caption or plot.name, encode))
+def _draw(plot: Plot, store: ImageStore, failures: list[str]) -> Markup | None:
+    """The figure as SVG; None where it cannot be drawn."""
+    with attempt(f"the figure {plot.name}", failures):
+        return Markup(to_svg(plot.figure, plot.name, plot.caption or plot.name, store.add))
+    return None
 
 
-def _render(page: Page, encode: Encode, drawn: dict[int, Markup]) -> str:
+def _render(page: Page, store: ImageStore, drawn: dict[int, Markup | None], failures: list[str]) -> str:
+    """The page with tokens for its images."""
+    show = _template("blocks.html").make_module(
+        {
+            "encode": store.add,
+            "svg": lambda plot: drawn[id(plot)],
+            "grids": _grids,
+            "next_number": partial(next, count(1)),
+        }
+    )
+    rendered: list[tuple[Section, Markup]] = []
+    for section in page.sections:
+        before = len(failures)
+        with attempt(f"the section {section.title}", failures):
+            rendered.append((section, show.show(section.blocks)))  # type: ignore[attr-defined]
+            continue
+        notes = [Note(failure) for failure in failures[before:]]
+        rendered.append((section, show.show(notes)))
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
     # The browser itself refuses to load or to run anything else.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    html = _template().render(
+    html = _template("page.html").render(
         page=page,
+        sections=rendered,
         version=__version__,
         css=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         digest=digest,
-        encode=encode,
-        svg=lambda plot: drawn.get(id(plot)) or _svg(plot, encode),
-        grids=_grids,
-        next_number=partial(next, count(1)),
     )
     # JSON can hold half characters, and with them class and file names.
     return html.encode("utf-8", errors="replace").decode("utf-8")
@@ -111,7 +166,7 @@ def _grids(blocks: Iterable[Block]) -> list[tuple[str, list[Block]]]:
 
 
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -119,4 +174,4 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html")
+    return environment.get_template(name)

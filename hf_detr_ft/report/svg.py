@@ -31,7 +31,7 @@ Encode = Callable[[Image.Image], str]
 
 
 @contextmanager
-def own_style() -> Iterator[None]:
+def report_style() -> Iterator[None]:
     """What is made or drawn here does not depend on the user's matplotlibrc, and no name is taken for a formula."""
     own: Any = {"svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False}
     with style.context("default"), matplotlib.rc_context(own), warnings.catch_warnings():
@@ -50,7 +50,7 @@ def to_svg(figure: Figure, name: str, label: str, encode: Encode | None = None) 
         encode: for its photos; without it they stay as they are, PNG.
     """
     stream = io.StringIO()
-    with own_style():
+    with report_style():
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
     root = ElementTree.fromstring(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", stream.getvalue()))
     for parent in list(root.iter()):
@@ -101,7 +101,7 @@ def _encoded(uri: str, encode: Encode) -> str:
 def to_png(figure: Figure) -> bytes:
     """The figure on white; it comes out the same for the same figure."""
     stream = io.BytesIO()
-    with own_style():
+    with report_style():
         canvas = FigureCanvasAgg(figure)
         canvas.print_figure(stream, format="png", dpi=PNG_DPI, facecolor="white", metadata={"Software": None})
     return stream.getvalue()

@@ -1,23 +1,130 @@
-"""A page of the report as a file, and its figures beside it."""
+"""The report of a run: `plots/predictions.png`, the page, and its numbers in metrics.json."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
+
+from transformers import DetrForObjectDetection, DetrImageProcessor
 
 from hf_detr_ft.atomic import write_bytes, write_json, write_text
 from hf_detr_ft.data.splits import Splits
-from hf_detr_ft.errors import RecipeError, first_line
+from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.recipe.sections import Recipe
+from hf_detr_ft.report.attempt import attempt
 from hf_detr_ft.report.blocks import Page, Plot
-from hf_detr_ft.report.collect import add_numbers, gather_views
-from hf_detr_ft.report.load_run import RunRecord, Validation, read_run
-from hf_detr_ft.report.pages import Views, build_run_page
+from hf_detr_ft.report.collect import add_numbers, collect_report_data
+from hf_detr_ft.report.load_run import LoadedRun, Validation, load_run
+from hf_detr_ft.report.pages import ReportData, build_run_page
 from hf_detr_ft.report.predictions_sheet import draw_predictions
 from hf_detr_ft.report.render_page import render_page
-from hf_detr_ft.report.svg import own_style, to_png
-from hf_detr_ft.run_folder import IMAGE_PLOTS, REPORT, RunFolder
+from hf_detr_ft.report.svg import report_style, to_png
+from hf_detr_ft.run_folder import IMAGE_PLOTS, METRICS, PLOTS, REPORT, RunFolder
 from hf_detr_ft.training.callbacks import log_picture
 from hf_detr_ft.training.job import Job
+
+
+@dataclass
+class Report:
+    """Files of a report, and what has to be said about it.
+
+    Attributes:
+        page: the HTML file; None where it could not be written.
+        picture: validation images with truth and predictions; None where there is none.
+        notes: what is missing in the report, and why, a line each.
+    """
+
+    page: Path | None = None
+    picture: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def write_report(
+    run: RunFolder,
+    recipe: Recipe | None,
+    splits: Splits | None,
+    *,
+    model: DetrForObjectDetection | None = None,
+    processor: DetrImageProcessor | None = None,
+    loaded: LoadedRun | None = None,
+    validation: Validation | None = None,
+    output: Path | None = None,
+    plots: bool = False,
+    notes: Sequence[str] = (),
+) -> Report:
+    """Writes the report of a run as far as it can be made; what fails in it becomes a note and is never raised.
+
+    Args:
+        run: the run folder, another folder of a model, or a Hub id.
+        recipe: the run's; None where it cannot be read.
+        splits: data of the run; None where they cannot be read.
+        model: with the run's weights, on any device; used in evaluation mode. Loaded from the run where not given.
+        processor: the model's.
+        loaded: the run as its folder tells it; read here where not given, and with it the run's detections on `splits`.
+        validation: truth, detections and images beside `loaded`; None where they cannot be had.
+        output: the page's file; None for the run folder, which gets picture and numbers, too.
+        plots: write each figure of the page as a PNG, too, into the folder `plots` beside the page.
+        notes: what the page says at its top, and the result first.
+    """
+    report = Report(notes=list(notes))
+    failures: list[str] = []
+    with attempt("the report", failures), report_style():
+        if loaded is None:
+            loaded = LoadedRun(run.name, folder=str(run))
+            with attempt("what the run folder tells", report.notes):
+                loaded = load_run(run)
+            with attempt("the validation images", report.notes):
+                validation = read_validation(run, splits)
+        if output is None and validation is not None and validation.rows is not None:
+            with attempt("the picture of predictions", report.notes):
+                report.picture = draw_predictions(run, validation, loaded.threshold)
+        data, missing = collect_report_data(run, loaded, validation, recipe, splits, model, processor)
+        report.notes += missing
+        page = build_run_page(loaded, data, report.notes, failures)
+        target = run.report if output is None else output
+        with attempt("the page", failures):
+            write_page(page, target, failures)
+            report.page = target
+        if output is None and loaded.metrics:
+            with attempt(f"the report's numbers in {METRICS}", failures):
+                add_to_metrics(run, loaded, data)
+        if plots:
+            with attempt("single figures", failures):
+                write_plots(page, run.plots if output is None else output.parent / PLOTS, failures)
+    report.notes += failures
+    return report
+
+
+def add_to_metrics(run: RunFolder, loaded: LoadedRun, data: ReportData) -> None:
+    """Adds the page's numbers to metrics.json, unless the page is about an evaluation on other data."""
+    if loaded.metrics == run.read_metrics():
+        write_json(run.metrics, add_numbers(loaded.metrics, data.analysis, data.data))
+
+
+def read_validation(run: RunFolder, splits: Splits | None) -> Validation | None:
+    """The run's detections with their truth and images; None without them."""
+    if splits is None or not run.detections.is_file():
+        return None
+    return Validation(splits.truth, Detections.from_npz(run.detections.read_bytes()), splits.val)
+
+
+def write_page(page: Page, target: Path, failures: list[str] | None = None) -> None:
+    """Writes the HTML; figures that cannot be drawn are noted."""
+    write_text(target, render_page(page, failures=failures))
+
+
+def write_plots(page: Page, folder: Path, failures: list[str]) -> None:
+    """Writes a PNG of each figure of a page, those with images of the user's into `photos` below the folder.
+
+    `push` takes no picture from there: the user's images are not the model's to publish.
+    """
+    for block in page.blocks():
+        if isinstance(block, Plot):
+            with attempt(f"{block.name}.png", failures):
+                place = folder / IMAGE_PLOTS if block.shows_photos else folder
+                place.mkdir(parents=True, exist_ok=True)
+                write_bytes(place / f"{block.name}.png", to_png(block.figure))
 
 
 def check_page(target: Path, overwrite: bool, flag: str = "--output") -> None:
@@ -34,74 +141,28 @@ def check_page(target: Path, overwrite: bool, flag: str = "--output") -> None:
 
 
 def is_page(path: Path) -> bool:
-    """Whether it is a page that was made here."""
+    """Tells whether a file is a page that was made here."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
         return b'<meta name="generator" content="hf_detr_ft' in file.read(2000)
 
 
-def write_page(page: Page, target: Path, plots: Path | None = None) -> None:
-    """Writes the page and, into a folder, its figures, those with photos into `photos` below it.
-
-    `push` takes no picture from below the folder: photos are not the model's to publish.
-    """
-    write_text(target, render_page(page))
-    if plots is None:
-        return
-    for block in page.blocks():
-        if isinstance(block, Plot):
-            folder = plots / IMAGE_PLOTS if block.shows_photos else plots
-            folder.mkdir(parents=True, exist_ok=True)
-            write_bytes(folder / f"{block.name}.png", to_png(block.figure))
-
-
-def write_run_page(run: RunFolder, recipe: Recipe, splits: Splits) -> Path:
-    """The page of a run that has just come to its end; metrics.json gets its numbers.
-
-    Args:
-        run: its folder, with what it keeps.
-        recipe: of the run.
-        splits: that it was trained and evaluated on.
-
-    Returns:
-        Where it lies.
-    """
-    validation = None
-    if run.detections.is_file():
-        validation = Validation(splits.truth, Detections.from_npz(run.detections.read_bytes()), splits.val)
-    record = read_run(run)
-    views, missing = gather_views(str(run), record, validation, recipe, splits)
-    write_own_page(run, record, views, missing)
-    return run.report
-
-
-def write_own_page(run: RunFolder, record: RunRecord, views: Views, notes: Sequence[str]) -> None:
-    """The page in the run's folder, its figures, and its numbers in metrics.json, where the run has one."""
-    with own_style():
-        write_page(build_run_page(record, views, notes), run.report, run.plots)
-    if run.metrics.is_file():
-        write_json(run.metrics, add_numbers(record.metrics, views.analysis, views.data))
-
-
 def report_training(run: RunFolder, job: Job) -> list[str]:
-    """Pictures and page of a training that has just come to its end; nothing here can undo it.
+    """Report of a training that has just come to its end, if the recipe wants one; nothing here can undo the training.
 
     Returns:
-        Where they lie, or what could not be made and why, for the terminal.
+        Places of picture and page, and what is missing in them and why, a line each for the terminal.
     """
-    lines = []
-    try:
-        if job.results.best is not None:
-            keeps_best = job.trainer.args.load_best_model_at_end
-            kept = job.results.best if keeps_best else job.results.last or job.results.best
-            threshold, device = kept["best_f1"]["threshold"], job.trainer.args.device
-            splits = job.splits
-            picture = draw_predictions(run, splits.val, splits.truth, splits.label_map, threshold, device)
-            log_picture(job.trainer, "predictions", picture)
-            lines.append(f"first look  {picture}  (validation images: what is found, missed and wrong)")
-        page = write_run_page(run, job.recipe, job.splits)
-        lines.append(f"the page    {page}  (results, curves, photos and recipe; open it in a browser)")
-    except Exception as error:
-        lines.append(f"the page    is left out: {type(error).__name__}: {first_line(error)}; hf-detr-ft report {run}")
-    return lines
+    if not job.recipe.report.enabled:
+        return []
+    model, processor = cast(DetrForObjectDetection, job.trainer.model), job.trainer.processing_class
+    report = write_report(run, job.recipe, job.splits, model=model, processor=cast(DetrImageProcessor, processor))
+    notes, lines = list(report.notes), []
+    if report.picture is not None:
+        lines.append(f"first look  {report.picture}  (validation images: what is found, missed and wrong)")
+        with attempt("the picture of predictions in TensorBoard", notes):
+            log_picture(job.trainer, "predictions", report.picture)
+    if report.page is not None:
+        lines.append(f"the page    {report.page}  (results, curves, photos and recipe; open it in a browser)")
+    return [*lines, *(f"note        {note}" for note in notes)]

@@ -18,9 +18,9 @@ from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.rules import require_sound
-from hf_detr_ft.report.collect import view_data
+from hf_detr_ft.report.collect import collect_data_summary
 from hf_detr_ft.report.pages import build_check_page
-from hf_detr_ft.report.svg import own_style
+from hf_detr_ft.report.svg import report_style
 from hf_detr_ft.report.write_report import check_page, is_page, write_page
 from hf_detr_ft.training.job import describe_job, prepare_trial
 from hf_detr_ft.training.trial_batches import try_largest_batches
@@ -57,7 +57,7 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
     print(f"data      {counts['error']} errors, {counts['warning']} warnings")
     if counts["error"]:
         if report is not None:
-            with own_style():
+            with report_style():
                 write_page(build_check_page(recipe.data.name, problems, None), report)
             print(f"written: {report}")
         return 1
@@ -76,9 +76,10 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
         for trial in try_largest_batches(job.trainer):
             print(trial)
     if report is not None:
-        data = view_data(recipe, splits, feature_stride(cast(DetrForObjectDetection, job.trainer.model)))
-        with own_style():
-            write_page(build_check_page(recipe.data.name, problems, data), report)
+        stride = feature_stride(cast(DetrForObjectDetection, job.trainer.model))
+        data, notes = collect_data_summary(recipe, splits, stride)
+        with report_style():
+            write_page(build_check_page(recipe.data.name, problems, data, notes), report)
         print(f"written: {report}")
     print(
         f"nothing stands in the way of: {shlex.join(['hf-detr-ft', 'train', *([str(path)] if path else []), *flags])}"

@@ -1,9 +1,11 @@
 """`hf-detr-ft report RUN`: one self-contained HTML page of a run, or of several beside each other."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from transformers import DetrForObjectDetection, DetrImageProcessor
 
 from hf_detr_ft.atomic import check_output_file
 from hf_detr_ft.data.checks.coco_checks import check_coco
@@ -11,18 +13,18 @@ from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.split_source import Source, load_source
 from hf_detr_ft.data.splits import Splits, build_splits, require_no_errors
-from hf_detr_ft.errors import InputError, RecipeError
+from hf_detr_ft.errors import DataError, InputError, RecipeError
+from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.report.attention_sheet import draw_attention
-from hf_detr_ft.report.collect import gather_views
-from hf_detr_ft.report.load_run import RunRecord, Validation, read_run
-from hf_detr_ft.report.pages import build_comparison_page, build_run_page
-from hf_detr_ft.report.svg import own_style
-from hf_detr_ft.report.write_report import check_page, write_own_page, write_page
+from hf_detr_ft.report.load_run import LoadedRun, Validation, load_run
+from hf_detr_ft.report.pages import build_comparison_page
+from hf_detr_ft.report.svg import report_style
+from hf_detr_ft.report.write_report import check_page, write_page, write_report
 from hf_detr_ft.run_folder import DETECTIONS, METRICS, RECIPE, REPORT, RunFolder
-from hf_detr_ft.training.evaluate_model import Evaluation, evaluate_model
+from hf_detr_ft.training.evaluate_model import evaluate_model
 
 
 def report(
@@ -31,6 +33,7 @@ def report(
     output: Path | None = None,
     overwrite: bool = False,
     attention: Path | None = None,
+    plots: bool = False,
 ) -> int:
     """Writes the page and prints where it lies.
 
@@ -40,44 +43,63 @@ def report(
         output: the file; by default report.html in the run folder, or here where there are several or none.
         overwrite: replace a file; the page in a run folder is always replaced.
         attention: an image; a picture of the model's attention over it is drawn instead of the page.
+        plots: write each figure as a PNG, too, into `plots` beside the page.
+
+    Returns:
+        0, or 1 where the page could not be written.
 
     Raises:
-        InputError: there is nothing to report on, or the file cannot be written.
+        InputError: there is nothing to report on, or the arguments are wrong.
     """
     if attention is not None:
-        if len(sources) > 1 or flags:
-            raise RecipeError(f"--attention: expected one model and no other flags, found {[*sources, *flags]}.")
+        if len(sources) > 1 or flags or plots:
+            found = [*sources, *flags, *(["--plots"] if plots else [])]
+            raise RecipeError(f"--attention: expected one model and no other flags, found {found}.")
         print(draw_attention(sources[0], attention, output, overwrite=overwrite))
         return 0
     check_output_file(output)
     runs = [RunFolder(source) for source in sources]
-    own = runs[0].report if len(runs) == 1 and output is None and runs[0].is_run else None
-    target = own or output or Path(REPORT)
-    if own is None:
+    if len(runs) == 1 and output is None and runs[0].is_run:
+        target = None
+    else:
+        target = output or Path(REPORT)
         check_page(target, overwrite)
     if len(runs) > 1:
-        if flags:
-            raise RecipeError(f"argument '{flags[0]}': flags go with one run, found {len(runs)}.")
-        records = read_runs(runs)
-        with own_style():
-            write_page(build_comparison_page(records), target)
-    else:
-        record, validation, notes = find_validation(sources[0], flags)
-        recipe, splits, lacking = find_splits(sources[0], record, flags)
-        views, missing = gather_views(sources[0], record, validation, recipe, splits)
-        notes = [*notes, *lacking, *missing]
-        if own is not None:
-            write_own_page(runs[0], record, views, notes)
-        else:
-            with own_style():
-                write_page(build_run_page(record, views, notes), target)
-        for note in notes:
-            print(f"note      {note}")
+        return _compare(runs, flags, target or Path(REPORT), plots)
+    inputs = read_inputs(sources[0], flags)
+    written = write_report(
+        runs[0],
+        inputs.recipe,
+        inputs.splits,
+        model=inputs.model,
+        processor=inputs.processor,
+        loaded=inputs.run,
+        validation=inputs.validation,
+        output=target,
+        plots=plots,
+        notes=inputs.notes,
+    )
+    for note in written.notes:
+        print(f"note      {note}")
+    if written.page is None:
+        return 1
+    print(f"written: {written.page}")
+    return 0
+
+
+def _compare(runs: Sequence[RunFolder], flags: Sequence[str], target: Path, plots: bool) -> int:
+    if flags or plots:
+        raise RecipeError(f"argument '{[*flags, '--plots'][0]}': flags go with one run, found {len(runs)}.")
+    failures: list[str] = []
+    with report_style():
+        write_page(build_comparison_page(read_runs(runs)), target, failures)
+    for failure in failures:
+        print(f"note      {failure}")
     print(f"written: {target}")
     return 0
 
 
-def read_runs(runs: Sequence[RunFolder]) -> list[RunRecord]:
+def read_runs(runs: Sequence[RunFolder]) -> list[LoadedRun]:
     """Run folders by names that tell them apart: their own, or the paths as given.
 
     Raises:
@@ -88,14 +110,37 @@ def read_runs(runs: Sequence[RunFolder]) -> list[RunRecord]:
         raise RecipeError(f"expected run folders to compare, found no {METRICS} or {RECIPE} in {no_runs}.")
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RecipeError(f"expected runs to compare, found one of them twice: {', '.join(map(str, runs))}.")
-    records = [read_run(run) for run in runs]
+    records = [load_run(run) for run in runs]
     if len({record.name for record in records}) < len(records):
         return [replace(record, name=str(run)) for record, run in zip(records, runs, strict=True)]
     return records
 
 
-def find_validation(source: str, flags: Sequence[str]) -> tuple[RunRecord, Validation | None, list[str]]:
-    """The run, its truth and its detections, and what has to be said about them.
+@dataclass
+class ReportInputs:
+    """A run and its data, each read once, as far as they can be read.
+
+    Attributes:
+        run: as its folder tells it, with the numbers of an evaluation for this page where there was one.
+        recipe: the run's, with the flags over it.
+        splits: training and validation data.
+        validation: truth, detections and images.
+        model: the model, where it had to run.
+        processor: the model's.
+        notes: what is missing, or was computed anew.
+    """
+
+    run: LoadedRun
+    recipe: Recipe | None = None
+    splits: Splits | None = None
+    validation: Validation | None = None
+    model: DetrForObjectDetection | None = None
+    processor: DetrImageProcessor | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def read_inputs(source: str, flags: Sequence[str]) -> ReportInputs:
+    """Reads a run, its recipe and its data; images are not looked at.
 
     The detections are those that the training kept, from which metrics.json was computed; where there are none, or the
     validation annotations are other ones now, the model runs over the images once more, as in `evaluate`.
@@ -104,77 +149,104 @@ def find_validation(source: str, flags: Sequence[str]) -> tuple[RunRecord, Valid
         InputError: there are neither results nor data to show.
     """
     run = RunFolder(source)
-    record = read_run(run) if run.is_run else RunRecord(source)
-    if run.is_run and record.kept is None and not flags:
-        return record, None, []
+    inputs = ReportInputs(load_run(run) if run.is_run else LoadedRun(source))
+    wants_images = not run.is_run or inputs.run.evaluation is not None or bool(flags)
     try:
-        recipe = _recipe_of(source, record, flags)
-        split = load_source(recipe.data, "val")
-        require_no_errors(check_coco(split.coco, split.annotations, None))
-        truth = prepare_coco(split.coco, recipe.data.val_limit)
-        detections = read_detections(run, record, split, truth)
-        if isinstance(detections, Detections):
-            rows = split.load(truth, LabelMap.from_coco(truth))
-            return record, Validation(truth, detections, rows), []
+        inputs.recipe = _recipe_of(source, inputs.run, flags)
+        val = load_source(inputs.recipe.data, "val")
+        val_problems = check_coco(val.coco, val.annotations, None)
+        require_no_errors(val_problems)
     except InputError as error:
         if not run.is_run:
             raise
-        return record, None, [_missing(source, error)]
+        inputs.notes += [_missing(source, error)] if wants_images else [f"Left out: the data. {error}"]
+        return inputs
+    truth = prepare_coco(val.coco, inputs.recipe.data.val_limit)
     try:
-        evaluation = evaluate_model(source, recipe)
+        train = load_source(inputs.recipe.data, "train")
+        problems = [*check_coco(train.coco, train.annotations, None), *val_problems]
+        inputs.splits = build_splits(inputs.recipe.data, {"train": train, "val": val}, problems)
     except InputError as error:
-        if not run.is_run:
-            raise
-        return record, None, [f"The gallery is left out. {detections}, and the model cannot run over them: {error}"]
-    return _of_evaluation(record, evaluation, recipe.data.name, detections, _same_data(record, split, truth))
+        inputs.notes.append(f"Left out: the data. {error}")
+    if wants_images:
+        try:
+            _add_validation(inputs, source, val, truth)
+        except InputError as error:
+            if not run.is_run:
+                raise
+            inputs.notes.append(f"The gallery is left out. {error}")
+    return inputs
 
 
-def find_splits(source: str, record: RunRecord, flags: Sequence[str]) -> tuple[Recipe | None, Splits | None, list[str]]:
-    """The run's recipe and data, images unchecked, and what has to be said where they cannot be read."""
+def _add_validation(inputs: ReportInputs, source: str, val: Source, truth: dict) -> None:
+    """Adds the detections that the training kept, or those of the model where these will not do.
+
+    Raises:
+        InputError: they will not do, and the model cannot run.
+    """
+    assert inputs.recipe is not None
+    run, same_data = inputs.run, _is_same_data(inputs.run, val, truth)
     try:
-        recipe = _recipe_of(source, record, flags)
-        sources = {name: load_source(recipe.data, name) for name in ("train", "val")}
-        problems = [p for one in sources.values() for p in check_coco(one.coco, one.annotations, None)]
-        return recipe, build_splits(recipe.data, sources, problems), []
-    except InputError as error:
-        return None, None, [f"The section about the data is left out: {error}"]
+        detections = read_detections(RunFolder(source), run, same_data)
+    except DataError as reason:
+        try:
+            evaluation = evaluate_model(source, inputs.recipe, val)
+        except InputError as error:
+            if run.folder is None:
+                raise
+            raise DataError(f"{reason}, and the model cannot run over them: {error}") from error
+        inputs.model, inputs.processor = evaluation.model, evaluation.processor
+        inputs.validation = Validation(truth, evaluation.detections, evaluation.rows)
+        _say_evaluated(inputs, evaluation.result, str(reason), same_data)
+        return
+    rows = val.load(truth, LabelMap.from_coco(truth)) if inputs.splits is None else inputs.splits.val
+    inputs.validation = Validation(truth, detections, rows)
 
 
-def _of_evaluation(
-    record: RunRecord, evaluation: Evaluation, data: str, why: str, same_data: bool
-) -> tuple[RunRecord, Validation, list[str]]:
-    """What `find_validation` returns where the model ran once more."""
-    validation = Validation(evaluation.truth, evaluation.detections, evaluation.rows)
-    note = f"{why}; the model ran over the validation images once more for this page"
-    if same_data and record.kept is not None:
-        ap, kept = evaluation.result.metrics["map"], record.kept["metrics"]["map"]
-        return record, validation, [f"{note} (AP {ap:.4f}; {METRICS}, which the tables below are from: {kept:.4f})."]
-    found: dict[str, Any] = {"best": evaluation.result.as_dict(), "data": {"name": data}}
-    return replace(record, metrics=found), validation, [f"{note}, and the tables below are from this."]
+def read_detections(folder: RunFolder, run: LoadedRun, same_data: bool) -> Detections:
+    """Detections that the training kept.
 
+    Args:
+        folder: of the run.
+        run: as the folder tells it.
+        same_data: the validation data are those of the training.
 
-def read_detections(run: RunFolder, record: RunRecord, split: Source, truth: dict) -> Detections | str:
-    """What the training kept, or why that does not do."""
-    if record.kept is None or not run.detections.is_file():
-        return f"{record.name} has no {DETECTIONS} of its training"
-    if not _same_data(record, split, truth):
-        return "The validation data are other ones than those of the training"
-    detections = Detections.from_npz(run.detections.read_bytes())
-    if len(detections) != record.kept["detections"]:
-        return f"{run.detections} is not of the evaluation in {METRICS}"
+    Raises:
+        DataError: there are none, or they are not those of the evaluation in metrics.json on these data.
+    """
+    if run.evaluation is None or not folder.detections.is_file():
+        raise DataError(f"{run.name} has no {DETECTIONS} of its training")
+    if not same_data:
+        raise DataError("The validation data are other ones than those of the training")
+    detections = Detections.from_npz(folder.detections.read_bytes())
+    if len(detections) != run.evaluation["detections"]:
+        raise DataError(f"{folder.detections} is not of the evaluation in {METRICS}")
     return detections
 
 
-def _same_data(record: RunRecord, split: Source, truth: dict) -> bool:
-    recorded = (record.recipe.get("made_with") or {}).get("annotations_sha256") or {}
+def _say_evaluated(inputs: ReportInputs, result: CocoResult, why: str, same_data: bool) -> None:
+    """Notes that the model ran once more; the page takes its numbers where the run has none of these data."""
+    note = f"{why}; the model ran over the validation images once more for this page"
+    if same_data and inputs.run.evaluation is not None:
+        ap, kept = result.metrics["map"], inputs.run.evaluation["metrics"]["map"]
+        inputs.notes.append(f"{note} (AP {ap:.4f}; {METRICS}, which the tables below are from: {kept:.4f}).")
+        return
+    assert inputs.recipe is not None
+    metrics: dict[str, Any] = {"best": result.as_dict(), "data": {"name": inputs.recipe.data.name}}
+    inputs.run = replace(inputs.run, metrics=metrics)
+    inputs.notes.append(f"{note}, and the tables below are from this.")
+
+
+def _is_same_data(run: LoadedRun, split: Source, truth: dict) -> bool:
+    recorded = (run.recipe.get("made_with") or {}).get("annotations_sha256") or {}
     same_file = not recorded or set(split.fingerprint.values()) <= set(recorded.values())
-    return record.kept is not None and same_file and len(truth["images"]) == record.kept["images"]
+    return run.evaluation is not None and same_file and len(truth["images"]) == run.evaluation["images"]
 
 
-def _recipe_of(source: str, record: RunRecord, flags: Sequence[str]) -> Recipe:
-    if not record.recipe and not any(flag.startswith("--data.") for flag in flags):
+def _recipe_of(source: str, run: LoadedRun, flags: Sequence[str]) -> Recipe:
+    if not run.recipe and not any(flag.startswith("--data.") for flag in flags):
         raise RecipeError(f"'{source}' carries no {RECIPE} that names the data. Give --data.root and its like.")
-    return load_recipe(RunFolder(source).recipe if record.recipe else None, flags)
+    return load_recipe(RunFolder(source).recipe if run.recipe else None, flags)
 
 
 def _missing(source: str, error: InputError) -> str:

@@ -6,12 +6,14 @@ from tempfile import TemporaryDirectory
 
 import torch
 from datasets import Dataset
-from transformers import DetrConfig
+from transformers import DetrConfig, DetrImageProcessor
 
+from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.once_per_machine import once_per_machine
+from hf_detr_ft.data.split_source import Source
 from hf_detr_ft.data.splits import check_split, require_no_errors
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import DataError
@@ -38,20 +40,25 @@ class Evaluation:
         detections: what they were computed from.
         truth: the COCO dict that was evaluated on.
         rows: of `load_split`, one for each image.
+        model: what ran, in evaluation mode.
+        processor: the model's.
     """
 
     result: CocoResult
     detections: Detections
     truth: dict
     rows: Dataset
+    model: DetrForObjectDetection
+    processor: DetrImageProcessor
 
 
-def evaluate_model(source: str, recipe: Recipe) -> Evaluation:
+def evaluate_model(source: str, recipe: Recipe, split: Source | None = None) -> Evaluation:
     """Runs a model over the validation split of a recipe.
 
     Args:
         source: a run folder, another folder of a model, or a Hub id.
         recipe: whose data, batch sizes and measures for speed are used.
+        split: the validation split where it was read and checked already; its images are not looked at beforehand.
     """
     data = recipe.data
     model = load_for_inference(source, DetrForObjectDetection)
@@ -59,12 +66,14 @@ def evaluate_model(source: str, recipe: Recipe) -> Evaluation:
     apply_speed(model, recipe.speed, training=False)
 
     def load_validation() -> tuple[dict, LabelMap, Dataset]:
-        size = ImageSize.from_processor(processor)
-        split, problems = check_split(data, "val", size, decode=False, progress=show_progress)
+        val, problems = split, list[Problem]()
+        if val is None:
+            size = ImageSize.from_processor(processor)
+            val, problems = check_split(data, "val", size, decode=False, progress=show_progress)
         require_no_errors(problems)
-        truth = prepare_coco(split.coco, data.val_limit)
+        truth = prepare_coco(val.coco, data.val_limit)
         label_map = match_classes(model.config, truth, source)
-        return truth, label_map, split.load(truth, label_map)
+        return truth, label_map, val.load(truth, label_map)
 
     truth, label_map, rows = once_per_machine(load_validation)
     with TemporaryDirectory() as folder:
@@ -86,7 +95,7 @@ def evaluate_model(source: str, recipe: Recipe) -> Evaluation:
         print_progress_lines(trainer)
         trainer.evaluate()
     assert trainer.result is not None and trainer.detections is not None
-    return Evaluation(trainer.result, trainer.detections, truth, rows)
+    return Evaluation(trainer.result, trainer.detections, truth, rows, model, processor)
 
 
 def match_classes(config: DetrConfig, truth: dict, source: str) -> LabelMap:

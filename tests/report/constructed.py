@@ -15,7 +15,7 @@ from hf_detr_ft.evaluation.analysis import analyse_detections
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.report.load_run import Validation
-from hf_detr_ft.report.pages import Views
+from hf_detr_ft.report.pages import ReportData
 
 NAMES = ("<script>alert(1)</script>", 'a "b" & c')
 """Of the categories 3 and 7."""
@@ -76,9 +76,9 @@ def validation(folder: Path, images: int = 4) -> Validation:
     return Validation(coco, detections(), rows)
 
 
-def views(one: Validation) -> Views:
+def views(one: Validation) -> ReportData:
     """Of the validation split alone."""
-    return Views(one, analyse_detections(one.truth, one.detections))
+    return ReportData(one, analyse_detections(one.truth, one.detections))
 
 
 def history(epochs: int, layers: int = 2) -> list[dict[str, Any]]:

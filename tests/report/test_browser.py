@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_detr_ft.report.load_run import read_run
+from hf_detr_ft.report.load_run import load_run
 from hf_detr_ft.report.pages import build_run_page
 from hf_detr_ft.report.render_page import render_page
 from hf_detr_ft.run_folder import RunFolder
@@ -40,7 +40,7 @@ def after_script(html: str, folder: Path, then: str = "") -> tuple[Element, str]
 def html(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("data")
     run = write_run(tmp_path_factory.mktemp("runs") / "drawn", root)
-    return render_page(build_run_page(read_run(RunFolder(run)), views(validation(root / "val2017"))))
+    return render_page(build_run_page(load_run(RunFolder(run)), views(validation(root / "val2017"))))
 
 
 def shown(page: Element) -> list[str]:

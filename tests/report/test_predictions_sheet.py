@@ -6,16 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from datasets import Dataset
 from PIL import Image, ImageDraw
 
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import FEATURES, load_split
+from hf_detr_ft.data.images import decode_cell
 from hf_detr_ft.data.transform import DetrTransform, transformed
-from hf_detr_ft.inference.detect import ImageDetections
+from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.evaluation.matching import match_detections
+from hf_detr_ft.evaluation.truth import read_truth
+from hf_detr_ft.inference.detect import detect, load_detector
 from hf_detr_ft.plots.box_overlay import ComparedPhoto, found_colour
 from hf_detr_ft.report import predictions_sheet as picture
+from hf_detr_ft.report.load_run import Validation
 from hf_detr_ft.report.predictions_sheet import compare, draw_predictions, encode, pick
 from hf_detr_ft.run_folder import RunFolder
 from tests.fixtures import CATEGORIES, CLASSES, tiny_processor, write_coco_folder, write_run_with_spread_weights
@@ -51,29 +55,28 @@ def one_photo(folder: Path, exif_orientation: int, *, as_bytes: bool) -> tuple[D
     return rows, coco, (30, 200, 130, 280)
 
 
-def detections(*rows: tuple[tuple[float, ...], int, float]) -> ImageDetections:
-    boxes, labels, scores = zip(*rows, strict=True) if rows else ((), (), ())
-    return ImageDetections(
-        np.array(scores, dtype=np.float32),
-        np.array(labels, dtype=np.int64),
-        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+def detections(image_id: int, *rows: tuple[tuple[float, ...], int, float]) -> Detections:
+    """Detections of one image: box xyxy, label and score each."""
+    return Detections.from_results(
+        [
+            {
+                "image_id": image_id,
+                "category_id": LABELS.category_ids[label],
+                "bbox": [x, y, x1 - x, y1 - y],
+                "score": s,
+            }
+            for (x, y, x1, y1), label, s in rows
+        ]
     )
 
 
 @pytest.mark.parametrize(("orientation", "as_bytes"), [(1, False), (6, False), (6, True), (3, True)])
 def test_boxes_lie_on_the_objects_of_upright_and_turned_photos(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int, as_bytes: bool
+    tmp_path: Path, orientation: int, as_bytes: bool
 ) -> None:
     rows, truth, box = one_photo(tmp_path, orientation, as_bytes=as_bytes)
-    sizes: list = []
-
-    def detect(model: object, pixel_values: list, orig_sizes: list, device: object) -> list[ImageDetections]:
-        sizes.extend(orig_sizes)
-        return [detections((box, 1, 0.9), ((5, 5, 40, 40), 0, 0.3))]
-
-    monkeypatch.setattr(picture, "detect_prepared", detect)
-    path = draw_predictions(RunFolder(run), rows, truth, LABELS, threshold=0.5)
-    assert sizes == [(300, 200)]
+    found = detections(5, (box, 1, 0.9), ((5, 5, 40, 40), 0, 0.3))
+    path = draw_predictions(RunFolder(tmp_path / "run"), Validation(truth, found, rows), threshold=0.5)
     seen = np.asarray(Image.open(path)).astype(int)
     inside = extent(seen, INSIDE)
     photo = seen[inside[1] - 10 :, :]  # without the legend; the label is above the box
@@ -88,6 +91,13 @@ def test_a_random_detr_over_a_split_with_more_images_than_there_is_room_for(
     root = write_coco_folder(tmp_path, val_sizes=[(60, 80), (80, 60)] * 10)
     truth = json.loads((root / "annotations" / "custom_val.json").read_text())
     rows = transformed(load_split(truth, root / "val2017", LABELS), DetrTransform(tiny_processor()))
+    model, processor = load_detector(str(run))
+    found = []
+    for row in rows.with_format(None):
+        (one,) = detect(model, processor, [decode_cell(row["image"])])
+        boxes = zip(one.boxes_xyxy_px.tolist(), one.labels.tolist(), one.scores.tolist(), strict=True)
+        found.append(detections(row["image_id"], *boxes))
+    shown = Validation(truth, Detections.concat(found), rows)
     drawn: list = []
 
     def noted(photos: list[ComparedPhoto], names: tuple[str, ...], title: str) -> bytes:
@@ -96,7 +106,7 @@ def test_a_random_detr_over_a_split_with_more_images_than_there_is_room_for(
 
     monkeypatch.setattr(picture, "encode", noted)
     monkeypatch.setattr(picture, "TILES", (100,))
-    assert draw_predictions(RunFolder(run), rows, truth, LABELS, 0.2, torch.device("cpu")) == RunFolder(run).predictions
+    assert draw_predictions(RunFolder(run), shown, 0.2) == RunFolder(run).predictions
     photos, names, title = drawn
     assert names == CLASSES
     assert title == "lively: 16 of 20 validation images, predictions with a score above 0.2"
@@ -136,14 +146,12 @@ def test_predictions_meet_objects_of_their_own_image_and_class() -> None:
         ],
     }
     rows = [{"image_id": 30, "file_name": "c"}, {"image_id": 10, "file_name": "a"}]
-    found = [
-        detections(
-            ((0, 0, 10, 9), 1, 0.9), ((20, 0, 30, 10), 1, 0.8), ((60, 60, 70, 70), 0, 0.7), ((0, 0, 10, 10), 1, 0.6)
-        ),
-        detections(),
-    ]
+    found = detections(
+        30,
+        *(((0, 0, 10, 10), 1, 0.6), ((60, 60, 70, 70), 0, 0.7), ((0, 0, 10, 9), 1, 0.9), ((20, 0, 30, 10), 1, 0.8)),
+    )
     images = [Image.new("RGB", (10, 10))] * 2
-    first, second = compare(rows, images, [(100, 200), (50, 60)], found, truth, LABELS)
+    first, second = compare(rows, images, [(100, 200), (50, 60)], match_detections(read_truth(truth), found), 0.5)
     assert (first.name, first.size) == ("c", (100, 200))
     assert first.true_labels.tolist() == [1, 0, 0]
     assert first.found.tolist() == [True, False, False]
@@ -156,14 +164,13 @@ def test_predictions_meet_objects_of_their_own_image_and_class() -> None:
 
 @pytest.mark.parametrize(("threshold", "kept"), [(0.412, [0.9, 0.4127]), (0.9, []), (0.0, [0.9, 0.4127, 0.001])])
 def test_predictions_above_the_threshold_of_the_title_are_shown(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threshold: float, kept: list[float]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threshold: float, kept: list[float]
 ) -> None:
     rows, truth, box = one_photo(tmp_path, 1, as_bytes=False)
     drawn: list = []
-    found = [detections((box, 1, 0.9), (box, 0, 0.4127), (box, 0, 0.001))]
-    monkeypatch.setattr(picture, "detect_prepared", lambda *args, **kwargs: found)
+    found = detections(5, (box, 1, 0.9), (box, 0, 0.4127), (box, 0, 0.001))
     monkeypatch.setattr(picture, "encode", lambda *args: drawn.extend(args) or b"")
-    draw_predictions(RunFolder(run), rows, truth, LABELS, threshold)
+    draw_predictions(RunFolder(tmp_path / "lively"), Validation(truth, found, rows), threshold)
     ((photo,), _, title) = drawn
     np.testing.assert_allclose(photo.scores, kept, atol=1e-6)
     assert title.startswith(f"lively: 1 validation image, predictions with a score above {threshold:g}")

@@ -14,13 +14,13 @@ from PIL import Image
 from hf_detr_ft.plots.training_curves import plot_losses
 from hf_detr_ft.report import render_page as page_module
 from hf_detr_ft.report.blocks import (
+    BoxMark,
     Bullets,
-    Card,
     Code,
-    Fold,
+    Collapsible,
     Gallery,
+    GalleryItem,
     Heading,
-    Mark,
     Note,
     Number,
     Page,
@@ -43,9 +43,9 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def full_page(photos: int = 2) -> Page:
-    mark = Mark(10, 20, 30, 40, NASTY, "object", -1.0)
-    wrong = Mark(50, 0, 50, 50, NASTY, "duplicate", 0.75)
-    cards = [Card(noise(64, 48, n), NASTY, [mark], [wrong]) for n in range(photos)]
+    mark = BoxMark(10, 20, 30, 40, NASTY, "object", -1.0)
+    wrong = BoxMark(50, 0, 50, 50, NASTY, "duplicate", 0.75)
+    cards = [GalleryItem(noise(64, 48, n), NASTY, [mark], [wrong]) for n in range(photos)]
     plots = [Plot(f"loss-{n}", plot_losses({NASTY: history(2)}), NASTY) for n in range(2)]
     blocks = [
         Text(NASTY),
@@ -55,7 +55,7 @@ def full_page(photos: int = 2) -> Page:
         Table("one", NASTY, ["", NASTY], [(NASTY, NASTY), ("b", Number(1 / 3)), ("c", Number(None))], sortable=True),
         *plots,
         Picture(noise(20, 30), NASTY),
-        Fold(NASTY, [Code(NASTY, NASTY), Plot("inside", plot_losses({"a": history(1)}))]),
+        Collapsible(NASTY, [Code(NASTY, NASTY), Plot("inside", plot_losses({"a": history(1)}))]),
         Gallery(cards, 0.5, 0.05),
     ]
     return Page(NASTY, NASTY, [Section(NASTY, "first", blocks), Section("Empty", "second", [])], [NASTY])
@@ -147,7 +147,7 @@ def test_without_a_script_the_boxes_of_the_threshold_are_drawn(parsed: Element) 
 
 
 def test_photos_get_smaller_until_the_page_fits() -> None:
-    cards = [Card(noise(640, 480, n), "a.jpg", [], []) for n in range(24)]
+    cards = [GalleryItem(noise(640, 480, n), "a.jpg", [], []) for n in range(24)]
     gallery = Page("a", "b", [Section("c", "d", [Gallery(cards, 0.5, 0.05)])])
     usual = render_page(gallery)
     assert 1_000_000 < len(usual.encode()) <= page_module.LARGEST == 5_000_000

@@ -10,8 +10,8 @@ from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.report.load_run import RunRecord, read_run
-from hf_detr_ft.report.pages import Views, build_check_page, build_comparison_page, build_run_page
+from hf_detr_ft.report.load_run import LoadedRun, load_run
+from hf_detr_ft.report.pages import ReportData, build_check_page, build_comparison_page, build_run_page
 from hf_detr_ft.report.render_page import render_page
 from hf_detr_ft.run_folder import RunFolder
 from tests.report.constructed import NAMES, detections, history, truth, write_run
@@ -21,8 +21,8 @@ METRICS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
 METRICS += ("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large")
 
 
-def page_of(record: RunRecord) -> Element:
-    return parse(render_page(build_run_page(record, Views())))
+def page_of(record: LoadedRun) -> Element:
+    return parse(render_page(build_run_page(record, ReportData())))
 
 
 def notes(page: Element) -> str:
@@ -39,7 +39,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_every_number_of_the_tables_is_that_of_metrics_json(run: Path) -> None:
-    page, metrics = page_of(read_run(RunFolder(run))), json.loads((run / "metrics.json").read_text())
+    page, metrics = page_of(load_run(RunFolder(run))), json.loads((run / "metrics.json").read_text())
     best, last = metrics["best"], metrics["last"]
     columns, coco = table(page, "coco")
     assert columns == ["", "Of", "Best (epoch 1)", "Last (epoch 2)"]
@@ -65,7 +65,7 @@ def test_numbers_are_of_the_weights_in_the_folder(tmp_path: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     metrics["last"]["per_class"][0]["ap"] = 0.0625
     (run / "metrics.json").write_text(json.dumps(metrics))
-    page = page_of(read_run(RunFolder(run)))
+    page = page_of(load_run(RunFolder(run)))
     assert table(page, "classes")[1][NAMES[0]][1] == 0.0625
     assert "AP 0.125" in page.all("header")[0].text()
     assert "holds the weights of the last evaluation" in page.text()
@@ -74,7 +74,7 @@ def test_numbers_are_of_the_weights_in_the_folder(tmp_path: Path) -> None:
 def test_a_threshold_is_shown_as_it_is() -> None:
     evaluation = evaluate_detections(truth(), detections()).as_dict()
     evaluation["best_f1"]["threshold"] = 0.73
-    record = RunRecord("a", {"best": evaluation})
+    record = LoadedRun("a", {"best": evaluation})
     assert record.threshold == 0.73
     assert list(table(page_of(record), "best-f1")[1]) == ["0.730"]
 
@@ -82,7 +82,7 @@ def test_a_threshold_is_shown_as_it_is() -> None:
 @pytest.mark.parametrize("found", [detections(), Detections.empty()])
 def test_no_object_at_all_is_said(found: Detections) -> None:
     empty = {**truth(), "annotations": []}
-    page = page_of(RunRecord("a", {"best": evaluate_detections(empty, found).as_dict()}))
+    page = page_of(LoadedRun("a", {"best": evaluate_detections(empty, found).as_dict()}))
     assert "have no objects: AP is not defined" in notes(page)
     assert {value for row in table(page, "coco")[1].values() for value in row[1:]} == {None}
     assert "no detection matches an object" in page.text()
@@ -93,7 +93,7 @@ def test_no_object_at_all_is_said(found: Detections) -> None:
 def test_a_class_that_is_never_predicted_has_zero_and_one_without_objects_is_not_defined() -> None:
     coco = truth()
     coco["categories"].append({"id": 9, "name": "no object has it"})
-    page = page_of(RunRecord("a", {"best": evaluate_detections(coco, Detections.empty()).as_dict()}))
+    page = page_of(LoadedRun("a", {"best": evaluate_detections(coco, Detections.empty()).as_dict()}))
     classes = table(page, "classes")[1]
     assert classes[NAMES[1]] == [2, 0.0, 0.0, 0.0]
     assert classes["no object has it"] == [0, None, None, None]
@@ -103,7 +103,7 @@ def test_a_class_that_is_never_predicted_has_zero_and_one_without_objects_is_not
 def test_any_number_of_classes(count: int) -> None:
     categories = [{"id": n, "name": f"class {n}"} for n in range(1, count + 1)]
     coco = {**truth(), "categories": categories, "annotations": []}
-    page = page_of(RunRecord("a", {"best": evaluate_detections(coco, Detections.empty()).as_dict()}))
+    page = page_of(LoadedRun("a", {"best": evaluate_detections(coco, Detections.empty()).as_dict()}))
     assert len(table(page, "classes")[1]) == min(count, 1000)
     assert bool(page.all("table", class_="sortable")) == (count > 1)
     assert ("203 more classes are in metrics.json." in notes(page)) == (count == 1203)
@@ -113,7 +113,7 @@ def test_no_evaluation_at_all(run: Path) -> None:
     (run / "metrics.json").unlink()
     log = [entry for entry in history(3) if "loss" in entry]
     (run / "trainer_state.json").write_text(json.dumps({"log_history": log}))
-    page = page_of(read_run(RunFolder(run)))
+    page = page_of(load_run(RunFolder(run)))
     assert "No evaluation took place (training.eval_strategy: no), so there is no result" in notes(page)
     assert "there is no AP" in notes(page)
     assert not page.all("table", id="table-coco")
@@ -123,7 +123,7 @@ def test_no_evaluation_at_all(run: Path) -> None:
 @pytest.mark.parametrize(("epochs", "layers"), [(1, 1), (1, 6), (300, 6)])
 def test_curves_of_one_epoch_and_of_three_hundred(run: Path, epochs: int, layers: int) -> None:
     (run / "trainer_state.json").write_text(json.dumps({"log_history": history(epochs, layers)}))
-    html = render_page(build_run_page(read_run(RunFolder(run)), Views()))
+    html = render_page(build_run_page(load_run(RunFolder(run)), ReportData()))
     assert len(html) < 1_500_000
     page = parse(html)
     assert len(page.all("svg")) == 2 + 6 + 2 + (2 if layers > 1 else 0)
@@ -134,7 +134,7 @@ def test_curves_of_one_epoch_and_of_three_hundred(run: Path, epochs: int, layers
 
 def test_without_a_log_there_are_no_curves(run: Path) -> None:
     (run / "trainer_state.json").unlink()
-    assert "run: no log of the training" in notes(page_of(read_run(RunFolder(run))))
+    assert "run: no log of the training" in notes(page_of(load_run(RunFolder(run))))
 
 
 def test_the_log_of_an_interrupted_run_is_that_of_its_last_checkpoint(run: Path) -> None:
@@ -143,17 +143,17 @@ def test_the_log_of_an_interrupted_run_is_that_of_its_last_checkpoint(run: Path)
         folder = run / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "trainer_state.json").write_text(json.dumps({"log_history": history(step)}))
-    assert len(read_run(RunFolder(run)).history) == 20
+    assert len(load_run(RunFolder(run)).history) == 20
 
 
 def test_files_that_are_cut_off_are_named(run: Path) -> None:
     (run / "metrics.json").write_text('{"best": {')
     with pytest.raises(DataError, match="metrics.json: expected JSON"):
-        read_run(RunFolder(run))
+        load_run(RunFolder(run))
 
 
 def test_how_it_was_made(run: Path) -> None:
-    page = page_of(read_run(RunFolder(run)))
+    page = page_of(load_run(RunFolder(run)))
     facts = table(page, "making")[1]
     assert facts["Machine"] == ["a machine"]
     assert (facts["Time"], facts["Peak memory"]) == (["1 min 15 s"], ["1.00 GiB on the first process"])
@@ -162,13 +162,13 @@ def test_how_it_was_made(run: Path) -> None:
     assert f"accelerate launch train.py {run}/recipe.yaml --training.output_dir {run}_again" in commands
     assert recipe == (run / "recipe.yaml").read_text().strip()
     (run / "recipe.yaml").unlink()
-    assert "run has no recipe.yaml" in notes(page_of(read_run(RunFolder(run))))
+    assert "run has no recipe.yaml" in notes(page_of(load_run(RunFolder(run))))
 
 
 def test_several_runs_lie_side_by_side(tmp_path: Path) -> None:
     first = write_run(tmp_path / "first", tmp_path / "data", learning_rate=1e-4)
     second = write_run(tmp_path / "second", tmp_path / "data", found=Detections.empty(), learning_rate=2e-4)
-    page = parse(render_page(build_comparison_page([read_run(RunFolder(first)), read_run(RunFolder(second))])))
+    page = parse(render_page(build_comparison_page([load_run(RunFolder(first)), load_run(RunFolder(second))])))
     columns, coco = table(page, "coco")
     assert columns[2:] == ["first", "second"]
     expected = [json.loads((run / "metrics.json").read_text())["best"]["metrics"] for run in (first, second)]
@@ -183,7 +183,7 @@ def test_several_runs_lie_side_by_side(tmp_path: Path) -> None:
 def test_runs_on_other_data_are_not_to_be_compared(tmp_path: Path) -> None:
     first = write_run(tmp_path / "first", tmp_path / "data")
     second = write_run(tmp_path / "second", tmp_path / "more", coco=truth(5))
-    records = [read_run(RunFolder(first)), read_run(RunFolder(second)), RunRecord("third")]
+    records = [load_run(RunFolder(first)), load_run(RunFolder(second)), LoadedRun("third")]
     said = notes(parse(render_page(build_comparison_page(records))))
     assert "were evaluated on different data" in said
     assert "No evaluation took place in third." in said

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_detr_ft.plots.style import FAINT, INK, PALETTE, new_figure
-from hf_detr_ft.report.svg import own_style, to_png, to_svg
+from hf_detr_ft.report.svg import report_style, to_png, to_svg
 from tests.report.parsed import parse
 
 
@@ -57,7 +57,7 @@ def test_nothing_of_it_has_an_address_or_a_style_sheet() -> None:
 
 @pytest.mark.parametrize("name", ["\x00\x1b", "]]>", "气球", "$\\frac$"])
 def test_any_letters_can_be_in_a_name(name: str) -> None:
-    with own_style():
+    with report_style():
         svg = to_svg(figure(f"a{name}b"), "one", name)
     assert any(text.text().startswith("a") and text.text().endswith("b") for text in parse(svg).all("text"))
 
@@ -78,7 +78,7 @@ def test_photos_are_encoded_anew_and_maps_are_not() -> None:
 
 def test_the_users_matplotlibrc_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def made() -> tuple[str, bytes]:
-        with own_style():
+        with report_style():
             drawn = figure()
         return to_svg(drawn, "one", ""), to_png(drawn)
 

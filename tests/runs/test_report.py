@@ -54,6 +54,8 @@ def test_the_page_and_its_pictures_lie_in_the_run_folder(
     page = read(run / "report.html")
     assert len(page.all("article", class_="card")) == 4
     assert said(page) == ""
+    assert [path.name for path in (run / "plots").rglob("*.png")] == ["predictions.png"], "figures are in the page"
+    assert main(["report", str(run), "--plots"]) == 0
     pictures = {path.name for path in (run / "plots").glob("*.png")}
     assert {"loss.png", "average-precision.png", "learning-rates.png", "gradient-norm.png"} <= pictures
     assert {"precision-recall.png", "errors.png", "confusion.png", "class-balance.png"} <= pictures
@@ -189,12 +191,14 @@ def test_without_detections_the_model_runs_once_more(tmp_path: Path, capsys: pyt
 def test_on_other_data_than_the_trainings_the_model_runs_and_the_tables_are_from_that(tmp_path: Path) -> None:
     run, _ = drawn_run(tmp_path)
     other = write_coco_folder(tmp_path / "other", val_sizes=[(96, 96)] * 3)
+    before = (run / "metrics.json").read_text()
     assert report([str(run)], ["--data.root", str(other)]) == 0
     page = read(run / "report.html")
     assert "The validation data are other ones than those of the training" in said(page)
     assert "the tables below are from this" in said(page)
     assert len(page.all("article", class_="card")) == 3
     assert table(page, "coco")[0] == ["", "Of", "Best"]
+    assert (run / "metrics.json").read_text() == before, "the run's own numbers stay"
 
 
 def test_a_folder_that_is_no_run_needs_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

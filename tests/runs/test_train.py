@@ -15,13 +15,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForObjectDetection, pipeline
 
 from hf_detr_ft.cli import main
-from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections, evaluate_matched
@@ -29,6 +27,7 @@ from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.report.load_run import Validation
 from hf_detr_ft.report.predictions_sheet import draw_predictions
 from hf_detr_ft.run_folder import RunFolder
 from hf_detr_ft.runs.train import train
@@ -58,7 +57,7 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
         *("config.json", "model.safetensors", "preprocessor_config.json", "metrics.json", "results.csv"),
         *("recipe.yaml", "README.md", "plots", "detections.npz", "trainer_state.json", "report.html"),
     }
-    assert {"predictions.png", "loss.png"} <= {path.name for path in (finished / "plots").iterdir()}
+    assert [path.name for path in (finished / "plots").iterdir()] == ["predictions.png"]
     assert Image.open(finished / "plots" / "predictions.png").format == "PNG"
     assert len(list(finished.glob("checkpoint-*"))) == 9
     assert not list(finished.rglob("training_args.bin"))
@@ -93,9 +92,9 @@ def test_the_picture_has_the_threshold_of_the_weights_that_are_kept(
         best_f1 = replace(result.best_f1, threshold=threshold)
         return replace(result, metrics={**result.metrics, "map": ap}, best_f1=best_f1)
 
-    def noted(folder: Path, rows: Dataset, truth: dict, label_map: LabelMap, threshold: float, *more: object) -> Path:
+    def noted(folder: RunFolder, validation: Validation, threshold: float) -> Path:
         used.append(threshold)
-        return draw_predictions(folder, rows, truth, label_map, threshold)
+        return draw_predictions(folder, validation, threshold)
 
     monkeypatch.setattr("hf_detr_ft.training.trainer.evaluate_matched", worse_and_worse)
     monkeypatch.setattr("hf_detr_ft.report.write_report.draw_predictions", noted)

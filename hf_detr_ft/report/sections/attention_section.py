@@ -1,4 +1,4 @@
-"""The section Attention: where the model looks, on some validation photos."""
+"""The section Attention: the model's attention over some validation images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,24 +7,26 @@ from PIL import Image
 
 from hf_detr_ft.attention.attention_plots import plot_cross_attention, plot_places, plot_self_attention
 from hf_detr_ft.attention.image_attention import ImageAttention
-from hf_detr_ft.report.blocks import Block, Heading, Plot, Section, Text
+from hf_detr_ft.report.attempt import attempt
+from hf_detr_ft.report.blocks import Block, Heading, Note, Plot, Section, Text
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """A photo and the model's attention over it."""
+class AttentionSample:
+    """An image and the model's attention over it."""
 
     name: str
     image: Image.Image
     attention: ImageAttention
 
 
-def describe_attention(looks: Sequence[Look], names: Sequence[str]) -> Section:
-    """The photo, then a map for each detection, then one for each point.
+def describe_attention(samples: Sequence[AttentionSample], names: Sequence[str], failures: list[str]) -> Section:
+    """The image, then a map for each detection, then one for each point.
 
     Args:
-        looks: at least one.
+        samples: at least one.
         names: of the classes, by label.
+        failures: gets a line for each sample that cannot be drawn, which the section says, too.
     """
     blocks: list[Block] = [
         Text(
@@ -32,14 +34,21 @@ def describe_attention(looks: Sequence[Look], names: Sequence[str]) -> Section:
             "layer. The encoder's: what belongs together with a point. Maps are as coarse as the model's feature map."
         )
     ]
-    for number, look in enumerate(looks, start=1):
-        attention = look.attention
-        plots = [Plot(f"places-{number}", plot_places(look.image, attention), look.name, shows_photos=True)]
-        for index in range(len(attention)):
-            figure = plot_cross_attention(look.image, attention, index, names)
-            plots.append(Plot(f"decoder-attention-{number}-{index + 1}", figure, shows_photos=True))
-        for index in range(len(attention.points_xy_px)):
-            figure = plot_self_attention(look.image, attention, index, names)
-            plots.append(Plot(f"encoder-attention-{number}-{index + 1}", figure, shows_photos=True))
-        blocks += [Heading(look.name), *plots]
+    for number, sample in enumerate(samples, start=1):
+        before = len(failures)
+        with attempt(f"the model's attention over {sample.name}", failures):
+            blocks += [Heading(sample.name), *_plot_sample(sample, number, names)]
+        blocks += [Note(failure) for failure in failures[before:]]
     return Section("Attention", "attention", blocks)
+
+
+def _plot_sample(sample: AttentionSample, number: int, names: Sequence[str]) -> list[Plot]:
+    attention = sample.attention
+    plots = [Plot(f"places-{number}", plot_places(sample.image, attention), sample.name, shows_photos=True)]
+    for index in range(len(attention)):
+        figure = plot_cross_attention(sample.image, attention, index, names)
+        plots.append(Plot(f"decoder-attention-{number}-{index + 1}", figure, shows_photos=True))
+    for index in range(len(attention.points_xy_px)):
+        figure = plot_self_attention(sample.image, attention, index, names)
+        plots.append(Plot(f"encoder-attention-{number}-{index + 1}", figure, shows_photos=True))
+    return plots

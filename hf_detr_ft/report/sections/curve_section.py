@@ -12,33 +12,33 @@ from hf_detr_ft.plots.training_curves import (
     plot_learning_rates,
     plot_losses,
 )
-from hf_detr_ft.report.blocks import Block, Fold, Heading, Note, Plot, Section, Text
-from hf_detr_ft.report.load_run import RunRecord
+from hf_detr_ft.report.blocks import Block, Collapsible, Heading, Note, Plot, Section, Text
+from hf_detr_ft.report.load_run import LoadedRun
 
 LAYERED = ("loss_ce", "loss_bbox", "loss_giou")
 SIZES = ("map_small", "map_medium", "map_large")
 
 
-def describe_curves(records: Sequence[RunRecord]) -> Section:
+def describe_curves(runs: Sequence[LoadedRun]) -> Section:
     """Of one run or several."""
-    histories = {record.name: record.history for record in records if record.history}
-    missing = [record.name for record in records if not record.history]
+    histories = {run.name: run.history for run in runs if run.history}
+    missing = [run.name for run in runs if not run.history]
     blocks: list[Block] = []
     if missing:
         text = f"{', '.join(missing)}: no log of the training (trainer_state.json), so there are no curves."
         blocks.append(Note(text))
     if histories:
-        blocks += [*_precision(records, histories), *_losses(histories), *_steps(records, histories)]
+        blocks += [*_precision(runs, histories), *_losses(histories), *_steps(runs, histories)]
     return Section("Curves", "curves", blocks)
 
 
-def _precision(records: Sequence[RunRecord], histories: Histories) -> list[Block]:
+def _precision(runs: Sequence[LoadedRun], histories: Histories) -> list[Block]:
     if not any("eval_map" in entry for history in histories.values() for entry in history):
         return [Note("No evaluation took place during the training (training.eval_strategy: no): there is no AP.")]
     if len(histories) > 1:
         plots = [Plot(f"ap-{name}", plot_average_precision(histories, [name])) for name in METRICS]
         return [Heading("Average precision on the validation images"), *plots]
-    best = records[0].best
+    best = runs[0].best
     plots = [
         Plot("average-precision", plot_average_precision(histories, best_epoch=best.get("epoch") if best else None)),
         Plot("average-precision-by-size", plot_average_precision(histories, SIZES)),
@@ -57,11 +57,11 @@ def _losses(histories: Histories) -> list[Block]:
     (history,) = histories.values()
     layered = [part for part in LAYERED if any(f"{part}_0" in entry for entry in entries)]
     plots = [Plot(f"{part.replace('_', '-')}-layers", plot_layers(history, part)) for part in layered]
-    return [*blocks, Fold("Each decoder layer", plots)] if plots else blocks
+    return [*blocks, Collapsible("Each decoder layer", plots)] if plots else blocks
 
 
-def _steps(records: Sequence[RunRecord], histories: Histories) -> list[Block]:
-    limits = {record.setting("training", "max_grad_norm") for record in records if record.history}
+def _steps(runs: Sequence[LoadedRun], histories: Histories) -> list[Block]:
+    limits = {run.setting("training", "max_grad_norm") for run in runs if run.history}
     limit = limits.pop() if len(limits) == 1 else None
     return [
         Heading("Steps"),

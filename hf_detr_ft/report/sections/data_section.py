@@ -16,7 +16,7 @@ from hf_detr_ft.plots.data_plots import (
     plot_positions,
     plot_resized_sides,
 )
-from hf_detr_ft.report.blocks import Block, Bullets, Cell, Fold, Heading, Number, Picture, Plot, Section, Table
+from hf_detr_ft.report.blocks import Block, Bullets, Cell, Collapsible, Heading, Number, Picture, Plot, Section, Table
 from hf_detr_ft.report.sections.problem_section import describe_problems
 from hf_detr_ft.report.split_findings import compare_splits, describe_split_findings
 
@@ -25,7 +25,7 @@ MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True, eq=False)
-class DataView:
+class DataSummary:
     """What the section shows.
 
     Attributes:
@@ -41,7 +41,7 @@ class DataView:
     problems: Sequence[Problem]
 
 
-def describe_data(view: DataView) -> Section:
+def describe_data(view: DataSummary) -> Section:
     """Numbers, figures, photos, problems."""
     splits = view.statistics
     findings = [text for name, split in splits.items() for text in describe_split_findings(split, name)]
@@ -66,7 +66,7 @@ def describe_data(view: DataView) -> Section:
         if pictures:
             blocks += [Heading(title), *(Picture(image, name) for name, image in pictures)]
     problems = describe_problems(view.problems)
-    blocks.append(Fold(f"Problems that the checks found ({len(view.problems)})", problems.blocks))
+    blocks.append(Collapsible(f"Problems that the checks found ({len(view.problems)})", problems.blocks))
     return Section("Data", "data", blocks)
 
 

@@ -4,37 +4,37 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_detr_ft.report.blocks import Block, Cell, Code, Fold, Note, Section, Table, Text
-from hf_detr_ft.report.load_run import RunRecord
+from hf_detr_ft.report.blocks import Block, Cell, Code, Collapsible, Note, Section, Table, Text
+from hf_detr_ft.report.load_run import LoadedRun
 
-SECTIONS = ("data", "augment", "model", "evaluation", "speed", "training")
+SECTIONS = ("data", "augment", "model", "evaluation", "speed", "report", "training")
 
 
-def describe_making(record: RunRecord) -> Section:
+def describe_run_details(run: LoadedRun) -> Section:
     """Of one run."""
     title, anchor = "How it was made", "making"
-    if not record.recipe:
-        return Section(title, anchor, [Note(f"{record.name} has no recipe.yaml, which would say how it was made.")])
-    made_with = record.recipe.get("made_with") or {}
-    blocks: list[Block] = [Table("making", "This run", ["", ""], _facts(record, made_with))]
-    if record.folder is not None:
-        blocks.append(Code("Commands, from the folder that the training was started in", _commands(record.folder)))
+    if not run.recipe:
+        return Section(title, anchor, [Note(f"{run.name} has no recipe.yaml, which would say how it was made.")])
+    made_with = run.recipe.get("made_with") or {}
+    blocks: list[Block] = [Table("making", "This run", ["", ""], _facts(run, made_with))]
+    if run.folder is not None:
+        blocks.append(Code("Commands, from the folder that the training was started in", _commands(run.folder)))
     versions = [(name, str(version)) for name, version in (made_with.get("versions") or {}).items()]
     if versions:
-        blocks.append(Fold("Versions", [Table("versions", "Packages", ["Package", "Version"], versions)]))
-    blocks.append(Fold("The recipe as resolved", [Code("recipe.yaml", record.recipe_text)]))
+        blocks.append(Collapsible("Versions", [Table("versions", "Packages", ["Package", "Version"], versions)]))
+    blocks.append(Collapsible("The recipe as resolved", [Code("recipe.yaml", run.recipe_text)]))
     return Section(title, anchor, blocks)
 
 
-def compare_recipes(records: Sequence[RunRecord]) -> Section:
+def compare_recipes(runs: Sequence[LoadedRun]) -> Section:
     """What the recipes of several runs differ in."""
     title, anchor = "What differs", "making"
-    with_recipe = [record for record in records if record.recipe]
+    with_recipe = [run for run in runs if run.recipe]
     blocks: list[Block] = []
-    if len(with_recipe) < len(records):
-        without = ", ".join(record.name for record in records if not record.recipe)
+    if len(with_recipe) < len(runs):
+        without = ", ".join(run.name for run in runs if not run.recipe)
         blocks.append(Note(f"No recipe.yaml in {without}."))
-    fields = {record.name: _flat(record.recipe) for record in with_recipe}
+    fields = {run.name: _flat(run.recipe) for run in with_recipe}
     keys = dict.fromkeys(key for flat in fields.values() for key in flat)
     rows = [(key, *(flat.get(key, "not set") for flat in fields.values())) for key in keys]
     rows = [row for row in rows if len(set(row[1:])) > 1 and row[0] != "training.output_dir"]
@@ -45,11 +45,11 @@ def compare_recipes(records: Sequence[RunRecord]) -> Section:
     return Section(title, anchor, blocks)
 
 
-def _facts(record: RunRecord, made_with: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
-    metrics = record.metrics
+def _facts(run: LoadedRun, made_with: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
+    metrics = run.metrics
     facts = {
-        "Data": record.setting("data", "name"),
-        "Started from": record.setting("model", "checkpoint") or record.setting("model", "backbone"),
+        "Data": run.setting("data", "name"),
+        "Started from": run.setting("model", "checkpoint") or run.setting("model", "backbone"),
         "Machine": made_with.get("device"),
         "Processor cores": made_with.get("cores"),
         "Processes": made_with.get("processes"),

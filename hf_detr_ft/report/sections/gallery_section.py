@@ -13,7 +13,7 @@ from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.evaluation.matching import MatchedDetections
 from hf_detr_ft.evaluation.tide import ERRORS, Outcome, TideErrors
 from hf_detr_ft.formatting import counted
-from hf_detr_ft.report.blocks import Block, Card, Gallery, Mark, Note, Section, Text
+from hf_detr_ft.report.blocks import Block, BoxMark, Gallery, GalleryItem, Note, Section, Text
 from hf_detr_ft.report.load_run import Validation
 
 WORST, OF_EACH_KIND, MOST = 12, 3, 24
@@ -97,7 +97,9 @@ def choose_images(matched: MatchedDetections, outcome: np.ndarray, threshold: fl
     return sorted(list(chosen)[:MOST], key=lambda image: rank[image])
 
 
-def _card(row: dict[str, Any], matched: MatchedDetections, outcome: np.ndarray, image: int, least_score: float) -> Card:
+def _card(
+    row: dict[str, Any], matched: MatchedDetections, outcome: np.ndarray, image: int, least_score: float
+) -> GalleryItem:
     truth, predictions = matched.truth, matched.predictions
     height, width = cell_size(row["image"])
     photo = decode_cell(row["image"], SIDE)
@@ -124,7 +126,7 @@ def _card(row: dict[str, Any], matched: MatchedDetections, outcome: np.ndarray, 
         )
         for index in own[::-1]  # the surest on top
     ]
-    return Card(photo, row["file_name"], objects, marks)
+    return GalleryItem(photo, row["file_name"], objects, marks)
 
 
 def _scores_of_objects(matched: MatchedDetections, image: int) -> dict[int, float]:
@@ -132,8 +134,8 @@ def _scores_of_objects(matched: MatchedDetections, image: int) -> dict[int, floa
     return dict(zip(matched.matched_gt[takers].tolist(), matched.predictions.score[takers].tolist(), strict=True))
 
 
-def _mark(box_xywh_px: np.ndarray, width: int, height: int, name: str, outcome: str, score: float) -> Mark:
+def _mark(box_xywh_px: np.ndarray, width: int, height: int, name: str, outcome: str, score: float) -> BoxMark:
     """The box in percent of the photo, cut off at its border, as DETR's boxes can reach over it."""
     x0, y0 = np.clip(box_xywh_px[:2] / (width, height), 0, 1)
     x1, y1 = np.clip((box_xywh_px[:2] + box_xywh_px[2:]) / (width, height), 0, 1)
-    return Mark(100 * x0, 100 * y0, 100 * (x1 - x0), 100 * (y1 - y0), name, outcome, score)
+    return BoxMark(100 * x0, 100 * y0, 100 * (x1 - x0), 100 * (y1 - y0), name, outcome, score)

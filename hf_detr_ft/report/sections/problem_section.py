@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.formatting import counted
-from hf_detr_ft.report.blocks import Block, Fold, Section, Table, Text
+from hf_detr_ft.report.blocks import Block, Collapsible, Section, Table, Text
 
 MOST, FEW = 200, 10
 """Problems of a kind that are listed; up to which they are seen without a click."""
@@ -24,5 +24,5 @@ def describe_problems(problems: Sequence[Problem]) -> Section:
         rows = [(problem.entry, problem.message, problem.remedy, problem.file) for problem in found[:MOST]]
         caption = f"{counted(len(found), 'time')}" + (f", the first {MOST}" if len(found) > MOST else "")
         table = Table(f"problem-{kind}", caption, ["Entry", "Problem", "Remedy", "File"], rows)
-        blocks.append(Fold(f"{severity}: {kind} ({len(found):,})", [table], is_open=len(found) <= FEW))
+        blocks.append(Collapsible(f"{severity}: {kind} ({len(found):,})", [table], is_open=len(found) <= FEW))
     return Section("Problems", "problems", blocks)

@@ -8,27 +8,27 @@ from hf_detr_ft.evaluation.coco_result import COCO_METRICS
 from hf_detr_ft.formatting import counted
 from hf_detr_ft.report.blocks import Block, Cell, Note, Number, Section, Table, Text
 from hf_detr_ft.report.describe_errors import describe_result as describe_in_words
-from hf_detr_ft.report.load_run import RunRecord
+from hf_detr_ft.report.load_run import LoadedRun
 from hf_detr_ft.report.sections.error_section import interval_table, recall_table
 
 MOST_CLASSES = 1000
 """Rows of a table."""
 
 
-def describe_result(record: RunRecord, analysis: Analysis | None = None) -> Section:
+def describe_result(run: LoadedRun, analysis: Analysis | None = None) -> Section:
     """Of one run.
 
     Args:
-        record: with the numbers.
+        run: with the numbers.
         analysis: of the same detections, for what stands out in words; None where there are none.
     """
-    kept = record.kept
+    kept = run.evaluation
     if kept is None:
         note = "No evaluation took place (training.eval_strategy: no), so there is no result. Evaluate the run with"
-        return Section("Result", "result", [Note(f"{note} hf-detr-ft evaluate {record.folder or record.name}.")])
-    columns = [(_title("Best", record.best), record.best), (_title("Last", record.last), record.last)]
+        return Section("Result", "result", [Note(f"{note} hf-detr-ft evaluate {run.folder or run.name}.")])
+    columns = [(_title("Best", run.best), run.best), (_title("Last", run.last), run.last)]
     given = [(title, evaluation) for title, evaluation in columns if evaluation]
-    blocks: list[Block] = [Text(_in_words(record, kept))]
+    blocks: list[Block] = [Text(_in_words(run, kept))]
     if not kept["objects"]:
         blocks.append(Note("The validation images have no objects: AP is not defined, and every prediction is wrong."))
     if analysis is not None:
@@ -38,13 +38,13 @@ def describe_result(record: RunRecord, analysis: Analysis | None = None) -> Sect
     return Section("Result", "result", blocks)
 
 
-def compare_results(records: Sequence[RunRecord]) -> Section:
+def compare_results(runs: Sequence[LoadedRun]) -> Section:
     """Of several runs, a column each: the evaluation whose weights lie in the folder."""
-    given = [(record.name, record.kept) for record in records if record.kept]
-    without = [record.name for record in records if not record.kept]
+    given = [(run.name, run.evaluation) for run in runs if run.evaluation]
+    without = [run.name for run in runs if not run.evaluation]
     blocks: list[Block] = [Note(f"No evaluation took place in {', '.join(without)}.")] if without else []
     if given:
-        data = {str((record.metrics.get("data") or {}).get("name")) for record in records if record.kept}
+        data = {str((run.metrics.get("data") or {}).get("name")) for run in runs if run.evaluation}
         sizes = {(evaluation["images"], evaluation["objects"]) for _, evaluation in given}
         if len(data) > 1 or len(sizes) > 1:
             blocks.append(Note("These runs were evaluated on different data, so their numbers cannot be compared."))
@@ -57,11 +57,11 @@ def _title(which: str, evaluation: Mapping[str, Any] | None) -> str:
     return which if epoch is None else f"{which} (epoch {epoch:.4g})"
 
 
-def _in_words(record: RunRecord, kept: Mapping[str, Any]) -> str:
+def _in_words(run: LoadedRun, kept: Mapping[str, Any]) -> str:
     over = f"on {counted(kept['images'], 'image')} with {counted(kept['objects'], 'object')}"
-    if record.last is None:
+    if run.last is None:
         return f"The weights as they are, evaluated {over} for this page."
-    which = "best" if record.keeps_best else "last"
+    which = "best" if run.keeps_best_weights else "last"
     where = "" if kept.get("epoch") is None else f", after epoch {kept['epoch']:.4g}"
     return f"The run folder holds the weights of the {which} evaluation{where}, {over}."
 
