@@ -108,7 +108,7 @@ def test_a_random_detr_over_a_split_with_more_images_than_there_is_room_for(
     monkeypatch.setattr(picture, "TILES", (100,))
     assert draw_predictions(RunFolder(run), shown, 0.2) == RunFolder(run).predictions
     photos, names, title = drawn
-    assert names == CLASSES
+    assert tuple(names) == CLASSES
     assert title == "lively: 16 of 20 validation images, predictions with a score above 0.2"
     file_names = [image["file_name"] for image in truth["images"]]
     assert [photo.name for photo in photos] == [file_names[index] for index in pick(20, 16)]
