@@ -62,7 +62,6 @@ USES = (
     Use(TRAINER, "compute_loss_context_manager", "self"),
     Use(TRAINER, "current_gradient_accumulation_steps"),
     Use(TRAINER, "get_batch_samples", "self, epoch_iterator, num_batches, device"),
-    Use(TRAINER, "loss_is_scaled_for_ga"),
     Use("transformers:TrainingArguments", "_n_gpu"),
     Use("transformers:PreTrainedConfig", "_attn_implementation"),
     Use("transformers:DetrConfig", "__annotations__"),
@@ -94,7 +93,7 @@ def test_a_change_would_be_seen() -> None:
     changed = Use(TRAINER, "_save", "self").problem()
     assert changed == "transformers.Trainer._save takes (self, output_dir, state_dict), expected (self)"
     assert str(Use("torch._dynamo.gone", "x").problem()).startswith("torch._dynamo.gone is gone (")
-    assert users("_get_eval_sampler") == "hf_detr_ft/training/trainer.py"
+    assert "hf_detr_ft/training/trainer.py" in users("_get_eval_sampler").split(", ")
 
 
 def test_every_private_name_in_use_is_in_the_list() -> None:

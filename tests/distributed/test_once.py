@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.test_invariance import launch
+from tests.distributed.test_two_processes import launch
 from tests.fixtures import write_coco_folder
 
 
