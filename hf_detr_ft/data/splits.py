@@ -45,23 +45,32 @@ class Splits:
 
 
 def check_split(
-    config: DataConfig, split: str, size: ImageSize | None = None, *, decode: bool, progress: Progress = iter
+    config: DataConfig, split: str, size: ImageSize | None = None, *, decode: bool | None, progress: Progress = iter
 ) -> tuple[Source, list[Problem]]:
     """Reads or draws the split "train" or "val" and finds all that is wrong with it; see `check_data`."""
     source = load_source(config, split)
-    file, images_dir = source.annotations, source.images_dir
-    return source, check_coco(source.coco, file, images_dir, size, progress=progress, decode=decode)
+    images_dir = None if decode is None else source.images_dir
+    return source, check_coco(
+        source.coco,
+        source.annotations,
+        images_dir,
+        size,
+        decode=bool(decode),
+        progress=progress,
+        for_training=split == "train",
+    )
 
 
 def check_data(
-    config: DataConfig, size: ImageSize | None = None, *, decode: bool, progress: Progress = iter
+    config: DataConfig, size: ImageSize | None = None, *, decode: bool | None, progress: Progress = iter
 ) -> tuple[dict[str, Source], list[Problem]]:
     """Reads or draws both splits and finds all that is wrong with them.
 
     Args:
         config: the recipe's `data` section.
         size: that the model takes images in, to find those too thin for it.
-        decode: read every image to its last pixel; else its header alone, which finds all but truncated files.
+        decode: read every image to its last pixel; False: its header alone, which finds all but truncated files; None:
+            no image at all.
         progress: wraps the images of a split, where they are files.
 
     Returns:
@@ -73,7 +82,8 @@ def check_data(
     """
     train, problems = check_split(config, "train", size, decode=decode, progress=progress)
     val, more = check_split(config, "val", size, decode=decode, progress=progress)
-    both = check_splits(train.coco, train.images_dir, val.coco, val.images_dir, val_file=val.annotations)
+    train_dir, val_dir = (None if decode is None else source.images_dir for source in (train, val))
+    both = check_splits(train.coco, train_dir, val.coco, val_dir, val_file=val.annotations)
     problems = sorted(dict.fromkeys([*problems, *more, *both]), key=lambda problem: problem.severity)
     return {"train": train, "val": val}, problems
 

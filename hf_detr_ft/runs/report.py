@@ -154,8 +154,7 @@ def read_inputs(source: str, flags: Sequence[str]) -> ReportInputs:
     try:
         inputs.recipe = _recipe_of(source, inputs.run, flags)
         val = load_source(inputs.recipe.data, "val")
-        val_problems = check_coco(val.coco, val.annotations, None)
-        require_no_errors(val_problems)
+        require_no_errors(check_coco(val.coco, val.annotations, None))
     except InputError as error:
         if not run.is_run:
             raise
@@ -163,9 +162,7 @@ def read_inputs(source: str, flags: Sequence[str]) -> ReportInputs:
         return inputs
     truth = prepare_coco(val.coco, inputs.recipe.data.val_limit)
     try:
-        train = load_source(inputs.recipe.data, "train")
-        problems = [*check_coco(train.coco, train.annotations, None), *val_problems]
-        inputs.splits = build_splits(inputs.recipe.data, {"train": train, "val": val}, problems)
+        inputs.splits = build_splits(inputs.recipe.data, *check_data(inputs.recipe.data, decode=None))
     except InputError as error:
         inputs.notes.append(f"Left out: the data. {error}")
     if wants_images:

@@ -376,6 +376,7 @@ CONSEQUENCES = {
     "area-infinite": {"area-missing"},
     "area-negative": {"area-missing"},
     "no-annotations": {"unused-category"},
+    "only-crowds": {"unused-category", "crowd"},
 }
 """What else a break brings with it, by name of the break; nothing for all others."""
 
@@ -420,6 +421,42 @@ def test_many_problems_of_one_kind_are_all_listed(split: tuple[dict, Path]) -> N
         annotation["bbox"] = [0, 0, 0, 0]
     kinds = [problem.kind for problem in check(coco, images)]
     assert kinds == ["missing-image"] * 4 + ["box-empty"] * 6
+
+
+def test_a_class_of_crowd_regions_is_said_to_be_left_out(split: tuple[dict, Path]) -> None:
+    coco, images = split
+    for annotation in coco["annotations"]:
+        annotation["iscrowd"] = int(annotation["category_id"] == 7)
+    problems = check(coco, images)
+    assert [(problem.severity, problem.kind, problem.entry) for problem in problems] == [
+        ("warning", "crowd", f"category id 7 ({CLASSES[1]!r})"),
+        ("warning", "unused-category", f"category id 7 ({CLASSES[1]!r})"),
+    ]
+    assert "found 3 of its 3 annotations" in problems[0].message
+    assert "leave them out; some tools write iscrowd 1 for every mask or brush stroke" in problems[0].remedy
+    assert "found none but 3 crowd regions" in problems[1].message
+
+
+def test_few_crowd_regions_are_as_they_should_be(split: tuple[dict, Path]) -> None:
+    coco, images = split
+    first = coco["annotations"][0]
+    coco["annotations"] += [{**first, "id": 100 + number} for number in range(20)]
+    coco["annotations"][-1]["iscrowd"] = 1
+    assert check(coco, images) == []
+    for annotation in coco["annotations"][-4:]:
+        annotation["iscrowd"] = 1
+    [problem] = check(coco, images)
+    assert problem.kind == "crowd"
+    assert "found 4 of its 23 annotations" in problem.message
+
+
+def test_many_categories_without_objects_are_one_line(split: tuple[dict, Path]) -> None:
+    coco, images = split
+    coco["categories"] += [{"id": 100 + number, "name": f"class {number}"} for number in range(290)]
+    [problem] = check(coco, images)
+    assert (problem.severity, problem.kind, problem.entry) == ("warning", "unused-category", "categories")
+    assert "found none of 290 categories: 'class 0', 'class 1'" in problem.message
+    assert "'class 9' … and 280 more" in problem.message
 
 
 def test_a_box_may_reach_one_pixel_out(split: tuple[dict, Path]) -> None:
@@ -606,6 +643,8 @@ def test_photos_that_are_not_there_are_left_to_check_coco(split: tuple[dict, Pat
 def test_categories_that_differ(split: tuple[dict, Path], tmp_path: Path) -> None:
     coco, images = split
     val = draw_split(tmp_path / "val2017", SIZES[:1], seed=4)
+    objects = [{**val["annotations"][0], "id": id_, "category_id": id_} for id_ in (3, 7)]
+    val["annotations"] = objects[:1]
     val["categories"] = [{"id": 3, "name": "ring"}, {"id": 8, "name": CLASSES[1]}, {"id": 9, "name": "star"}]
     problems = check_splits(coco, images, val, tmp_path / "val2017")
     found = [(problem.severity, problem.kind, problem.entry) for problem in problems]
@@ -617,8 +656,32 @@ def test_categories_that_differ(split: tuple[dict, Path], tmp_path: Path) -> Non
     ]
     assert f"expected the name {CLASSES[0]!r} as in training, found 'ring'" in problems[0].message
     assert f"(3, 7), found id 8; training's {CLASSES[1]!r} has id 7" in problems[1].message
+    val["annotations"] = objects
     val["categories"] = [{"id": 3}, {"id": 7, "name": CLASSES[1]}]
     assert check_splits(coco, images, val, tmp_path / "val2017") == []
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_classes_that_cannot_be_measured_are_one_line(listed: bool, split: tuple[dict, Path], tmp_path: Path) -> None:
+    """The same whether validation lists them or not: neither way is advised against."""
+    coco, images = split
+    first = coco["annotations"][0]
+    new = [{"id": id_, "name": f"class {id_ - 100}"} for id_ in range(100, 390)]
+    learned = [{**first, "id": entry["id"], "category_id": entry["id"]} for entry in new]
+    train = {**coco, "categories": coco["categories"] + new, "annotations": coco["annotations"] + learned}
+    val_dir, file = tmp_path / "val2017", tmp_path / "val.json"
+    val = draw_split(val_dir, SIZES[:2], seed=4)
+    val["annotations"] = [{**val["annotations"][0], "id": id_, "category_id": id_} for id_ in (3, 7)]
+    if listed:
+        val["annotations"].append({**val["annotations"][0], "id": 1, "category_id": 105, "iscrowd": 1})
+        val["categories"] = train["categories"]
+    problems = check_coco(val, file, val_dir, for_training=False)
+    assert [problem.kind for problem in problems] == (["crowd"] if listed else [])
+    [problem] = check_splits(train, images, val, val_dir, val_file=file)
+    assert (problem.severity, problem.kind, problem.entry) == ("warning", "category-not-in-validation", "categories")
+    assert "found none of 290: 'class 0', 'class 1'" in problem.message
+    assert "no AP can be measured for them" in problem.remedy
+    assert check_splits({**train, "annotations": coco["annotations"]}, images, val, val_dir) == [], "not learned either"
 
 
 NASTY: tuple[Any, ...] = (

@@ -1,13 +1,14 @@
 """What is wrong with a data set, all at once, before any training: `check_coco` for a split, `check_splits` for two."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hf_detr_ft.data.checks.annotation_fields import Entries, Entry, Problem, read_entries
 from hf_detr_ft.data.checks.box_checks import check_areas, check_boxes
+from hf_detr_ft.data.checks.category_checks import check_crowds, check_unused_categories, compare_categories
 from hf_detr_ft.data.checks.image_checks import Progress, check_image_shapes, check_images
 from hf_detr_ft.data.coco import describe_json, image_path, leaves_folder, structure_faults
 from hf_detr_ft.data.image_size import ImageSize
@@ -23,6 +24,7 @@ def check_coco(
     *,
     decode: bool = True,
     progress: Progress = iter,
+    for_training: bool = True,
 ) -> list[Problem]:
     """Finds everything that is wrong with one split; no JSON makes it raise.
 
@@ -33,6 +35,7 @@ def check_coco(
         size: that the model takes images in, to find those too thin for it.
         decode: read every image to its end, which finds truncated ones; else no more than its header.
         progress: wraps the list of images, one item each, such as `tqdm`.
+        for_training: list categories without objects; those of a validation split `check_splits` lists.
 
     Returns:
         Errors first, then warnings.
@@ -53,6 +56,8 @@ def check_coco(
         *_check_empty(entries, file),
         *_check_duplicates(entries, file),
         *_check_references(entries, file),
+        *check_crowds(entries, file),
+        *(check_unused_categories(entries, file) if for_training else ()),
         *(check_images(entries.images, file, images_dir, progress, decode) if images_dir is not None else ()),
         *(check_image_shapes(entries.images, file, size) if size is not None else ()),
         *check_boxes(entries.annotations, sizes_px, file),
@@ -124,12 +129,6 @@ def _check_references(entries: Entries, file: str) -> list[Problem]:
             message = f"expected one of {known or 'no categories'} as 'category_id', found {category_id}"
             remedy = "add the category or correct category_id"
             problems.append(Problem("error", "unknown-category", file, annotation.name, message, remedy))
-    used = Counter(annotation.fields.get("category_id") for annotation in entries.annotations)
-    for category in categories.values():
-        if not used[category.fields["id"]]:
-            remedy = "remove it, or label objects: an unused class only takes part in the loss"
-            message = "expected annotations of it, found none"
-            problems.append(Problem("warning", "unused-category", file, category.name, message, remedy))
     return problems
 
 
@@ -141,7 +140,7 @@ def check_splits(
     *,
     val_file: Path | str = "validation annotations",
 ) -> list[Problem]:
-    """Finds the same photo in both splits, and categories that differ; no JSON makes it raise.
+    """Finds the same photo in both splits, and categories that differ or cannot be measured; no JSON makes it raise.
 
     Args:
         train: the training split as `read_coco` returns it, its images under `train_dir`.
@@ -157,7 +156,7 @@ def check_splits(
         return []  # check_coco's to report
     file = str(val_file)
     train_entries, val_entries = read_entries(train, "training annotations"), read_entries(val, file)
-    problems = _check_categories(train_entries.categories, val_entries.categories, file)
+    problems = compare_categories(train_entries, val_entries, file)
     if train_dir is not None and val_dir is not None:
         problems = _check_same_photos(train_entries.images, train_dir, val_entries.images, val_dir, file) + problems
     return sorted(problems, key=lambda problem: problem.severity)
@@ -214,30 +213,3 @@ def _photos(images: list[Entry], images_dir: Path) -> list[tuple[Entry, Path, in
         if path.is_file():
             photos.append((image, path, size))
     return photos
-
-
-def _check_categories(train: list[Entry], val: list[Entry], file: str) -> list[Problem]:
-    train_names, val_names = (
-        {c.fields["id"]: c.fields.get("name") for c in split if "id" in c.fields} for split in (train, val)
-    )
-    problems = []
-    for category in val:
-        id_, name = category.fields.get("id"), category.fields.get("name")
-        if id_ is None:
-            continue
-        if id_ not in train_names:
-            elsewhere = next((str(other) for other, known in train_names.items() if name and known == name), None)
-            hint = f"; training's {name!r} has id {elsewhere}" if elsewhere else ""
-            message = f"expected a category of training ({', '.join(map(str, train_names))}), found id {id_}{hint}"
-            remedy = "give both splits the same categories"
-            problems.append(Problem("error", "category-not-in-training", file, category.name, message, remedy))
-        elif None not in (name, train_names[id_]) and name != train_names[id_]:
-            message = f"expected the name {train_names[id_]!r} as in training, found {name!r}"
-            remedy = "give both splits the same ids and names"
-            problems.append(Problem("error", "category-renamed", file, category.name, message, remedy))
-    for category in train:
-        if "id" in category.fields and category.fields["id"] not in val_names:
-            message = "expected every category of training, found none with this id"
-            remedy = "add it to 'categories', so that both splits have the same"
-            problems.append(Problem("warning", "category-not-in-validation", file, category.name, message, remedy))
-    return problems
