@@ -11,7 +11,7 @@ from accelerate import PartialState
 
 from hf_detr_ft.cli import main
 from hf_detr_ft.report import write_report
-from tests.distributed import draw, one_step
+from tests.distributed import draw, one_step, read_once
 
 DIVISIONS = ((2, 1), (1, 2))
 """Images per process and micro-batch, and micro-batches per step: four images in all."""
@@ -26,6 +26,8 @@ if __name__ == "__main__":
     state = PartialState(cpu=True)  # without it, and without a GPU, each process would take itself for the only one
     folder = Path(sys.argv[1])
     draw.run(folder / "drawn")
+    read_once.run(folder / "read", broken=False)
+    read_once.run(folder / "read_broken", broken=True)
     for batch, accumulation in DIVISIONS:
         one_step.run(folder, f"two_processes_{accumulation}", batch, accumulation)
     write_report.render_page = fail

@@ -98,6 +98,21 @@ def test_two_processes_get_the_same_images_each_drawn_once(launched: Path) -> No
     assert sorted(first["drawn"] + second["drawn"]) == [5, 20]
 
 
+def test_the_first_process_reads_for_the_second(launched: Path) -> None:
+    first, second = (json.loads((launched / "read" / f"{rank}.json").read_text()) for rank in range(2))
+    assert first["read"] == {"read_coco": 2, "read_image": 6, "decode_cell": 4}
+    assert set(second["read"].values()) == {0}
+    assert first["got"] == second["got"]
+    assert first["got"][3] > 0
+
+
+def test_what_the_first_process_finds_wrong_ends_the_second_too(launched: Path) -> None:
+    first, second = (json.loads((launched / "read_broken" / f"{rank}.json").read_text()) for rank in range(2))
+    assert first["got"] == second["got"]
+    assert "error [missing-image]" in first["got"][0]
+    assert set(second["read"].values()) == {0}
+
+
 def test_an_image_that_is_missing_from_an_evaluation_is_noticed(folder: Path) -> None:
     trainer = one_step.build(folder / "missing", batch=4, accumulation=1)
     trainer.truth = {**trainer.truth, "images": [*trainer.truth["images"], {"id": 999, "height": 5, "width": 5}]}
