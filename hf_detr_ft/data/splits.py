@@ -49,16 +49,7 @@ def check_split(
 ) -> tuple[Source, list[Problem]]:
     """Reads or draws the split "train" or "val" and finds all that is wrong with it; see `check_data`."""
     source = load_source(config, split)
-    images_dir = None if decode is None else source.images_dir
-    return source, check_coco(
-        source.coco,
-        source.annotations,
-        images_dir,
-        size,
-        decode=bool(decode),
-        progress=progress,
-        for_training=split == "train",
-    )
+    return source, _check_source(source, split, size, decode, progress)
 
 
 def check_data(
@@ -80,12 +71,33 @@ def check_data(
         RecipeError: synthetic photos are described wrongly.
         DataError: a file is not there or is no COCO JSON, or photos cannot be drawn.
     """
-    train, problems = check_split(config, "train", size, decode=decode, progress=progress)
-    val, more = check_split(config, "val", size, decode=decode, progress=progress)
+    sources = {split: load_source(config, split) for split in ("train", "val")}
+    return sources, check_sources(sources, size, decode=decode, progress=progress)
+
+
+def check_sources(
+    sources: dict[str, Source], size: ImageSize | None = None, *, decode: bool | None, progress: Progress = iter
+) -> list[Problem]:
+    """All that is wrong with the splits "train" and "val", each alone and with each other; see `check_data`."""
+    problems = [p for split, source in sources.items() for p in _check_source(source, split, size, decode, progress)]
+    train, val = sources["train"], sources["val"]
     train_dir, val_dir = (None if decode is None else source.images_dir for source in (train, val))
-    both = check_splits(train.coco, train_dir, val.coco, val_dir, val_file=val.annotations)
-    problems = sorted(dict.fromkeys([*problems, *more, *both]), key=lambda problem: problem.severity)
-    return {"train": train, "val": val}, problems
+    problems += check_splits(train.coco, train_dir, val.coco, val_dir, val_file=val.annotations)
+    return sorted(dict.fromkeys(problems), key=lambda problem: problem.severity)
+
+
+def _check_source(
+    source: Source, split: str, size: ImageSize | None, decode: bool | None, progress: Progress
+) -> list[Problem]:
+    return check_coco(
+        source.coco,
+        source.annotations,
+        None if decode is None else source.images_dir,
+        size,
+        decode=bool(decode),
+        progress=progress,
+        for_training=split == "train",
+    )
 
 
 def list_problems(problems: list[Problem], shown: int = SHOWN) -> str:

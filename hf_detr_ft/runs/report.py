@@ -12,7 +12,7 @@ from hf_detr_ft.data.checks.coco_checks import check_coco
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.split_source import Source, load_source
-from hf_detr_ft.data.splits import Splits, build_splits, require_no_errors
+from hf_detr_ft.data.splits import Splits, build_splits, check_sources, require_no_errors
 from hf_detr_ft.errors import DataError, InputError, RecipeError
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
@@ -162,7 +162,8 @@ def read_inputs(source: str, flags: Sequence[str]) -> ReportInputs:
         return inputs
     truth = prepare_coco(val.coco, inputs.recipe.data.val_limit)
     try:
-        inputs.splits = build_splits(inputs.recipe.data, *check_data(inputs.recipe.data, decode=None))
+        sources = {"train": load_source(inputs.recipe.data, "train"), "val": val}
+        inputs.splits = build_splits(inputs.recipe.data, sources, check_sources(sources, decode=None))
     except InputError as error:
         inputs.notes.append(f"Left out: the data. {error}")
     if wants_images:
