@@ -1,6 +1,6 @@
-"""What a model's detections on a validation split say: curves, confusion, calibration, intervals and kinds of errors.
+"""Analysis of a model's detections on a validation split: curves, confusion, calibration, intervals, TIDE's errors.
 
-`analyse_detections` is the entrance; truth and detections are read once and matched once, at COCO's ten IoUs.
+`analyse_detections` is the entrance, or `analyse_matched` for detections that are matched already.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_detr_ft.evaluation.bootstrap import Interval, bootstrap_intervals
 from hf_detr_ft.evaluation.calibration import Calibration, calibrate
-from hf_detr_ft.evaluation.coco_eval import SIZES, evaluate_with_curves, size_of
+from hf_detr_ft.evaluation.coco_eval import SIZE_NAMES, evaluate_with_curves, size_of
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.confusion import Confusion, confuse_classes
 from hf_detr_ft.evaluation.detections import Detections, is_above
@@ -20,13 +20,13 @@ from hf_detr_ft.evaluation.threshold_curves import PrecisionRecall, ThresholdCur
 from hf_detr_ft.evaluation.tide import TideErrors, find_errors
 from hf_detr_ft.evaluation.truth import read_truth
 
-MOST_MISTAKES = 20
+MOST_CONFUSED_PAIRS = 20
 """Pairs of confused classes in `Analysis.as_dict`."""
 
 
 @dataclass(frozen=True)
 class Recall:
-    """How many of some objects are found with the kept detections, at IoU 0.5."""
+    """Number of some objects, and of those found with the kept detections at IoU 0.5."""
 
     objects: int
     found: int
@@ -34,18 +34,18 @@ class Recall:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What `analyse_detections` found.
+    """Result of `analyse_detections`.
 
     Attributes:
         result: that of `evaluate_detections`.
         threshold: detections with a score above it are kept.
-        recall: of the objects of each COCO size.
-        intervals: of `map`, `map_50` and `map_75`; None where there is none.
+        recall: found objects by COCO's sizes.
+        intervals: 95 % intervals of `map`, `map_50` and `map_75`; None where there is none.
         precision_recall: the curves behind AP.
         thresholds: precision, recall and F1 against the threshold.
         confusion: with the kept detections.
-        calibration: of all detections.
-        errors: of all detections.
+        calibration: scores of all detections against the share that is right.
+        errors: TIDE's errors of all detections.
     """
 
     result: CocoResult
@@ -59,13 +59,13 @@ class Analysis:
     errors: TideErrors
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able, None for what is undefined.
+        """Values for JSON, None for what is undefined.
 
         Left out are the curves, what single detections and objects are, classes confused less often than the first 20
         pairs, and `result`, which metrics.json has.
         """
         names = self.confusion.names
-        mistakes = self.confusion.mistakes()[:MOST_MISTAKES]
+        confused = self.confusion.confused_pairs()[:MOST_CONFUSED_PAIRS]
         classes = zip(self.result.per_class, self.thresholds.classes, strict=True)
         calibration = {key: _plain(value) for key, value in asdict(self.calibration).items()}
         return {
@@ -76,7 +76,7 @@ class Analysis:
                 {"category_id": row.category_id, "name": row.name, **({} if c.best is None else asdict(c.best))}
                 for row, c in classes
             ],
-            "mistaken": [{"true": names[a], "predicted": names[b], "count": count} for a, b, count in mistakes],
+            "mistaken": [{"true": names[a], "predicted": names[b], "count": count} for a, b, count in confused],
             "calibration": calibration,
             "errors": {name: asdict(kind) for name, kind in self.errors.kinds.items()},
         }
@@ -120,8 +120,8 @@ def analyse_matched(matched: MatchedDetections, threshold: float | None = None) 
 def _recall(matched: MatchedDetections, threshold: float) -> dict[str, Recall]:
     found, sizes = matched.found_objects(is_above(matched.predictions.score, threshold)), size_of(matched.truth.area)
     groups = (~matched.truth.crowd, found)
-    counts = [[int((group & (sizes == size)).sum()) for group in groups] for size in range(len(SIZES))]
-    return {name: Recall(*count) for name, count in zip(SIZES, counts, strict=True)}
+    counts = [[int((group & (sizes == size)).sum()) for group in groups] for size in range(len(SIZE_NAMES))]
+    return {name: Recall(*count) for name, count in zip(SIZE_NAMES, counts, strict=True)}
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How far AP would move with other images: its bootstrap interval over the images there are."""
+"""Interval of AP over other images of the kind, by bootstrap over the images there are."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from hf_detr_ft.evaluation.average_precision import weighted_average_precision
 from hf_detr_ft.evaluation.matching import MatchedDetections
 
 REPLICATES = 500
-"""Data sets that are drawn."""
+"""Number of data sets that are drawn."""
 NORMAL_95 = 1.96
 """Standard deviations on either side that hold 95 % of a normal distribution."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where AP over all images such as these lies, with a confidence of 95 %."""
+    """Limits of AP over all images such as these, with a confidence of 95 %."""
 
     low: float
     high: float
@@ -35,7 +35,7 @@ def bootstrap_intervals(matched: MatchedDetections, seed: int = 0) -> dict[str, 
 
     Args:
         matched: truth and predictions.
-        seed: of the drawing.
+        seed: seed of the drawing.
 
     Returns:
         None instead of an interval where drawing says nothing: fewer than two images with objects, or the same AP
@@ -54,7 +54,7 @@ def bootstrap_intervals(matched: MatchedDetections, seed: int = 0) -> dict[str, 
 
 
 def _interval(values: np.ndarray) -> Interval | None:
-    """From AP [IoU, class, 1 + R]; replicates without any object are left out."""
+    """Interval from AP [IoU, class, 1 + R]; replicates without any object are left out."""
     defined = (~np.isnan(values)).sum(axis=(0, 1))
     measured, *drawn = (np.nansum(values, axis=(0, 1))[defined > 0] / defined[defined > 0]).tolist()
     spread = NORMAL_95 * float(np.std(drawn))

@@ -6,8 +6,9 @@ import numpy as np
 
 from hf_detr_ft.evaluation.detections import is_above
 
-BINS = 10
-EDGES = np.arange(BINS + 1) / BINS
+SCORE_BINS = 10
+SCORE_EDGES = np.arange(SCORE_BINS + 1) / SCORE_BINS
+"""Limits of the bins of scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ def calibrate(score: np.ndarray, is_tp: np.ndarray, threshold: float) -> Calibra
     count, mean_score, mean_right = _bin(score, is_tp)
     kept = is_above(score, threshold)
     return Calibration(
-        edges=EDGES,
+        edges=SCORE_EDGES,
         count=count,
         score=mean_score,
         right=mean_right,
@@ -66,10 +67,10 @@ def calibrate(score: np.ndarray, is_tp: np.ndarray, threshold: float) -> Calibra
 
 def _bin(score: np.ndarray, is_tp: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Count, mean score and share of true positives, [10] each."""
-    place = np.clip(np.searchsorted(EDGES, score, side="right") - 1, 0, BINS - 1)
-    count = np.bincount(place, minlength=BINS)
-    sums = (np.bincount(place, weights=values, minlength=BINS) for values in (score, is_tp))
-    mean_score, mean_right = (np.divide(s, count, out=np.full(BINS, np.nan), where=count > 0) for s in sums)
+    place = np.clip(np.searchsorted(SCORE_EDGES, score, side="right") - 1, 0, SCORE_BINS - 1)
+    count = np.bincount(place, minlength=SCORE_BINS)
+    sums = (np.bincount(place, weights=values, minlength=SCORE_BINS) for values in (score, is_tp))
+    mean_score, mean_right = (np.divide(s, count, out=np.full(SCORE_BINS, np.nan), where=count > 0) for s in sums)
     return count, mean_score, mean_right
 
 

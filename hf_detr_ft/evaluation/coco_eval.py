@@ -22,7 +22,8 @@ from hf_detr_ft.evaluation.truth import IndexedBoxes, Predictions, Truth, read_t
 Backend = Literal["faster-coco-eval", "pycocotools"]
 """`pycocotools` is the reference; `faster-coco-eval` gives the same numbers several times faster."""
 
-SIZES = ("small", "medium", "large")
+SIZE_NAMES = ("small", "medium", "large")
+"""COCO's names of objects' sizes, see `size_of`."""
 
 
 def evaluate_detections(
@@ -78,7 +79,7 @@ def evaluate_with_curves(
     result = CocoResult(
         metrics=_metrics(precision, recall, max_detections),
         per_class=_per_class(truth, precision, recall),
-        sizes=dict(zip(SIZES, np.bincount(size_of(objects), minlength=len(SIZES)).tolist(), strict=True)),
+        sizes=dict(zip(SIZE_NAMES, np.bincount(size_of(objects), minlength=len(SIZE_NAMES)).tolist(), strict=True)),
         best_f1=best_f1(matched.is_tp[counts], predictions.score[counts], len(objects)),
         images=len(truth.image_ids),
         objects=len(objects),
@@ -90,7 +91,7 @@ def evaluate_with_curves(
 
 
 def size_of(area: np.ndarray) -> np.ndarray:
-    """Positions in `SIZES` of areas in square pixels, each in one size: small < 32**2 <= medium < 96**2 <= large."""
+    """Places in `SIZE_NAMES` of areas in square pixels, each in one size: small < 32**2 <= medium < 96**2 <= large."""
     return np.searchsorted([MEDIUM_AREA, LARGE_AREA], area, side="right")
 
 
@@ -142,9 +143,9 @@ def _metrics(precision: np.ndarray, recall: np.ndarray, max_detections: Sequence
         "map_50": _mean(precision[0, :, :, 0, -1]),
         "map_75": _mean(precision[5, :, :, 0, -1]),
     }
-    metrics |= {f"map_{size}": _mean(precision[:, :, :, area, -1]) for area, size in enumerate(SIZES, start=1)}
+    metrics |= {f"map_{size}": _mean(precision[:, :, :, area, -1]) for area, size in enumerate(SIZE_NAMES, start=1)}
     metrics |= {f"mar_{count}": _mean(recall[:, :, 0, index]) for index, count in enumerate(max_detections)}
-    return metrics | {f"mar_{size}": _mean(recall[:, :, area, -1]) for area, size in enumerate(SIZES, start=1)}
+    return metrics | {f"mar_{size}": _mean(recall[:, :, area, -1]) for area, size in enumerate(SIZE_NAMES, start=1)}
 
 
 def _per_class(truth: Truth, precision: np.ndarray, recall: np.ndarray) -> list[ClassResult]:

@@ -1,13 +1,13 @@
-"""What an evaluation found: the 12 COCO numbers, classes, objects per size and best F1, as dict and table."""
+"""Result of an evaluation: the 12 COCO numbers, classes, objects per size and best F1, as dict and table."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from hf_detr_ft.formatting import counted
+from hf_detr_ft.formatting import pluralize
 
 CLASS_ROWS = 20
-"""How many classes `CocoResult.table` shows."""
+"""Most classes that `CocoResult.table` shows."""
 COCO_METRICS = (
     ("map", "AP", "IoU 0.50:0.95, all sizes"),
     ("map_50", "AP50", "IoU 0.50, all sizes"),
@@ -39,7 +39,7 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class BestF1:
-    """The best F1 over all classes together at IoU 0.5, and the threshold that gives it.
+    """Best F1 over all classes together at IoU 0.5, and the threshold that gives it.
 
     Detections with `score > threshold` are kept, as `post_process_object_detection`, `pipeline()` and `hf-detr-ft
     predict --threshold` do. The threshold has three decimals and is never rounded again: precision and recall are those
@@ -56,7 +56,7 @@ class BestF1:
 
 @dataclass(frozen=True)
 class CocoResult:
-    """What `evaluate_detections` found.
+    """Result of `evaluate_detections`.
 
     Attributes:
         metrics: COCO's 12 numbers in COCO's order, -1 where there is no such object: `map map_50 map_75 map_small
@@ -80,12 +80,12 @@ class CocoResult:
     detections: int
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able, plain floats and integers; undefined stays -1."""
+        """Plain floats and integers, for JSON; undefined stays -1."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CocoResult":
-        """The inverse of `as_dict`, whatever the order of its keys; other keys are ignored."""
+        """Inverse of `as_dict`, whatever the order of its keys; other keys are ignored."""
         plain = {field.name: values[field.name] for field in fields(cls)}
         plain["metrics"] = {name: plain["metrics"][name] for name in sorted(plain["metrics"], key=_place)}
         per_class = [ClassResult(**row) for row in values["per_class"]]
@@ -93,8 +93,8 @@ class CocoResult:
 
     def table(self) -> str:
         """COCO's 12 lines with the objects per size, a line per class (at most 20) and the best F1."""
-        counts = f"{counted(self.images, 'image')}, {counted(self.objects, 'object')}"
-        lines = [f"{counts}, {counted(self.detections, 'detection')}"]
+        counts = f"{pluralize(self.images, 'image')}, {pluralize(self.objects, 'object')}"
+        lines = [f"{counts}, {pluralize(self.detections, 'detection')}"]
         most = list(self.metrics)[8].removeprefix("mar_")  # the last of `max_detections`
         for key, value in self.metrics.items():
             kind, _, which = key.partition("_")
@@ -102,7 +102,7 @@ class CocoResult:
             iou = f"0.{which}" if kind == "map" and which.isdigit() else "0.50:0.95"
             area, note = "all", ""
             if which in self.sizes:
-                area, note = which, f"  {which} ({counted(self.sizes[which], 'object')})"
+                area, note = which, f"  {which} ({pluralize(self.sizes[which], 'object')})"
             best = which if kind == "mar" and which.isdigit() else most
             lines.append(f" {title} @[ IoU={iou:<9} | area={area:>6} | maxDets={best:>3} ] = {_number(value)}{note}")
         return "\n".join([*lines, "", *self._class_lines(), "", self._f1_line()])
@@ -126,7 +126,7 @@ class CocoResult:
 
 
 def _place(metric: str) -> tuple[str, int, int]:
-    """Sorts metrics as COCO lists them."""
+    """Sort key of metrics, as COCO lists them."""
     kind, _, which = metric.partition("_")
     sizes = ("small", "medium", "large")
     return (kind, 1 + sizes.index(which), 0) if which in sizes else (kind, 0, int(which or 0))

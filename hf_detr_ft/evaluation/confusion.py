@@ -1,4 +1,4 @@
-"""Which class is taken for which, with background as one more."""
+"""Confusion of classes, with background as one more."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Confusion:
         counts: [C+1, C+1] int64. Row: the true class, last the background; column: the predicted class, last nothing.
             A row's sum is its class's objects, a column's the class's kept detections that count, and the diagonal
             holds COCO's matches, so precision and recall read from it are those of the threshold curves.
-        names: of the C classes.
+        names: the C classes' names.
         threshold: detections with a score above it are kept.
     """
 
@@ -24,8 +24,8 @@ class Confusion:
     names: list[str]
     threshold: float
 
-    def mistakes(self) -> list[tuple[int, int, int]]:
-        """Row, column and count of what is taken for another class, the most frequent first; without background."""
+    def confused_pairs(self) -> list[tuple[int, int, int]]:
+        """Row, column and count of classes taken for others, the most frequent first; without background."""
         classes = self.counts[:-1, :-1].copy()
         np.fill_diagonal(classes, 0)
         rows, columns = np.nonzero(classes)
@@ -37,7 +37,7 @@ class Confusion:
 
 
 def confuse_classes(matched: MatchedDetections, threshold: float) -> Confusion:
-    """The matrix at IoU 0.5.
+    """Confusion matrix at IoU 0.5.
 
     First detections take objects of their own class, as COCO lets them. Then those left over take, by score and then
     by IoU, objects of other classes that are left over. A second detection of an object that is taken is one of

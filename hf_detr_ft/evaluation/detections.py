@@ -11,7 +11,7 @@ import torch
 from hf_detr_ft.boxes import xyxy_to_xywh
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.errors import DataError, first_line
-from hf_detr_ft.formatting import listed
+from hf_detr_ft.formatting import join_limited
 
 _COLUMNS = {"image_id": np.int64, "category_id": np.int64, "score": float, "boxes_xywh_px": float}
 
@@ -45,12 +45,12 @@ class Detections:
 
     @classmethod
     def empty(cls) -> "Detections":
-        """No detection at all."""
+        """Zero detections."""
         return cls(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros((0, 4)))
 
     @classmethod
     def concat(cls, parts: Iterable["Detections"]) -> "Detections":
-        """The detections of all parts, in their order; none for no parts."""
+        """Detections of all parts, in their order; none for no parts."""
         parts = [cls.empty(), *parts]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS))
 
@@ -64,21 +64,21 @@ class Detections:
         if not isinstance(results, list):
             raise DataError(f"COCO results must be a list of entries, found {type(results).__name__}")
         return cls(
-            read_column(results, "image_id", "results", ids=True),
-            read_column(results, "category_id", "results", ids=True),
-            read_column(results, "score", "results"),
-            read_column(results, "bbox", "results", width=4),
+            read_numbers(results, "image_id", "results", ids=True),
+            read_numbers(results, "category_id", "results", ids=True),
+            read_numbers(results, "score", "results"),
+            read_numbers(results, "bbox", "results", width=4),
         )
 
     def to_results(self) -> list[dict]:
-        """COCO's results format, JSON-able; the inverse of `from_results`."""
+        """Entries in COCO's results format, for JSON; the inverse of `from_results`."""
         columns = (self.image_id, self.category_id, self.boxes_xywh_px, self.score)
         keys = ("image_id", "category_id", "bbox", "score")
         return [dict(zip(keys, row, strict=True)) for row in zip(*(c.tolist() for c in columns), strict=True)]
 
     @classmethod
     def from_npz(cls, content: bytes) -> "Detections":
-        """The inverse of `to_npz`.
+        """Inverse of `to_npz`.
 
         Raises:
             DataError: it is no such file, or cut off.
@@ -92,7 +92,7 @@ class Detections:
             ) from error
 
     def to_npz(self) -> bytes:
-        """The four arrays, bit for bit, compressed; the same bytes for the same detections."""
+        """Content of an .npz file: the four arrays bit for bit, compressed; the same bytes for the same detections."""
         stream = io.BytesIO()
         np.savez_compressed(stream, allow_pickle=False, **{name: getattr(self, name) for name in _COLUMNS})
         return stream.getvalue()
@@ -107,8 +107,10 @@ def is_above(score: Any, threshold: float) -> np.ndarray:
     return np.asarray(score, dtype=np.float32) > np.float32(threshold)
 
 
-def read_column(entries: list[dict], key: str, what: str, *, ids: bool = False, width: int | None = None) -> np.ndarray:
-    """`entry[key]` of all entries, [N] or [N, width], ids as int64; DataError where one is missing or unlike that."""
+def read_numbers(
+    entries: list[dict], key: str, what: str, *, ids: bool = False, width: int | None = None
+) -> np.ndarray:
+    """Values `entry[key]` of all entries, [N] or [N, width], ids as int64; DataError where one is missing or unlike."""
     shape, kinds = (() if width is None else (width,)), "iu" if ids else "iuf"
     if not entries:
         return np.zeros((0, *shape), dtype=np.int64 if ids else float)
@@ -127,8 +129,8 @@ def read_column(entries: list[dict], key: str, what: str, *, ids: bool = False, 
         expected = f"{width} numbers" if width else "an integer" if ids else "a number"
         found = repr(first.get(key, "nothing")) if isinstance(first, dict) else repr(first)
         raise DataError(
-            f"COCO {what}: {key!r} must be {expected} in every entry; it is not in {listed(bad)} (counted from 0), "
-            f"where the first has {found[:80]}"
+            f"COCO {what}: {key!r} must be {expected} in every entry; it is not in {join_limited(bad)} "
+            f"(counted from 0), where the first has {found[:80]}"
         )
     return values.astype(np.int64 if ids else float)
 
@@ -139,7 +141,7 @@ def to_detections(detections: Any, image_ids: Any, label_map: LabelMap) -> Detec
     Args:
         detections: `[N, Q, 6]`: score, label and xyxy in original pixels.
         image_ids: `[N]`.
-        label_map: of the model's labels.
+        label_map: the model's labels with the data's category ids.
     """
     detections, image_ids = torch.as_tensor(detections), torch.as_tensor(image_ids)
     flat = detections.flatten(0, 1)

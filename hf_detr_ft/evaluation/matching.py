@@ -20,7 +20,7 @@ NEAR_IOU = 0.1
 MAX_DETECTIONS = 100
 """Best detections per image and class that count, as in COCO."""
 UNMATCHED, IGNORED = -1, -2
-"""Instead of an object's position: the detection took none; it does not count (in a crowd region, or of a low rank)."""
+"""Stand-ins for an object's position: none was taken; the detection does not count (crowd region, low rank)."""
 
 _PAIRS_AT_ONCE = 1_000_000
 """Pairs of a detection and an object whose IoU is computed at once (about 150 bytes each)."""
@@ -66,12 +66,12 @@ class MatchedDetections:
 
     @cached_property
     def matched_gt(self) -> np.ndarray:
-        """[N], at IoU 0.5: position in `truth` of the object that each detection took, `UNMATCHED` or `IGNORED`."""
+        """Position in `truth` of the object that each detection took at IoU 0.5, `UNMATCHED` or `IGNORED`, [N]."""
         return take_objects(self.truth, self._own_pairs, self.in_rank)
 
     @cached_property
     def matched_gt_by_iou(self) -> np.ndarray:
-        """[10, N], `matched_gt` at each of `IOUS`."""
+        """Objects taken as in `matched_gt`, at each of `IOUS`, [10, N]."""
         pairs = self._own_pairs
         higher = [take_objects(self.truth, pairs.select(pairs.iou >= iou), self.in_rank) for iou in IOUS[1:]]
         return np.stack([self.matched_gt, *higher])
@@ -87,16 +87,16 @@ class MatchedDetections:
 
     @property
     def counts(self) -> np.ndarray:
-        """[N] bool, the detection counts: as right where `is_tp`, else as wrong."""
+        """Detections that count: as right where `is_tp`, else as wrong, [N] bool."""
         return self.matched_gt != IGNORED
 
     @property
     def is_tp(self) -> np.ndarray:
-        """[N] bool, the detection is a true positive: it took an object of its class at IoU 0.5."""
+        """True positives: detections that took an object of their class at IoU 0.5, [N] bool."""
         return self.matched_gt >= 0
 
     def found_objects(self, above: np.ndarray) -> np.ndarray:
-        """[M] bool, the object was taken by one of the detections of a mask [N]; never true for crowd regions."""
+        """Objects that one of the detections of a mask [N] took, [M] bool; never true for crowd regions."""
         found = np.zeros(len(self.truth.area), dtype=bool)
         found[self.matched_gt[above & self.is_tp]] = True
         return found
@@ -121,7 +121,7 @@ def match_detections(truth: Truth, detections: Detections, max_detections: int =
 
 
 def rank_detections(truth: Truth, predictions: Predictions) -> np.ndarray:
-    """[N], place of each detection in its image and class, 0 for the best score."""
+    """Rank of each detection in its image and class, 0 for the best score, [N]."""
     group = predictions.image * len(truth.category_ids) + predictions.category
     order = np.lexsort((-predictions.score, group))
     rank = np.empty(len(order), dtype=np.int64)

@@ -69,7 +69,8 @@ class CocoMetric(evaluate.Metric):
             category_ids: the data set's category id of each label; without it the dict's ids in ascending order, which
                 is what this package trains with (and writes to `config.json`).
             backend: see `evaluate_detections`.
-            **kwargs: of `evaluate.Metric`. Predictions stay in memory, unless several processes (`num_process`) share.
+            **kwargs: as `evaluate.Metric` takes them. Predictions stay in memory, unless several processes share
+                (`num_process`).
         """
         kwargs.setdefault("keep_in_memory", kwargs.get("num_process", 1) == 1)
         super().__init__(**kwargs)

@@ -15,12 +15,12 @@ THRESHOLDS = np.arange(1000) / 1000
 
 @dataclass(frozen=True, eq=False)
 class PrecisionRecall:
-    """COCO's own curves: the mean of a curve over its 101 levels is the AP of that IoU and class.
+    """Precision-recall curves of COCO: the mean of a curve over its 101 levels is the AP of that IoU and class.
 
     Attributes:
         precision: [IoU, level, class], the best at this recall or a higher one; 0 at a recall that is not reached, NaN
             for a class without objects.
-        names: of the classes.
+        names: the classes' names.
         objects: [class], without crowd.
         iou: [IoU].
         recall: [level].
@@ -33,14 +33,14 @@ class PrecisionRecall:
     recall: np.ndarray
 
     def mean(self) -> np.ndarray:
-        """[IoU, level], the mean over the classes with objects; NaN where there is none."""
+        """Mean over the classes with objects, [IoU, level]; NaN where there is none."""
         defined = self.precision[:, :, ~np.isnan(self.precision[0, 0])]
         return defined.mean(axis=2) if defined.size else np.full(defined.shape[:2], np.nan)
 
 
 @dataclass(frozen=True, eq=False)
 class ThresholdCurve:
-    """One class at IoU 0.5, or all together.
+    """Curve of one class at IoU 0.5, or of all together.
 
     Attributes:
         precision: [T], NaN where nothing is kept.
@@ -61,13 +61,13 @@ class ThresholdCurve:
 
 @dataclass(frozen=True, eq=False)
 class ThresholdCurves:
-    """What keeping `score > threshold` gives, for all classes together and for each.
+    """Precision, recall and F1 of keeping `score > threshold`, for all classes together and for each.
 
     Attributes:
         thresholds: [T], ascending: 0.00, 0.01 … 1.00, and the threshold of the best F1 of all.
         overall: every detection and object counted once, whatever its class, as in `CocoResult.best_f1`.
         classes: in the order of the category ids.
-        names: of the classes.
+        names: the classes' names.
     """
 
     thresholds: np.ndarray
@@ -106,7 +106,7 @@ def _trace(is_tp: np.ndarray, score: np.ndarray, objects: int, thresholds: np.nd
 
 
 def best_f1(is_tp: np.ndarray, score: np.ndarray, objects: int) -> BestF1:
-    """The best F1 over `THRESHOLDS`; of several thresholds that give it, the highest.
+    """Best F1 over `THRESHOLDS`; of several thresholds that give it, the highest.
 
     Args:
         is_tp: [N] bool, of the detections that count.

@@ -28,12 +28,12 @@ from hf_detr_ft.evaluation.truth import Predictions, Truth
 
 
 class Outcome(IntEnum):
-    """What a detection is: right, left out, or one of TIDE's errors; `MISS` is an object's."""
+    """Outcome of a detection: right, left out, or one of TIDE's errors; `MISS` is an object's."""
 
     TP = 0
-    """Took an object of its class."""
+    """Right: took an object of its class."""
     IGNORED = 1
-    """Does not count: in a crowd region of its class, or beyond the best 100."""
+    """Neither right nor wrong: in a crowd region of its class, or beyond the best 100."""
     CLS = 2
     LOC = 3
     BOTH = 4
@@ -78,16 +78,16 @@ class ErrorKind:
 
 @dataclass(frozen=True, eq=False)
 class TideErrors:
-    """What each detection and object is, and the errors of all together.
+    """Outcome of each detection and object, and the errors of all together.
 
     Attributes:
         outcome: [N] int64, an `Outcome` per detection.
         target: [N] int64, per detection: position in `Truth` of the object that it took or, if it is wrong, that it
             overlaps most, of its own class for Loc and Dupe, of another for Cls and Both; `UNMATCHED` for the others.
         missed: [M] bool, per annotation of `Truth`: an object that is missed with detections of any score.
-        kinds: by the word of each of `ERRORS`, in their order.
-        ap_50: that fixing starts from; None without objects.
-        threshold: of `ErrorKind.kept`.
+        kinds: frequency and cost by the word of each of `ERRORS`, in their order.
+        ap_50: AP50 that fixing starts from; None without objects.
+        threshold: score above which detections count in `ErrorKind.kept`.
     """
 
     outcome: np.ndarray
@@ -190,7 +190,7 @@ def _ap_50(
     counted: np.ndarray,
     objects: np.ndarray,
 ) -> float | None:
-    """COCO's mean over the classes with objects.
+    """AP50 as COCO has it, the mean over the classes with objects.
 
     Args:
         truth: the objects.

@@ -1,12 +1,12 @@
-"""A COCO dict's truth and the detections to score against it, as arrays that share positions of image and category."""
+"""Truth of a COCO dict and detections to score against it, as arrays that share positions of image and category."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from hf_detr_ft.errors import DataError
-from hf_detr_ft.evaluation.detections import Detections, read_column
-from hf_detr_ft.formatting import counted, listed
+from hf_detr_ft.evaluation.detections import Detections, read_numbers
+from hf_detr_ft.formatting import join_limited, pluralize
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class IndexedBoxes:
 
 @dataclass(frozen=True, eq=False)
 class Truth(IndexedBoxes):
-    """The objects and crowd regions of a COCO dict; ids ascending and `names` in the order of the category ids."""
+    """Objects and crowd regions of a COCO dict; ids ascending and `names` in the order of the category ids."""
 
     crowd: np.ndarray
     image_ids: np.ndarray
@@ -31,13 +31,13 @@ class Truth(IndexedBoxes):
 
 @dataclass(frozen=True, eq=False)
 class Predictions(IndexedBoxes):
-    """The detections with their scores, in the order given."""
+    """Detections with their scores, in the order given."""
 
     score: np.ndarray
 
 
 def read_truth(coco: dict) -> Truth:
-    """The truth of a COCO dict without annotations of images or categories that it does not list.
+    """Reads the truth of a COCO dict, without annotations of images or categories that it does not list.
 
     Raises:
         DataError: no images or categories, ids, boxes or areas that are not numbers, boxes that cannot be.
@@ -45,17 +45,17 @@ def read_truth(coco: dict) -> Truth:
     for key in ("images", "categories"):
         if not coco.get(key):
             raise DataError(f"COCO truth has no {key}: evaluation needs at least one entry under {key!r}")
-    image_ids = np.unique(read_column(coco["images"], "id", "images", ids=True))
-    category_ids = np.unique(read_column(coco["categories"], "id", "categories", ids=True))
+    image_ids = np.unique(read_numbers(coco["images"], "id", "images", ids=True))
+    category_ids = np.unique(read_numbers(coco["categories"], "id", "categories", ids=True))
     names = {entry["id"]: str(entry.get("name", entry["id"])) for entry in coco["categories"]}
     annotations = coco.get("annotations") or []
-    image_id = read_column(annotations, "image_id", "annotations", ids=True)
-    category_id = read_column(annotations, "category_id", "annotations", ids=True)
-    boxes = read_column(annotations, "bbox", "annotations", width=4)
+    image_id = read_numbers(annotations, "image_id", "annotations", ids=True)
+    category_id = read_numbers(annotations, "category_id", "annotations", ids=True)
+    boxes = read_numbers(annotations, "bbox", "annotations", width=4)
     _check_boxes(boxes, "annotations", "run `hf-detr-ft check` on this data set")
     area = boxes[:, 2] * boxes[:, 3]
     given = [index for index, entry in enumerate(annotations) if entry.get("area") is not None]
-    area[given] = read_column([annotations[index] for index in given], "area", "annotations")
+    area[given] = read_numbers([annotations[index] for index in given], "area", "annotations")
     crowd = np.array([bool(entry.get("iscrowd")) for entry in annotations], dtype=bool)
     known = np.isin(image_id, image_ids) & np.isin(category_id, category_ids)
     return Truth(
@@ -71,7 +71,7 @@ def read_truth(coco: dict) -> Truth:
 
 
 def index_detections(truth: Truth, detections: Detections) -> Predictions:
-    """The detections with the truth's positions in place of the ids.
+    """Detections with the truth's positions in place of the ids.
 
     Raises:
         DataError: ids that the truth does not list, boxes or scores that are not finite, negative widths or heights.
@@ -83,14 +83,18 @@ def index_detections(truth: Truth, detections: Detections) -> Predictions:
     ):
         unknown = np.setdiff1d(ids, known).tolist()
         if unknown:
-            problems.append(f"{what} ids that the truth does not list: {listed(unknown)} (it has {listed(known)})")
+            problems.append(
+                f"{what} ids that the truth does not list: {join_limited(unknown)} (it has {join_limited(known)})"
+            )
     if problems:
         remedy = "detections must carry the ids of this very data set, not labels or positions"
         raise DataError(f"Detections have {'; '.join(problems)}; {remedy}")
     _check_boxes(detections.boxes_xywh_px, "detections", "boxes must be x, y, width, height in pixels")
     bad = np.flatnonzero(~np.isfinite(detections.score)).tolist()
     if bad:
-        raise DataError(f"Detections {listed(bad)} have scores that are not finite; the model's output holds a NaN")
+        raise DataError(
+            f"Detections {join_limited(bad)} have scores that are not finite; the model's output holds a NaN"
+        )
     return Predictions(
         image=np.searchsorted(truth.image_ids, detections.image_id),
         category=np.searchsorted(truth.category_ids, detections.category_id),
@@ -105,6 +109,6 @@ def _check_boxes(boxes_xywh_px: np.ndarray, what: str, remedy: str) -> None:
     bad = np.flatnonzero(~usable).tolist()
     if bad:
         raise DataError(
-            f"COCO {what}: {counted(len(bad), 'box')} not finite or of negative width or height, entries "
-            f"{listed(bad)} (counted from 0), the first is {boxes_xywh_px[bad[0]].tolist()}; {remedy}"
+            f"COCO {what}: {pluralize(len(bad), 'box')} not finite or of negative width or height, entries "
+            f"{join_limited(bad)} (counted from 0), the first is {boxes_xywh_px[bad[0]].tolist()}; {remedy}"
         )

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import DetrConfig
 
 from hf_detr_ft.errors import RecipeError, first_line
-from hf_detr_ft.formatting import nearest
+from hf_detr_ft.formatting import did_you_mean
 from hf_detr_ft.model.backbone_weights import load_backbone_weights
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.init_weights import initialise_like_original, scale_projection
@@ -67,7 +67,7 @@ def _checked_overrides(overrides: dict[str, Any]) -> dict[str, Any]:
     known = set(DetrConfig.__annotations__) - {"auxiliary_loss", "backbone_config", "is_encoder_decoder"}
     unknown = [name for name in overrides if name not in known]
     if unknown:
-        hints = ", ".join(f"'{name}'{nearest(name, sorted(known))}" for name in unknown)
+        hints = ", ".join(f"'{name}'{did_you_mean(name, sorted(known))}" for name in unknown)
         raise RecipeError(f"model.config: expected fields of transformers.DetrConfig, found {hints}.")
     try:
         DetrConfig(**overrides)
@@ -85,7 +85,7 @@ def _from_backbone(config: ModelConfig, settings: dict[str, Any]) -> DetrForObje
     if not timm.is_model(backbone):
         raise RecipeError(
             f"model.backbone: expected the name of a timm model, found '{backbone}'"
-            f"{nearest(backbone, timm.list_models())}. timm.list_models() lists them."
+            f"{did_you_mean(backbone, timm.list_models())}. timm.list_models() lists them."
         )
     try:
         features: Any = timm.create_model(backbone, features_only=True, pretrained=False).feature_info

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from hf_detr_ft.data.statistics import SplitStatistics
-from hf_detr_ft.formatting import counted, percent
+from hf_detr_ft.formatting import percent, pluralize
 from hf_detr_ft.plots.style import FAINT, INK, LETTERS, PALETTE, add_legend, new_figure, short_names, write_instead
 from hf_detr_ft.plots.text_layout import text_width
 
@@ -171,11 +171,11 @@ def _name_splits(figure: Figure, texts: Sequence[str]) -> None:
 
 
 def _with_images(splits: Splits) -> list[str]:
-    return [f"{name}, {counted(split.images, 'image')}" for name, split in splits.items()]
+    return [f"{name}, {pluralize(split.images, 'image')}" for name, split in splits.items()]
 
 
 def _with_objects(splits: Splits) -> list[str]:
-    return [f"{name}, {counted(split.objects, 'object')}" for name, split in splits.items()]
+    return [f"{name}, {pluralize(split.objects, 'object')}" for name, split in splits.items()]
 
 
 def _draw_shares(axes: Axes, values: Sequence[np.ndarray], edges: np.ndarray) -> bool:

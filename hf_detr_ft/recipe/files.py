@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 from hf_detr_ft.atomic import write_text
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.formatting import nearest
+from hf_detr_ft.formatting import did_you_mean
 from hf_detr_ft.recipe.automatic import choose_precision, choose_workers
 from hf_detr_ft.recipe.sections import (
     AugmentConfig,
@@ -176,7 +176,7 @@ def _read_flags(flags: Sequence[str], problems: list[str]) -> Iterator[_Entry]:
 
 
 def _unknown_section(name: str) -> str:
-    hint = _elsewhere(name) or nearest(name, SECTIONS)
+    hint = _elsewhere(name) or did_you_mean(name, SECTIONS)
     return f"unknown section '{name}'{hint}; expected one of {list(SECTIONS)}"
 
 
@@ -193,7 +193,7 @@ def _place(entries: Sequence[_Entry], problems: list[str]) -> tuple[dict[str, di
     for section, key, inner, value, source in entries:
         known = [field.name for field in fields(SECTIONS[section]) if field.init]
         if key not in known:
-            hint = _elsewhere(key) or nearest(key, known)
+            hint = _elsewhere(key) or did_you_mean(key, known)
             problems.append(f"{source}: unknown key '{key}' in section '{section}'{hint}")
             continue
         if inner:

@@ -10,7 +10,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.formatting import nearest
+from hf_detr_ft.formatting import did_you_mean
 from hf_detr_ft.recipe.sections import DetrTrainingArguments, Recipe
 
 METRICS = (
@@ -72,7 +72,7 @@ def _evaluation(recipe: Recipe) -> list[str]:
     if metric is not None and metric.removeprefix("eval_") not in METRICS:
         problems.append(
             f"training.metric_for_best_model: expected one of {', '.join(METRICS)}, found '{metric}'"
-            f"{nearest(metric.removeprefix('eval_'), METRICS)}."
+            f"{did_you_mean(metric.removeprefix('eval_'), METRICS)}."
         )
     if args.eval_strategy == "no":
         needs = {
@@ -125,7 +125,7 @@ def _machine(recipe: Recipe) -> list[str]:
         if name not in INTEGRATION_TO_CALLBACK:
             problems.append(
                 f"training.report_to: expected some of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}, found '{name}'"
-                f"{nearest(name, INTEGRATION_TO_CALLBACK)}."
+                f"{did_you_mean(name, INTEGRATION_TO_CALLBACK)}."
             )
         elif name not in available:
             problems.append(

@@ -16,7 +16,7 @@ from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import transformed
 from hf_detr_ft.evaluation.analysis import Analysis, analyse_matched
 from hf_detr_ft.evaluation.detections import is_above
-from hf_detr_ft.formatting import counted
+from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.inference.detect import load_detector
 from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.plots.samples import draw_sample, draw_training_sample
@@ -111,7 +111,7 @@ def collect_data_summary(recipe: Recipe, splits: Splits, stride: int) -> tuple[D
             images.append((row["file_name"], image))
             samples.append((row["file_name"], sample))
     if len(failed) > 1:
-        failed = [f"{counted(len(failed), 'training image')} cannot be shown. {failed[0]}"]
+        failed = [f"{pluralize(len(failed), 'training image')} cannot be shown. {failed[0]}"]
     return DataSummary(statistics, images, samples, splits.problems), failed
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import fisher_exact
 
 from hf_detr_ft.evaluation.analysis import Analysis
-from hf_detr_ft.formatting import counted, listed
+from hf_detr_ft.formatting import join_limited, pluralize
 
 MOST_SENTENCES = 5
 UNLIKELY = 0.05
@@ -43,10 +43,10 @@ def describe_result(analysis: Analysis) -> list[str]:
     """At most five sentences, the most important first: the state of things, then what stands out."""
     result = analysis.result
     if not result.objects:
-        there = f"{counted(result.images, 'image')}, {counted(result.detections, 'detection')}"
+        there = f"{pluralize(result.images, 'image')}, {pluralize(result.detections, 'detection')}"
         return [f"There are no objects, so there is no AP ({there})."]
     if not result.detections:
-        return [f"There are no detections: {counted(result.objects, 'object')} missed."]
+        return [f"There are no detections: {pluralize(result.objects, 'object')} missed."]
     sentences = [_state(analysis)]
     for more in (_unpredicted, _interval, _sizes, _wrong, _worth_fixing, _mistaken, _boxes, _scores):
         sentences += more(analysis)
@@ -57,10 +57,10 @@ def _state(analysis: Analysis) -> str:
     objects, kept = analysis.result.objects, analysis.calibration.kept
     found = sum(recall.found for recall in analysis.recall.values())
     if not analysis.result.metrics["map_50"]:
-        nothing = _of(0, counted(objects, "object"))
+        nothing = _of(0, pluralize(objects, "object"))
         return f"{nothing.capitalize()} found: no detection has IoU 0.5 with an object of its class."
-    some = f"{_of(found, counted(objects, 'object'))} found"
-    wrong = f" and {_of(kept - found, counted(kept, 'detection'))} wrong" if kept else ""
+    some = f"{_of(found, pluralize(objects, 'object'))} found"
+    wrong = f" and {_of(kept - found, pluralize(kept, 'detection'))} wrong" if kept else ""
     return f"With scores {_above(analysis)}, {some}{wrong}."
 
 
@@ -78,7 +78,7 @@ def _unpredicted(analysis: Analysis) -> Iterator[str]:
     ):
         if never and len(never) < sum(c.objects > 0 for c in curves.classes):
             never.sort(key=lambda row: -row[1])
-            names = listed([f"'{name}' ({counted(objects, 'object')})" for name, objects in never], 3)
+            names = join_limited([f"'{name}' ({pluralize(objects, 'object')})" for name, objects in never], 3)
             yield f"The class {names} is {when}." if len(never) == 1 else f"{len(never)} classes are {when}: {names}."
 
 
@@ -86,7 +86,7 @@ def _interval(analysis: Analysis) -> Iterator[str]:
     """Few images leave AP open."""
     interval = analysis.intervals["map"]
     if interval is not None and (interval.high - interval.low) / 2 >= WIDE:
-        images, half = counted(analysis.result.images, "image"), (interval.high - interval.low) / 2
+        images, half = pluralize(analysis.result.images, "image"), (interval.high - interval.low) / 2
         between = f"between {interval.low:.2f} and {interval.high:.2f}"
         yield f"{images} are few: AP is known to ± {half:.2f} only ({between} with 95 % confidence)."
 
@@ -130,10 +130,10 @@ def _worth_fixing(analysis: Analysis) -> Iterator[str]:
 
 def _mistaken(analysis: Analysis) -> Iterator[str]:
     """The class that is most often taken for another."""
-    for row, column, count in analysis.confusion.mistakes()[:1]:
+    for row, column, count in analysis.confusion.confused_pairs()[:1]:
         names, objects = analysis.confusion.names, int(analysis.confusion.counts[row].sum())
         if count >= FEW and count >= objects / 10:
-            yield f"'{names[row]}' is taken for '{names[column]}': {count:,} of {counted(objects, 'object')}."
+            yield f"'{names[row]}' is taken for '{names[column]}': {count:,} of {pluralize(objects, 'object')}."
 
 
 def _boxes(analysis: Analysis) -> Iterator[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.evaluation.analysis import Analysis
-from hf_detr_ft.formatting import counted
+from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.report.attempt import attempt
 from hf_detr_ft.report.blocks import Note, Page, Section
 from hf_detr_ft.report.load_run import LoadedRun, Validation
@@ -108,5 +108,5 @@ def _subtitle(run: LoadedRun) -> str:
     if evaluation is not None:
         ap = evaluation["metrics"]["map"]
         parts.append("AP n/a" if ap < 0 else f"AP {ap:.3f}, AP50 {evaluation['metrics']['map_50']:.3f}")
-        parts.append(counted(evaluation["images"], "validation image"))
+        parts.append(pluralize(evaluation["images"], "validation image"))
     return " · ".join(parts)

@@ -33,15 +33,15 @@ from hf_detr_ft.training.trainer import DetrTrainer
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What an evaluation found, and on what.
+    """Result of an evaluation, and the data it is of.
 
     Attributes:
         result: the numbers.
         detections: what they were computed from.
         truth: the COCO dict that was evaluated on.
-        rows: of `load_split`, one for each image.
-        model: what ran, in evaluation mode.
-        processor: the model's.
+        rows: rows of `load_split`, one for each image.
+        model: the model that ran, in evaluation mode.
+        processor: its processor.
     """
 
     result: CocoResult
@@ -106,7 +106,7 @@ def match_classes(config: DetrConfig, truth: dict, source: str) -> LabelMap:
     that the data do not know get negative ids, which `to_detections` leaves out.
 
     Args:
-        config: of the model.
+        config: the model's config.json.
         truth: a COCO dict.
         source: what messages call the model.
 

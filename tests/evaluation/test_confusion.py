@@ -19,7 +19,7 @@ def test_rows_are_true_and_columns_predicted_classes_and_the_last_is_background(
     found = boxes((*A, 0.9), (*B, 0.8)), boxes((*FAR, 0.7), (500, 0, 50, 50, 0.4), category_id=2)
     assert confuse(coco, *found).counts.tolist() == [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
     assert confuse(coco, *found, threshold=0.3).counts.tolist()[2] == [0, 0, 1, 0]
-    assert confuse(coco, *found).mistakes() == [(1, 0, 1)]
+    assert confuse(coco, *found).confused_pairs() == [(1, 0, 1)]
 
 
 def test_an_object_goes_to_its_own_class_before_a_higher_score_of_another() -> None:
@@ -71,7 +71,7 @@ def test_it_holds_every_object_and_kept_detection_and_cocos_matches(seed: int) -
         assert curve.precision[at] == pytest.approx(hit / predicted if predicted else np.nan, nan_ok=True)
         assert curve.recall[at] == pytest.approx(hit / curve.objects if curve.objects else np.nan, nan_ok=True)
     assert analysis.calibration.kept == counts[:, :-1].sum()
-    assert analysis.confusion.mistakes() and counts[:-1, :-1].sum() > hits.sum()
-    assert [count for *_, count in analysis.confusion.mistakes()] == sorted(
+    assert analysis.confusion.confused_pairs() and counts[:-1, :-1].sum() > hits.sum()
+    assert [count for *_, count in analysis.confusion.confused_pairs()] == sorted(
         (counts[i, j] for i in range(6) for j in range(6) if i != j and counts[i, j]), reverse=True
     )

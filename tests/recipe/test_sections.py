@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import transformers
 
-from hf_detr_ft.formatting import nearest
+from hf_detr_ft.formatting import did_you_mean
 from hf_detr_ft.recipe import sections as recipe_module
 from hf_detr_ft.recipe.files import SECTIONS, load_recipe
 from hf_detr_ft.recipe.sections import DetrTrainingArguments
@@ -128,7 +128,7 @@ def test_what_is_asked_for_holds(settings: dict, expected: dict):
 )
 def test_nearest_names_what_was_probably_meant(name: str, expected: str):
     known = ["learning_rate", "weight_decay"]
-    assert nearest(name, [k for k in known if k != name]) == expected
+    assert did_you_mean(name, [k for k in known if k != name]) == expected
 
 
 def test_paths_of_the_data_are_relative_to_its_root(tmp_path: Path):

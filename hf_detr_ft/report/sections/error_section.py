@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hf_detr_ft.evaluation.analysis import MOST_MISTAKES, Analysis
+from hf_detr_ft.evaluation.analysis import MOST_CONFUSED_PAIRS, Analysis
 from hf_detr_ft.plots.error_plots import plot_confusion, plot_errors
 from hf_detr_ft.plots.precision_recall import (
     plot_calibration,
@@ -104,9 +104,9 @@ def _mistaken(analysis: Analysis) -> list[Block]:
     names = analysis.confusion.names
     rows: list[Sequence[Cell]] = [
         (names[true], names[predicted], Number(count))
-        for true, predicted, count in analysis.confusion.mistakes()[:MOST_MISTAKES]
+        for true, predicted, count in analysis.confusion.confused_pairs()[:MOST_CONFUSED_PAIRS]
     ]
     if not rows:
         return []
-    caption = f"The most frequent confusions, of at most {MOST_MISTAKES}"
+    caption = f"The most frequent confusions, of at most {MOST_CONFUSED_PAIRS}"
     return [Heading("Classes taken for others"), Table("mistaken", caption, ["True", "Predicted", "Times"], rows)]

@@ -12,7 +12,7 @@ from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.evaluation.matching import MatchedDetections
 from hf_detr_ft.evaluation.tide import ERRORS, Outcome, TideErrors
-from hf_detr_ft.formatting import counted
+from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.report.blocks import Block, BoxMark, Gallery, GalleryItem, Note, Section, Text
 from hf_detr_ft.report.load_run import Validation
 
@@ -58,8 +58,8 @@ def describe_gallery(validation: Validation, errors: TideErrors, threshold: floa
         total = len(matched.truth.image_ids)
         shown = "all of them" if len(cards) == total else f"{len(cards)} of them, for each kind of error the worst"
         text = (
-            f"{counted(total, 'validation image')}, {shown}, in the order of what is missed and wrong at the threshold "
-            "of the best F1. A prediction is right that takes an object of its class at IoU 0.5."
+            f"{pluralize(total, 'validation image')}, {shown}, in the order of what is missed and wrong at the "
+            "threshold of the best F1. A prediction is right that takes an object of its class at IoU 0.5."
         )
         blocks += [Text(text), Gallery(cards, threshold, least)]
     return Section(title, anchor, blocks)
@@ -67,7 +67,7 @@ def describe_gallery(validation: Validation, errors: TideErrors, threshold: floa
 
 def _unreadable(errors: Sequence[str]) -> str:
     remedy = "Where they have moved, give their place: hf-detr-ft report RUN --data.root FOLDER."
-    return f"{counted(len(errors), 'photo')} cannot be shown. {remedy} The first: {errors[0]}"
+    return f"{pluralize(len(errors), 'photo')} cannot be shown. {remedy} The first: {errors[0]}"
 
 
 def choose_images(matched: MatchedDetections, outcome: np.ndarray, threshold: float) -> list[int]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hf_detr_ft.data.checks.annotation_fields import Problem
-from hf_detr_ft.formatting import counted
+from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.report.blocks import Block, Collapsible, Section, Table, Text
 
 MOST, FEW = 200, 10
@@ -19,10 +19,10 @@ def describe_problems(problems: Sequence[Problem]) -> Section:
         kinds.setdefault((problem.severity, problem.kind), []).append(problem)
     errors = sum(problem.severity == "error" for problem in problems)
     warnings = len(problems) - errors
-    blocks: list[Block] = [Text(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}.")]
+    blocks: list[Block] = [Text(f"{pluralize(errors, 'error')}, {pluralize(warnings, 'warning')}.")]
     for (severity, kind), found in kinds.items():
         rows = [(problem.entry, problem.message, problem.remedy, problem.file) for problem in found[:MOST]]
-        caption = f"{counted(len(found), 'time')}" + (f", the first {MOST}" if len(found) > MOST else "")
+        caption = f"{pluralize(len(found), 'time')}" + (f", the first {MOST}" if len(found) > MOST else "")
         table = Table(f"problem-{kind}", caption, ["Entry", "Problem", "Remedy", "File"], rows)
         blocks.append(Collapsible(f"{severity}: {kind} ({len(found):,})", [table], is_open=len(found) <= FEW))
     return Section("Problems", "problems", blocks)

@@ -5,7 +5,7 @@ from typing import Any
 
 from hf_detr_ft.evaluation.analysis import Analysis
 from hf_detr_ft.evaluation.coco_result import COCO_METRICS
-from hf_detr_ft.formatting import counted
+from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.report.blocks import Block, Cell, Note, Number, Section, Table, Text
 from hf_detr_ft.report.describe_errors import describe_result as describe_in_words
 from hf_detr_ft.report.load_run import LoadedRun
@@ -58,7 +58,7 @@ def _title(which: str, evaluation: Mapping[str, Any] | None) -> str:
 
 
 def _in_words(run: LoadedRun, kept: Mapping[str, Any]) -> str:
-    over = f"on {counted(kept['images'], 'image')} with {counted(kept['objects'], 'object')}"
+    over = f"on {pluralize(kept['images'], 'image')} with {pluralize(kept['objects'], 'object')}"
     if run.last is None:
         return f"The weights as they are, evaluated {over} for this page."
     which = "best" if run.keeps_best_weights else "last"
