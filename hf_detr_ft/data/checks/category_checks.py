@@ -3,7 +3,7 @@
 from collections import Counter
 
 from hf_detr_ft.data.checks.annotation_fields import Entries, Entry, Problem
-from hf_detr_ft.formatting import listed
+from hf_detr_ft.formatting import join_limited
 
 FEW_CROWDS = 0.1
 """Share of a category's annotations that are crowd regions in data sets that mean them, COCO for one."""
@@ -102,4 +102,4 @@ def _entry(categories: list[Entry]) -> str:
 
 
 def _list(categories: list[Entry]) -> str:
-    return listed([repr(c.fields.get("name", c.fields["id"])) for c in categories], NAMED)
+    return join_limited([repr(c.fields.get("name", c.fields["id"])) for c in categories], NAMED)
