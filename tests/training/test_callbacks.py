@@ -381,3 +381,11 @@ def test_evaluation_in_every_nth_epoch_and_in_the_last(tmp_path: Path, every: in
     train(data, run, 5, eval_epochs=every)
     assert [row["epoch"] for row in read_csv(run / "results.csv")] == expected
     assert {path.name for path in run.glob("checkpoint-*")} == {f"checkpoint-{float(epoch):.0f}" for epoch in expected}
+
+
+def test_patience_counts_evaluations_and_not_epochs(tmp_path: Path) -> None:
+    data, run = write_coco_folder(tmp_path / "data", val_sizes=[(48, 64)]), tmp_path / "run"
+    still = {"learning_rate": 0.0, "backbone_learning_rate": 0.0}
+    train(data, run, 9, patience=2, eval_epochs=2, **still)
+    assert [row["epoch"] for row in read_csv(run / "results.csv")] == ["2.0", "4.0", "6.0"]
+    assert read_json(run / "metrics.json")["best"]["epoch"] == 2.0
