@@ -40,9 +40,14 @@ def build_page() -> str:
 
 def _row(field: ast.AnnAssign, meaning: str) -> str:
     annotation = ast.unparse(field.annotation).replace("|", "\\|")
-    default = ast.unparse(field.value) if field.value is not None else ""
+    value, limits = field.value, ""
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "bounded":
+        value, *bounds = value.args
+        least, *most = map(ast.unparse, bounds)
+        limits = f", {least} to {most[0].replace(' ** ', '^')}" if most else f", {least} or more"
+    default = ast.unparse(value) if value is not None else ""
     default = {"field(default_factory=dict)": "{}", "None": "not set"}.get(default, default).strip("'")
-    return f"| `{ast.unparse(field.target)}` | `{annotation}` | {default} | {' '.join(meaning.split())} |"
+    return f"| `{ast.unparse(field.target)}` | `{annotation}`{limits} | {default} | {' '.join(meaning.split())} |"
 
 
 if __name__ == "__main__":

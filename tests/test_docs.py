@@ -34,6 +34,8 @@ def test_the_page_of_recipe_fields_is_up_to_date() -> None:
     page = runpy.run_path(str(REPOSITORY / "scripts" / "build_recipe_page.py"))["build_page"]()
     assert (REPOSITORY / "docs" / "recipe.md").read_text() == page, "run: python scripts/build_recipe_page.py"
     assert page.count("\n| `") > 45
+    assert "| `train_limit` | `int \\| None`, 1 or more | not set |" in page
+    assert "| `horizontal_flip` | `float \\| None`, 0 to 1 | not set |" in page
 
 
 def test_the_page_of_figures_runs_and_shows_every_public_one(
