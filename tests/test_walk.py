@@ -17,7 +17,8 @@ from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import TrainingError
 from hf_detr_ft.evaluation.coco_eval import Backend
 from hf_detr_ft.model.detector import DetrForObjectDetection
-from hf_detr_ft.model.loss import CriterionWeights, set_criterion
+from hf_detr_ft.model.hungarian_matching import CriterionWeights
+from hf_detr_ft.model.loss import set_criterion
 from hf_detr_ft.recipe.sections import AugmentConfig, DataConfig, DetrTrainingArguments
 from hf_detr_ft.training.callbacks import RunFolderCallback
 from hf_detr_ft.training.trainer import DetrTrainer

@@ -1,4 +1,4 @@
-"""The network that is trained: Transformers' DETR with the original's losses."""
+"""The network that is trained: Transformers' DETR with the losses of facebookresearch/detr."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,8 @@ from torch import nn
 from transformers import DetrConfig
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
-from hf_detr_ft.model.loss import CriterionWeights, set_criterion
+from hf_detr_ft.model.hungarian_matching import CriterionWeights
+from hf_detr_ft.model.loss import set_criterion
 
 
 class DetrForObjectDetection(transformers.DetrForObjectDetection):
@@ -21,12 +22,12 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
     be opened with stock Transformers.
 
     `config.auxiliary_loss` stays False. When it is True, Transformers' decoder passes the *normalised* state of each
-    layer on to the next, and normalises the last one twice; the original hands on the state as it is. With the trained
-    norms of a checkpoint that is another network, in inference too. So the states are collected here and normalised
-    beside the decoder, as the original does, and the saved model stays the one that was trained.
+    layer on to the next, and normalises the last one twice; DETR hands on the state as it is. With the trained norms of
+    a checkpoint that is another network, in inference too. So the states are collected here and normalised beside the
+    decoder, as DETR does, and the saved model stays the one that was trained.
 
     Attributes:
-        auxiliary_losses: also compute the loss of every decoder layer before the last (the original does).
+        auxiliary_losses: also compute the loss of every decoder layer before the last (DETR does).
     """
 
     accepts_loss_kwargs = True
@@ -57,9 +58,16 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
 
         Returns:
             `logits` `[B, Q, C+1]`, `pred_boxes` `[B, Q, 4]`, with labels also `loss` and `loss_dict`.
+
+        Raises:
+            TypeError: other arguments were given with labels.
         """
         if labels is None:
             return super().forward(pixel_values, pixel_mask=pixel_mask, **kwargs)
+        if kwargs:
+            raise TypeError(
+                f"forward with labels takes no {', '.join(sorted(kwargs))}; call it without labels for that"
+            )
         outputs: Any = self.model(pixel_values, pixel_mask=pixel_mask, output_hidden_states=self.auxiliary_losses)
         states = outputs.last_hidden_state[None]
         if self.auxiliary_losses:
@@ -80,7 +88,7 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
     def predict_from(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits `[..., C+1]` and boxes `[..., 4]` of decoder or encoder states, in fp32.
 
-        In bf16 an image has some 256 places side by side: balloon's true boxes, rounded to it, come to AP 0.94.
+        bf16 tells some 256 positions apart along a side: balloon's true boxes, rounded to it, come to AP 0.94.
         """
         with torch.autocast(states.device.type, enabled=False):
             states = states.to(self.class_labels_classifier.weight.dtype)
@@ -88,7 +96,7 @@ class DetrForObjectDetection(transformers.DetrForObjectDetection):
 
 
 def _add_to_scores(name: str, module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """Before encoder and decoder: the mask of padded places, `[B, N]`, as what is added to scores, `[B, 1, 1, N]`.
+    """Turns the mask `[B, N]` of feature map positions into what is added to scores, `[B, 1, 1, N]`, before they begin.
 
     Transformers would make it `[B, 1, N, N]`, which attention turns into scores once a layer, and would first ask the
     device whether anything is padded, so that host and device wait for each other twice a step.
@@ -104,7 +112,7 @@ def _add_to_scores(name: str, module: Any, args: tuple, kwargs: dict[str, Any]) 
 
 @contextmanager
 def outputs_of(module: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """What the module returns meanwhile; nothing of it stays behind, whatever goes wrong."""
+    """Collects what a module returns while the context is open; its hook goes when it closes, whatever goes wrong."""
     outputs: list[torch.Tensor] = []
     hook = module.register_forward_hook(lambda *call: outputs.append(call[-1]))
     try:

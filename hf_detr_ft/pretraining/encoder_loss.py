@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from hf_detr_ft.boxes import cxcywh_to_xyxy
-from hf_detr_ft.model.loss import CriterionWeights, count_items, pad_targets, paired_giou
+from hf_detr_ft.model.hungarian_matching import CriterionWeights, pad_targets, paired_giou
+from hf_detr_ft.model.loss import count_items
 
 CORE = 0.5
 """Side of the middle of a box whose cells stand for the object, relative to the box."""

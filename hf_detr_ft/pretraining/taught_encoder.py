@@ -8,7 +8,7 @@ from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
 from hf_detr_ft.model import detector
 from hf_detr_ft.model.detector import outputs_of
-from hf_detr_ft.model.loss import CriterionWeights
+from hf_detr_ft.model.hungarian_matching import CriterionWeights
 from hf_detr_ft.pretraining.encoder_loss import encoder_criterion
 
 

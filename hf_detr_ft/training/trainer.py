@@ -35,8 +35,9 @@ from hf_detr_ft.evaluation.matching import match_detections
 from hf_detr_ft.evaluation.truth import Truth, read_truth
 from hf_detr_ft.inference.detect import post_process
 from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.hungarian_matching import UnusableBatchError
 from hf_detr_ft.model.load import load_weights
-from hf_detr_ft.model.loss import UnusableBatchError, count_items
+from hf_detr_ft.model.loss import count_items
 from hf_detr_ft.model.optim import parameter_groups
 from hf_detr_ft.recipe.sections import DetrTrainingArguments
 from hf_detr_ft.run_folder import ALL_WEIGHTS

@@ -124,3 +124,11 @@ def test_mixed_precision_does_not_round_boxes() -> None:
         outputs = model(pixel_values=pixels, pixel_mask=mask, labels=labels)
     assert outputs.pred_boxes.dtype == outputs.logits.dtype == torch.float32
     assert not torch.equal(outputs.pred_boxes, outputs.pred_boxes.bfloat16().float())
+
+
+def test_arguments_that_labels_leave_no_use_for_are_refused() -> None:
+    model, inputs = build(), batch()
+    with pytest.raises(TypeError, match="forward with labels takes no output_attentions, return_dict"):
+        model(**inputs, return_dict=True, output_attentions=True)
+    inputs.pop("labels")
+    assert model(**inputs, output_hidden_states=True).decoder_hidden_states is not None

@@ -9,15 +9,8 @@ import torch
 from transformers import DetrConfig
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 
-from hf_detr_ft.model.loss import (
-    CriterionWeights,
-    UnusableBatchError,
-    count_items,
-    match,
-    pad_targets,
-    paired_giou,
-    set_criterion,
-)
+from hf_detr_ft.model.hungarian_matching import CriterionWeights, UnusableBatchError, match, pad_targets, paired_giou
+from hf_detr_ft.model.loss import count_items, set_criterion
 
 WEIGHTS = CriterionWeights()
 

@@ -5,7 +5,8 @@ import torch
 
 from hf_detr_ft.model import detector
 from hf_detr_ft.model.build import build_model
-from hf_detr_ft.model.loss import CriterionWeights, count_items
+from hf_detr_ft.model.hungarian_matching import CriterionWeights
+from hf_detr_ft.model.loss import count_items
 from hf_detr_ft.pretraining.encoder_loss import assign_cells, cell_centres, encoder_criterion
 from hf_detr_ft.pretraining.taught_encoder import teach_encoder
 from hf_detr_ft.recipe.sections import ModelConfig
