@@ -84,7 +84,7 @@ def test_the_picture_has_the_threshold_of_the_weights_that_are_kept(
 ) -> None:
     """The first of two evaluations is made to be the best one."""
     used: list[float] = []
-    results = iter(((0.9, 0.1), (0.8, 0.2)))  # AP, threshold
+    results = iter(((0.9, 0.123), (0.8, 0.857)))  # AP, threshold
 
     def worse_and_worse(*args: Any, **kwargs: Any) -> CocoResult:
         result = evaluate_matched(*args, **kwargs)
@@ -101,8 +101,11 @@ def test_the_picture_has_the_threshold_of_the_weights_that_are_kept(
     flags = ("--training.max_steps", "2", "--training.eval_strategy", "steps", "--training.eval_steps", "1")
     flags += ("--training.save_strategy", "steps", "--training.save_steps", "1")
     assert run_job(job, tmp_path / "run", *flags, "--training.load_best_model_at_end", best) == 0
-    assert used == [0.1 if best == "true" else 0.2]
-    assert f"first look  {tmp_path / 'run' / 'plots' / 'predictions.png'}" in capsys.readouterr().out
+    expected = 0.123 if best == "true" else 0.857
+    assert used == [expected]
+    said = capsys.readouterr().out
+    assert f"first look  {tmp_path / 'run' / 'plots' / 'predictions.png'}" in said
+    assert f"PHOTO_OR_FOLDER --threshold {expected}\n" in said
 
 
 def test_the_root_holds_the_best_weights_and_metrics_say_so(finished: Path) -> None:
