@@ -16,7 +16,7 @@ from hf_detr_ft.plots.box_overlay import BoxStyle, overlay_box
 from hf_detr_ft.plots.style import FAINT, INK, PALETTE, add_image_axes, shrink
 from hf_detr_ft.plots.text_layout import readable, shorten, writable_names
 
-COLOURS = colormaps["inferno"]
+MAP_COLOURS = colormaps["inferno"]
 """Colours of a map: perceptually uniform, from black, where the dark image is seen, to light yellow."""
 DIM, COVER = 0.6, 0.9
 """Brightness of the image below a map, relative to its own, and opacity of the map where it is largest."""
@@ -49,7 +49,7 @@ def blend(image: Image.Image, weights: np.ndarray, side: int = PANEL_SIDE) -> np
     grey = np.asarray(ImageOps.grayscale(small), dtype=np.float32)[..., None] * (DIM / 255)
     values = _upsample(weights / (weights.max() or 1), (small.height, small.width))
     opacity = COVER * np.sqrt(values)[..., None]
-    return _shown((grey * (1 - opacity) + COLOURS(values)[..., :3] * opacity) * 255)
+    return _shown((grey * (1 - opacity) + MAP_COLOURS(values)[..., :3] * opacity) * 255)
 
 
 def _upsample(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -155,7 +155,7 @@ def draw_scale(figure: Figure, largest: float | None) -> None:
     width, height = figure.get_size_inches()
     length = PANEL_WIDTH - 0.6
     axes = figure.add_axes(((width - length) / 2 / width, (SCALE - 0.17) / height, length / width, 0.09 / height))
-    axes.imshow(np.linspace(0, 1, 256)[None], COLOURS, extent=(0, 1, 0, 1), aspect="auto", interpolation="none")
+    axes.imshow(np.linspace(0, 1, 256)[None], MAP_COLOURS, extent=(0, 1, 0, 1), aspect="auto", interpolation="none")
     axes.set_xticks([0, 1], ["0", "largest" if largest is None else f"{largest:.1%}"])
     axes.set_yticks([])
     axes.tick_params(labelsize=PANEL_LETTERS, labelcolor=INK, length=0, pad=2)

@@ -108,10 +108,10 @@ def plot_attention(image: Image.Image, attention: ImageAttention, names: Sequenc
     step = PANEL_TITLE + image_size_in(attention, SHEET_PANEL)[1] + PANEL_GAP
     lower = 2 * SHEET_HEADING + step
     figure = _new_sheet(width, lower + bool(rows) * SHEET_HEADING + rows * step + SCALE)
-    _write_line(figure, 0, title, "bold")
-    _write_line(figure, SHEET_HEADING, "Decoder: what each detection's query reads")
+    _write_heading(figure, 0, title, "bold")
+    _write_heading(figure, SHEET_HEADING, "Decoder: what each detection's query reads")
     if points:
-        _write_line(figure, lower, "Encoder: what each point's place reads")
+        _write_heading(figure, lower, "Encoder: what each point's place reads")
 
     def panel(place: int, top: float) -> Axes:
         return add_panel(figure, attention, PANEL_GAP + place % columns * (SHEET_PANEL + PANEL_GAP), top, SHEET_PANEL)
@@ -140,7 +140,7 @@ def _new_panel(attention: ImageAttention, below: float) -> tuple[Figure, Axes]:
     return figure, add_panel(figure, attention, 0, 0, PANEL_WIDTH)
 
 
-def _write_line(figure: Figure, top: float, text: str, weight: str = "normal") -> None:
+def _write_heading(figure: Figure, top: float, text: str, weight: str = "normal") -> None:
     """Writes over all panels, so many inches below the figure's top."""
     width, height = figure.get_size_inches()
     fitting = shorten(readable(text), HEADING_LETTERS, POINTS * width, bold=weight == "bold")

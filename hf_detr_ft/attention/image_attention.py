@@ -16,7 +16,7 @@ MOST_SHOWN = 4
 """Detections that are chosen: as many as stand side by side on a page."""
 SAME_PLACE = 0.5
 """IoU above which two detections are taken for one place."""
-GRID = 64
+GRID_POINTS = 64
 """Points along each side among which the one of the background is found."""
 
 
@@ -158,7 +158,7 @@ def choose_points(
     limits = np.array([width, height] * 2, dtype=np.float64)
     inside = np.clip(boxes_xyxy_px.reshape(-1, 4).astype(np.float64), 0, limits)
     centres = (inside[:, :2] + inside[:, 2:]) / 2
-    steps = (np.arange(GRID) + 0.5) / GRID
+    steps = (np.arange(GRID_POINTS) + 0.5) / GRID_POINTS
     x, y = (side.ravel() for side in np.meshgrid(steps * width, steps * height))
     room = np.minimum(np.minimum(x, width - x), np.minimum(y, height - y))
     for x0, y0, x1, y1 in occupied_xyxy_px.reshape(-1, 4):

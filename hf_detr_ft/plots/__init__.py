@@ -3,12 +3,8 @@
 None of them reads or writes files, and none touches pyplot. docs/plots.md shows each in use.
 """
 
-from hf_detr_ft.plots.box_overlay import (
-    ComparedPhoto,
-)
-from hf_detr_ft.plots.comparison import (
-    plot_comparison,
-)
+from hf_detr_ft.plots.box_overlay import ComparedPhoto
+from hf_detr_ft.plots.comparison import plot_comparison
 from hf_detr_ft.plots.data_plots import (
     plot_aspect_ratios,
     plot_class_balance,
@@ -18,13 +14,8 @@ from hf_detr_ft.plots.data_plots import (
     plot_positions,
     plot_resized_sides,
 )
-from hf_detr_ft.plots.draw_boxes import (
-    draw_detections,
-)
-from hf_detr_ft.plots.error_plots import (
-    plot_confusion,
-    plot_errors,
-)
+from hf_detr_ft.plots.draw_boxes import draw_detections
+from hf_detr_ft.plots.error_plots import plot_confusion, plot_errors
 from hf_detr_ft.plots.precision_recall import (
     plot_calibration,
     plot_class_f1,
@@ -32,12 +23,7 @@ from hf_detr_ft.plots.precision_recall import (
     plot_f1,
     plot_precision_recall,
 )
-from hf_detr_ft.plots.samples import (
-    draw_sample,
-    draw_training_sample,
-    restore_boxes,
-    restore_image,
-)
+from hf_detr_ft.plots.samples import draw_sample, draw_training_sample, restore_boxes, restore_image
 from hf_detr_ft.plots.training_curves import (
     plot_average_precision,
     plot_gradient_norm,

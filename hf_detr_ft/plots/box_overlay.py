@@ -44,12 +44,12 @@ class BoxStyle:
     hatch: str | None = None
 
 
-CROWD = BoxStyle("crowd", "#d5dae2", 1.5, (1.5, 2.5), hatch="//")
-IGNORED = BoxStyle("ignored", "#b9c0cb", 2)
-FOUND = BoxStyle("found", "", 4)
-TRUTH = BoxStyle("truth", "#ffffff", 2, (3, 3), "#000000")
-MISSED = BoxStyle("missed", "#ffb000", 3.4, (3, 1.6), "#201400", 0.16)
-WRONG = BoxStyle("wrong", "#e5142d", 3, tint=0.08)
+CROWD_STYLE = BoxStyle("crowd", "#d5dae2", 1.5, (1.5, 2.5), hatch="//")
+IGNORED_STYLE = BoxStyle("ignored", "#b9c0cb", 2)
+FOUND_STYLE = BoxStyle("found", "", 4)
+TRUTH_STYLE = BoxStyle("truth", "#ffffff", 2, (3, 3), "#000000")
+MISSED_STYLE = BoxStyle("missed", "#ffb000", 3.4, (3, 1.6), "#201400", 0.16)
+WRONG_STYLE = BoxStyle("wrong", "#e5142d", 3, tint=0.08)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +129,23 @@ def overlay_boxes(axes: Axes, photo: ComparedPhoto, size: tuple[int, int], names
             _overlay_label(axes, place[1], box.texts[place[0]], box.colour, letters)
 
 
+def explain_styles(photos: Sequence[ComparedPhoto]) -> list[tuple[BoxStyle, str, str]]:
+    """Styles, their colours and what they mean, for a legend; those of crowd regions only where there are some."""
+    labels = {int(label) for photo in photos for label in photo.labels[photo.outcomes == 1]}
+    right = "right prediction" + (", by class" if len(labels) > 1 else "")
+    meanings = {
+        TRUTH_STYLE: "true box",
+        FOUND_STYLE: right,
+        MISSED_STYLE: "missed object",
+        WRONG_STYLE: "wrong prediction",
+    }
+    if any(photo.crowd.any() for photo in photos):
+        meanings[CROWD_STYLE] = "region that does not count"
+    if any((photo.outcomes == -1).any() for photo in photos):
+        meanings[IGNORED_STYLE] = "prediction in such a region"
+    return [(style, style.colour or found_colour(min(labels, default=0)), text) for style, text in meanings.items()]
+
+
 def overlay_box(axes: Axes, area: Area, style: BoxStyle, colour: str, scale: float = 1.0, zorder: float = 2) -> None:
     """Draws one box; its line, of the style's width times the scale, lies on the edge."""
     x0, y0, x1, y1 = area
@@ -154,19 +171,19 @@ def _list_boxes(photo: ComparedPhoto, size: tuple[int, int], names: Sequence[str
     predictions = photo.boxes_xyxy_px, photo.labels, photo.scores
     drawn = []
     for style, (boxes_xyxy_px, labels, scores), chosen in (
-        (CROWD, truth, photo.crowd),
-        (IGNORED, predictions, photo.outcomes == -1),
-        (WRONG, predictions, photo.outcomes == 0),
-        (FOUND, predictions, photo.outcomes == 1),
-        (TRUTH, truth, photo.found & ~photo.crowd),
-        (MISSED, truth, ~photo.found & ~photo.crowd),
+        (CROWD_STYLE, truth, photo.crowd),
+        (IGNORED_STYLE, predictions, photo.outcomes == -1),
+        (WRONG_STYLE, predictions, photo.outcomes == 0),
+        (FOUND_STYLE, predictions, photo.outcomes == 1),
+        (TRUTH_STYLE, truth, photo.found & ~photo.crowd),
+        (MISSED_STYLE, truth, ~photo.found & ~photo.crowd),
     ):
         areas = np.clip(boxes_xyxy_px.reshape(-1, 4) * factors, BOX_INSET, limits)
         order = np.argsort(-(areas[:, 2:] - areas[:, :2]).prod(axis=1), kind="stable")
         for index in order[chosen[order]].tolist():
             label = int(labels[index])
             name = names[label] if len(names) > 1 else ""
-            texts: tuple[str, ...] = (name,) if name and style is MISSED else ()
+            texts: tuple[str, ...] = (name,) if name and style is MISSED_STYLE else ()
             if scores is not None:
                 score = f"{scores[index]:.2f}"
                 texts = (f"{name} {score}", score) if name else (score,)

@@ -9,31 +9,19 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import ImageOps
 
-from hf_detr_ft.plots.box_overlay import (
-    CROWD,
-    FOUND,
-    IGNORED,
-    MISSED,
-    TRUTH,
-    WRONG,
-    BoxStyle,
-    ComparedPhoto,
-    found_colour,
-    overlay_box,
-    overlay_boxes,
-)
+from hf_detr_ft.plots.box_overlay import BoxStyle, ComparedPhoto, explain_styles, overlay_box, overlay_boxes
 from hf_detr_ft.plots.style import INK, TILE, add_image_axes, shrink
 from hf_detr_ft.plots.text_layout import font, readable, shorten, text_width, wrap, writable_names
 
-DPI = 72
+SHEET_DPI = 72
 """Dots per inch: a point is a pixel, so that lines and letters are given in pixels throughout."""
-COLUMNS = 4
+MOST_COLUMNS = 4
 LEAST_CELL, LEAST_WIDTH = 300, 480
 """Widths of captions and of the heading where images are narrow."""
-MARGIN, GAP = 28, 24
-TITLE, HEADING, CAPTION, NAME = 24, 18, 17, 13
+SHEET_MARGIN, SHEET_GAP = 28, 24
+TITLE, HEADING, CAPTION, FILE_NAME = 24, 18, 17, 13
 """Heights of letters."""
-LINE = 1.5
+LINE_HEIGHT = 1.5
 """Height of a line of text, in heights of its letters."""
 SAMPLE = (44, 22)
 """Width and height of a sample in the legend."""
@@ -43,8 +31,6 @@ COUNTS = (("found", "#0b7a5e"), ("missed", "#a86400"), ("wrong", "#d01228"))
 
 Pieces = list[tuple[str, str]]
 """Texts and their colours, to be written side by side."""
-Legend = list[tuple[BoxStyle, str, str]]
-"""Samples with their colours, and what they mean."""
 
 
 def plot_comparison(photos: Sequence[ComparedPhoto], names: Sequence[str], title: str, tile: int = TILE) -> Figure:
@@ -60,29 +46,38 @@ def plot_comparison(photos: Sequence[ComparedPhoto], names: Sequence[str], title
     photos = sorted(photos, key=lambda photo: photo.image.width / photo.image.height)
     # Without the two lowest bits, which nobody sees, the PNG has a third less bytes.
     pictures = [ImageOps.posterize(shrink(photo.image, tile), 6) for photo in photos]
-    rows, inner = _rows([picture.width for picture in pictures], tile)
-    legend = _legend(photos)
-    legend_lines = wrap([_sample_width(text) for _, _, text in legend], inner, GAP)
+    rows, inner = _sheet_rows([picture.width for picture in pictures], tile)
+    legend = explain_styles(photos)
+    legend_lines = wrap([_sample_width(text) for _, _, text in legend], inner, SHEET_GAP)
     title_lines = _title_lines(title, inner)
-    top = MARGIN + LINE * (TITLE * len(title_lines) + HEADING) + (SAMPLE[1] + 8) * len(legend_lines) + GAP
-    places, height = _places([picture.size for picture in pictures], rows, math.ceil(top))
+    top = (
+        SHEET_MARGIN
+        + LINE_HEIGHT * (TITLE * len(title_lines) + HEADING)
+        + (SAMPLE[1] + 8) * len(legend_lines)
+        + SHEET_GAP
+    )
+    places, height = _sheet_places([picture.size for picture in pictures], rows, math.ceil(top))
 
-    width = inner + 2 * MARGIN
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    width = inner + 2 * SHEET_MARGIN
+    figure = Figure(figsize=(width / SHEET_DPI, height / SHEET_DPI), dpi=SHEET_DPI, facecolor="white")
 
     def part(x: float, y: float, size: tuple[int, int]) -> Axes:
-        return add_image_axes(figure, x / DPI, y / DPI, size[0] / DPI, size[1] / DPI, size[::-1])
+        return add_image_axes(
+            figure, x / SHEET_DPI, y / SHEET_DPI, size[0] / SHEET_DPI, size[1] / SHEET_DPI, size[::-1]
+        )
 
-    page, y = part(0, 0, (width, height)), float(MARGIN)
+    page, y = part(0, 0, (width, height)), float(SHEET_MARGIN)
     for line in title_lines:
-        y = _write(page, MARGIN, y, [(line, INK)], TITLE, bold=True)
-    y = _write(page, MARGIN, y, count_pieces(np.sum([photo.counts for photo in photos], axis=0)), HEADING, bold=True)
+        y = _write_pieces(page, SHEET_MARGIN, y, [(line, INK)], TITLE, bold=True)
+    y = _write_pieces(
+        page, SHEET_MARGIN, y, count_pieces(np.sum([photo.counts for photo in photos], axis=0)), HEADING, bold=True
+    )
     for indices in legend_lines:
         y = _write_legend(page, y + 8, [legend[index] for index in indices])
     for photo, picture, (x, y) in zip(photos, pictures, places, strict=True):
-        y = _write(page, x, y, count_pieces(photo.counts), CAPTION, bold=True)
-        name = shorten(readable(photo.name), NAME, max(LEAST_CELL, picture.width))
-        y = _write(page, x, y, [(name, MUTED)], NAME)
+        y = _write_pieces(page, x, y, count_pieces(photo.counts), CAPTION, bold=True)
+        name = shorten(readable(photo.name), FILE_NAME, max(LEAST_CELL, picture.width))
+        y = _write_pieces(page, x, y, [(name, MUTED)], FILE_NAME)
         axes = part(x, y, picture.size)
         axes.imshow(picture, extent=(0, picture.width, picture.height, 0), interpolation="none", aspect="auto")
         overlay_boxes(axes, photo, (picture.height, picture.width), names)
@@ -99,35 +94,35 @@ def count_pieces(counts: np.ndarray) -> Pieces:
     return [part for piece in pieces for part in ((", ", MUTED), piece)][1:]
 
 
-def _rows(widths: Sequence[int], tile: int) -> tuple[list[list[int]], int]:
+def _sheet_rows(widths: Sequence[int], tile: int) -> tuple[list[list[int]], int]:
     """Positions of the images in each row, and the width of the widest row."""
-    across = min(COLUMNS, math.ceil(math.sqrt(len(widths))))
+    across = min(MOST_COLUMNS, math.ceil(math.sqrt(len(widths))))
     cells = [max(LEAST_CELL, width) for width in widths]
-    rows = wrap(cells, across * max(LEAST_CELL, tile) + (across - 1) * GAP, GAP)
-    return rows, max(LEAST_WIDTH, *(sum(cells[index] for index in row) + GAP * (len(row) - 1) for row in rows))
+    rows = wrap(cells, across * max(LEAST_CELL, tile) + (across - 1) * SHEET_GAP, SHEET_GAP)
+    return rows, max(LEAST_WIDTH, *(sum(cells[index] for index in row) + SHEET_GAP * (len(row) - 1) for row in rows))
 
 
-def _places(
+def _sheet_places(
     sizes: Sequence[tuple[int, int]], rows: Sequence[Sequence[int]], top: int
 ) -> tuple[list[tuple[float, float]], int]:
     """Left and top of each image's caption, and the height of the page; a row is as high as its highest image."""
     places: list[tuple[float, float]] = []
     y = float(top)
     for row in rows:
-        x = float(MARGIN)
+        x = float(SHEET_MARGIN)
         for index in row:
             places.append((x, y))
-            x += max(LEAST_CELL, sizes[index][0]) + GAP
-        y += LINE * (CAPTION + NAME) + max(sizes[index][1] for index in row) + GAP
-    return places, math.ceil(y - GAP + MARGIN)
+            x += max(LEAST_CELL, sizes[index][0]) + SHEET_GAP
+        y += LINE_HEIGHT * (CAPTION + FILE_NAME) + max(sizes[index][1] for index in row) + SHEET_GAP
+    return places, math.ceil(y - SHEET_GAP + SHEET_MARGIN)
 
 
-def _write(page: Axes, x: float, y: float, pieces: Pieces, size: float, bold: bool = False) -> float:
+def _write_pieces(page: Axes, x: float, y: float, pieces: Pieces, size: float, bold: bool = False) -> float:
     """Writes a line of text from its top left corner; returns the top of the next line."""
     for text, colour in pieces:
         page.text(x, y + 0.95 * size, text, color=colour, fontproperties=font(size, bold), parse_math=False)
         x += text_width(text, size, bold)
-    return y + LINE * size
+    return y + LINE_HEIGHT * size
 
 
 def _title_lines(title: str, width: float) -> list[str]:
@@ -137,33 +132,17 @@ def _title_lines(title: str, width: float) -> list[str]:
     return [" ".join(words[index] for index in line) for line in lines]
 
 
-def _legend(photos: Sequence[ComparedPhoto]) -> Legend:
-    """Samples to explain; crowd regions only where there are some."""
-    labels = {int(label) for photo in photos for label in photo.labels[photo.outcomes == 1]}
-    items = [
-        (TRUTH, TRUTH.colour, "true box"),
-        (FOUND, found_colour(min(labels, default=0)), "right prediction" + (", by class" if len(labels) > 1 else "")),
-        (MISSED, MISSED.colour, "missed object"),
-        (WRONG, WRONG.colour, "wrong prediction"),
-    ]
-    if any(photo.crowd.any() for photo in photos):
-        items.append((CROWD, CROWD.colour, "region that does not count"))
-    if any((photo.outcomes == -1).any() for photo in photos):
-        items.append((IGNORED, IGNORED.colour, "prediction in such a region"))
-    return items
-
-
 def _sample_width(text: str) -> float:
     return SAMPLE[0] + 8 + text_width(text, HEADING - 2)
 
 
-def _write_legend(page: Axes, y: float, items: Legend) -> float:
+def _write_legend(page: Axes, y: float, items: Sequence[tuple[BoxStyle, str, str]]) -> float:
     """Writes a line of samples and what they mean; returns the top of the next line."""
-    x = float(MARGIN)
+    x = float(SHEET_MARGIN)
     for style, colour, text in items:
         page.add_patch(Rectangle((x, y), *SAMPLE, linewidth=0, facecolor="#6f757d"))
         area = (x + 6, y + 5, x + SAMPLE[0] - 6, y + SAMPLE[1] - 5)
         overlay_box(page, area, style, colour, 0.75)
-        _write(page, x + SAMPLE[0] + 8, y + 2, [(text, INK)], HEADING - 2)
-        x += _sample_width(text) + GAP
+        _write_pieces(page, x + SAMPLE[0] + 8, y + 2, [(text, INK)], HEADING - 2)
+        x += _sample_width(text) + SHEET_GAP
     return y + SAMPLE[1]

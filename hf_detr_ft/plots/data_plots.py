@@ -18,7 +18,7 @@ from hf_detr_ft.formatting import percent, pluralize
 from hf_detr_ft.plots.style import FAINT, INK, LETTERS, PALETTE, add_legend, new_figure, short_names, write_instead
 from hf_detr_ft.plots.text_layout import text_width
 
-BINS = 24
+HISTOGRAM_BINS = 24
 MOST_TICKS = 11
 """Powers of a base on an axis, for which there is room."""
 MOST_BARS = 30
@@ -34,10 +34,10 @@ LARGEST_DISC = 500
 MOST_SIZES = 300
 """Sizes of images that are drawn where they are: a page cannot hold a disc for each of 100,000 images."""
 
-Splits = Mapping[str, SplitStatistics]
+NamedSplits = Mapping[str, SplitStatistics]
 
 
-def plot_class_balance(splits: Splits) -> Figure:
+def plot_class_balance(splits: NamedSplits) -> Figure:
     """Bar per class and split: its share of the split's objects, with the number of objects beside it.
 
     Classes are sorted by their share of all splits' objects; those behind the first 30 are one bar. The axis becomes
@@ -48,7 +48,8 @@ def plot_class_balance(splits: Splits) -> Figure:
     figure, axes = new_figure("Objects per class", "Share of objects in %, number", height=height)
     totals = np.array([split.objects for split in splits.values()])
     if not totals.sum():
-        return _empty(figure, "no objects")
+        write_instead(axes, "no objects", alone=True)
+        return figure
     percentages = 100 * counts / np.maximum(totals, 1)[:, None]
     thickness = 0.8 / len(splits)
     for index in range(len(splits)):
@@ -64,57 +65,58 @@ def plot_class_balance(splits: Splits) -> Figure:
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     _write_counts(axes, counts)
-    _name_splits(figure, _with_objects(splits))
+    _name_splits(axes, _with_objects(splits))
     return figure
 
 
-def plot_objects_per_image(splits: Splits) -> Figure:
+def plot_objects_per_image(splits: NamedSplits) -> Figure:
     """Histogram over images of the number of their objects; crowd regions do not count."""
     values = [split.objects_per_image for split in splits.values()]
     most = max((int(counts.max()) for counts in values if counts.size), default=0)
-    step = max(1, -(-most // (2 * BINS)))
+    step = max(1, -(-most // (2 * HISTOGRAM_BINS)))
     edges = np.concatenate([[-0.5], np.arange(1, most + step + 1, step) - 0.5])  # none is a bin of its own
     figure, axes = new_figure("Objects per image", "Objects on an image", "Images in %")
     if not _draw_shares(axes, values, edges):
-        return _empty(figure, "no images")
+        write_instead(axes, "no images", alone=True)
+        return figure
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    _name_splits(figure, _with_images(splits))
+    _name_splits(axes, _with_images(splits))
     return figure
 
 
-def plot_object_sizes(splits: Splits) -> Figure:
+def plot_object_sizes(splits: NamedSplits) -> Figure:
     """Histogram over objects of their size relative to the image: the square root of box area over image area."""
     values = [split.relative_sizes for split in splits.values()]
     figure, axes = new_figure("Size of objects", "Side of an object in % of the image's", "Objects in %")
-    return _plot_logarithmic(
-        figure, axes, splits, values, (0.01, 1.0), (0.001, 1.0), lambda value: f"{100 * value:g}", (1, 2, 5), base=10
-    )
+    edges = _log_edges(values, (0.01, 1.0), (0.001, 1.0), base=10)
+    if _draw_objects(axes, splits, values, edges):
+        _set_log_ticks(axes, edges, lambda value: f"{100 * value:g}", (1, 2, 5), base=10)
+    return figure
 
 
-def plot_resized_sides(splits: Splits) -> Figure:
+def plot_resized_sides(splits: NamedSplits) -> Figure:
     """Histogram over objects of their short side in the resized image, and what is less than a cell of the map.
 
     DETR loses objects that are small in the image that it sees, whatever their size in the original image.
     """
     values = [split.short_sides_px for split in splits.values()]
-    figure, axes = new_figure(
-        "Objects as the model sees them", "Short side in pixels of the resized image", "Objects in %"
-    )
-    _plot_logarithmic(figure, axes, splits, values, (8.0, 512.0), (1.0, 4096.0), lambda value: f"{value:g}")
-    if axes.has_data():
+    title = "Objects as the model sees them"
+    figure, axes = new_figure(title, "Short side in pixels of the resized image", "Objects in %")
+    edges = _log_edges(values, (8.0, 512.0), (1.0, 4096.0))
+    if _draw_objects(axes, splits, values, edges):
+        _set_log_ticks(axes, edges, lambda value: f"{value:g}")
         _mark_cell(axes, splits)
     return figure
 
 
-def plot_aspect_ratios(splits: Splits) -> Figure:
+def plot_aspect_ratios(splits: NamedSplits) -> Figure:
     """Histogram over objects of width over height of their boxes."""
     values = [split.aspect_ratios for split in splits.values()]
     figure, axes = new_figure("Shape of objects", "Width : height of an object's box", "Objects in %")
-
-    def ratio(value: float) -> str:
-        return f"{value:g}:1" if value >= 1 else f"1:{1 / value:g}"
-
-    return _plot_logarithmic(figure, axes, splits, values, (1 / 4, 4.0), (1 / 32, 32.0), ratio)
+    edges = _log_edges(values, (1 / 4, 4.0), (1 / 32, 32.0))
+    if _draw_objects(axes, splits, values, edges):
+        _set_log_ticks(axes, edges, lambda value: f"{value:g}:1" if value >= 1 else f"1:{1 / value:g}")
+    return figure
 
 
 def plot_positions(statistics: SplitStatistics, name: str = "") -> Figure:
@@ -127,7 +129,8 @@ def plot_positions(statistics: SplitStatistics, name: str = "") -> Figure:
     title = f"Where objects are: {name}" if name else "Where objects are"
     figure, axes = new_figure(title, "From the left in % of the width", "From the top in % of the height")
     if not statistics.placed.any():
-        return _empty(figure, "no objects")
+        write_instead(axes, "no objects", alone=True)
+        return figure
     shape = float(np.clip(np.median(statistics.image_aspect_ratios), 0.5, 2))
     axes.grid(visible=False)
     shown = axes.imshow(statistics.positions, cmap="cividis", vmin=0, extent=(0, 100, 100, 0), interpolation="nearest")
@@ -139,12 +142,13 @@ def plot_positions(statistics: SplitStatistics, name: str = "") -> Figure:
     return figure
 
 
-def plot_image_sizes(splits: Splits) -> Figure:
+def plot_image_sizes(splits: NamedSplits) -> Figure:
     """Width and height of images, a disc for each size that occurs, its area in proportion to their number."""
     figure, axes = new_figure("Size of images", "Width in pixels", "Height in pixels")
     most = max((int(split.image_sizes_px.max()) for split in splits.values() if split.images), default=0)
     if not most:
-        return _empty(figure, "no images")
+        write_instead(axes, "no images", alone=True)
+        return figure
     limit = 1.15 * most
     axes.plot([0, limit], [0, limit], color=FAINT, linewidth=1, linestyle=(0, (4, 2)))
     for index, split in enumerate(splits.values()):
@@ -155,26 +159,19 @@ def plot_image_sizes(splits: Splits) -> Figure:
     axes.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(4))
-    _name_splits(figure, _with_images(splits))
+    _name_splits(axes, _with_images(splits))
     return figure
 
 
-def _empty(figure: Figure, text: str) -> Figure:
-    """The figure with a text instead of a plot of nothing."""
-    figure.axes[0].set_axis_off()
-    write_instead(figure.axes[0], text)
-    return figure
+def _name_splits(axes: Axes, texts: Sequence[str]) -> None:
+    add_legend(axes, [Patch(color=PALETTE[index]) for index in range(len(texts))], texts)
 
 
-def _name_splits(figure: Figure, texts: Sequence[str]) -> None:
-    add_legend(figure, [Patch(color=PALETTE[index]) for index in range(len(texts))], texts)
-
-
-def _with_images(splits: Splits) -> list[str]:
+def _with_images(splits: NamedSplits) -> list[str]:
     return [f"{name}, {pluralize(split.images, 'image')}" for name, split in splits.items()]
 
 
-def _with_objects(splits: Splits) -> list[str]:
+def _with_objects(splits: NamedSplits) -> list[str]:
     return [f"{name}, {pluralize(split.objects, 'object')}" for name, split in splits.items()]
 
 
@@ -196,49 +193,40 @@ def _draw_shares(axes: Axes, values: Sequence[np.ndarray], edges: np.ndarray) ->
     return True
 
 
-def _plot_logarithmic(
-    figure: Figure,
-    axes: Axes,
-    splits: Splits,
-    values: Sequence[np.ndarray],
-    least: tuple[float, float],
-    limits: tuple[float, float],
-    text: Callable[[float], str],
-    steps: Sequence[int] = (1,),
-    base: int = 2,
-) -> Figure:
-    """Histogram over objects on a logarithmic axis.
+def _draw_objects(axes: Axes, splits: NamedSplits, values: Sequence[np.ndarray], edges: np.ndarray) -> bool:
+    """Draws a histogram over objects; returns False where there are none."""
+    if not _draw_shares(axes, values, edges):
+        write_instead(axes, "no objects", alone=True)
+        return False
+    _name_splits(axes, _with_objects(splits))
+    return True
 
-    Args:
-        figure: of the axes.
-        axes: to draw in.
-        splits: for the legend.
-        values: of each split's objects.
-        least: the axis reaches at least from the first to the second value,
-        limits: and never over these.
-        text: of a tick.
-        steps: ticks are at these multiples of the powers of the base.
-        base: bins begin and end at whole powers of it.
-    """
+
+def _log_edges(
+    values: Sequence[np.ndarray], least: tuple[float, float], limits: tuple[float, float], base: int = 2
+) -> np.ndarray:
+    """Edges of bins of equal ratio that reach at least from `least[0]` to `least[1]`, and at most over the limits."""
     found = np.concatenate([np.empty(0), *values])
     ends = min(least[0], found.min(initial=np.inf)), max(least[1], found.max(initial=0))
     # Whole powers at both ends, so that ticks fall on edges.
     powers = np.round(np.log(np.clip(ends, *limits)) / np.log(base), 9)
-    first, last = int(np.floor(powers[0])), int(np.ceil(powers[1]))
-    edges = np.logspace(first, last, BINS + 1, base=base)
-    if not _draw_shares(axes, values, edges):
-        return _empty(figure, "no objects")
-    shown = range(first, last + 1, -(-(last + 1 - first) // MOST_TICKS))
-    ticks = [value for power in shown for step in steps if (value := step * float(base) ** power) <= edges[-1] * 1.001]
+    return np.logspace(np.floor(powers[0]), np.ceil(powers[1]), HISTOGRAM_BINS + 1, base=base)
+
+
+def _set_log_ticks(
+    axes: Axes, edges: np.ndarray, text: Callable[[float], str], steps: Sequence[int] = (1,), base: int = 2
+) -> None:
+    """Makes the axis logarithmic, with ticks at these multiples of the powers of the base."""
+    first, last = np.round(np.log(edges[[0, -1]]) / np.log(base)).astype(int).tolist()
+    powers = range(first, last + 1, -(-(last + 1 - first) // MOST_TICKS))
+    ticks = [value for power in powers for step in steps if (value := step * float(base) ** power) <= edges[-1] * 1.001]
     axes.set_xscale("log", base=base)
     axes.set_xticks(ticks, [text(value) for value in ticks])
     axes.minorticks_off()
     axes.set_xlim(edges[0], edges[-1])
-    _name_splits(figure, _with_objects(splits))
-    return figure
 
 
-def _count_classes(splits: Splits) -> tuple[list[str], np.ndarray]:
+def _count_classes(splits: NamedSplits) -> tuple[list[str], np.ndarray]:
     """Names of what has a bar, and `[S, R]` objects of each split."""
     names: dict[int, str] = {}
     for split in splits.values():
@@ -280,7 +268,7 @@ def _write_counts(axes: Axes, counts: np.ndarray) -> None:
             axes.annotate(text, (1, row), (right, 0), ("axes fraction", "data"), "offset points", **style)
 
 
-def _mark_cell(axes: Axes, splits: Splits) -> None:
+def _mark_cell(axes: Axes, splits: NamedSplits) -> None:
     """Draws a line at one step of the feature map, and says what share of each split's objects is below it."""
     stride = next(iter(splits.values())).stride
     axes.axvline(stride, color=INK, linewidth=1, linestyle=(0, (4, 2)))

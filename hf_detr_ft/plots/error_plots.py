@@ -13,7 +13,7 @@ from hf_detr_ft.plots.text_layout import text_width
 
 MOST_CONFUSED = 10
 """Classes in a confusion matrix; of more the most confused ones are shown."""
-CELL = 0.34
+CELL_SIDE = 0.34
 """Side of a cell, in inches."""
 CELL_NAME = 75
 """Width of a class's name beside it, in points."""
@@ -30,7 +30,7 @@ def plot_confusion(confusion: Confusion) -> Figure:
     shown = _most_confused(confusion.counts)
     cells = [*shown, classes]
     names = short_names(confusion.names, CELL_NAME)
-    side = max(CELL * len(cells), 1.6)
+    side = max(CELL_SIDE * len(cells), 1.6)
     some = "" if len(shown) == classes else f",\nthe {len(shown)} most confused of {classes} classes"
     title = f"Confusion, scores above {confusion.threshold:.3f}{some}"
     figure, axes = new_figure(title, "Predicted", "True", width=max(4.2, side + 2.0), height=max(3.0, side + 1.5))

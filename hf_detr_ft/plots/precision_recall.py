@@ -44,7 +44,7 @@ def plot_precision_recall(curves: PrecisionRecall) -> Figure:
         labels.append(f"AP {values.mean():.3f}, IoU {iou:.2f}")
     if not means.any():
         write_instead(axes, "No detection matches an object")
-    add_legend(figure, lines, labels)
+    add_legend(axes, lines, labels)
     return figure
 
 
@@ -84,7 +84,7 @@ def plot_f1(curves: ThresholdCurves) -> Figure:
         *_line(axes, curves.thresholds, curves.overall.precision, PALETTE[0], DASHES[1]),
         *_line(axes, curves.thresholds, curves.overall.recall, PALETTE[1], DASHES[3]),
     ]
-    add_legend(figure, lines, ("F1", "Precision", "Recall"))
+    add_legend(axes, lines, ("F1", "Precision", "Recall"))
     if not best.f1:
         write_instead(axes, "No detection matches an object")
         return figure
@@ -139,7 +139,7 @@ def _plot_classes(
     for place, values in enumerate(series.values()):
         lines += _line(axes, common, values, PALETTE[place], DASHES[place % len(DASHES)])
     if lines:
-        add_legend(figure, lines, [f"{label}  {shown[index]}" for label, index in zip(labels, series, strict=True)])
+        add_legend(axes, lines, [f"{label}  {shown[index]}" for label, index in zip(labels, series, strict=True)])
     return figure, axes
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import DetrImageProcessor
 
 from hf_detr_ft.boxes import cxcywh_to_xyxy
-from hf_detr_ft.plots.box_overlay import CROWD
+from hf_detr_ft.plots.box_overlay import CROWD_STYLE
 from hf_detr_ft.plots.draw_boxes import class_colour, draw_boxes
 from hf_detr_ft.plots.style import shrink
 from hf_detr_ft.plots.text_layout import shorten, writable_names
@@ -93,7 +93,7 @@ def draw_sample(
     is_crowd = [False] * len(boxes) if crowd is None else list(crowd)
     shown = [shorten(name, SAMPLE_LETTERS, SAMPLE_NAME) for name in writable_names(names)]
     texts = [() if is_crowd[index] or len(names) < 2 else (shown[labels[index]],) for index in order]
-    grey = sv.Color.from_hex(CROWD.colour)
+    grey = sv.Color.from_hex(CROWD_STYLE.colour)
     return draw_boxes(
         drawn,
         boxes[order] * np.tile(np.array(drawn.size) / np.array(image.size), 2),

@@ -1,18 +1,16 @@
 """Look of the report's figures: colours, sizes, layout, titles and legends; their ink takes the page's colour."""
 
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import LayoutEngine
 from matplotlib.transforms import ScaledTranslation
 from PIL import Image
 
-from hf_detr_ft.plots.text_layout import readable, shorten, text_width, writable_names
+from hf_detr_ft.plots.text_layout import measuring_renderer, readable, shorten, text_width, writable_names
 
 INK = "#1b1f24"
 """Colour of text, axes and single lines; the page replaces it by its own ink."""
@@ -40,7 +38,7 @@ class OnePassLayout(LayoutEngine):
 
     def execute(self, fig: Figure) -> None:
         """Moves the only axes of a figure of `new_figure`."""
-        (axes,), renderer, point = fig.axes, _renderer(fig.dpi), fig.dpi / 72
+        (axes,), renderer, point = fig.axes, measuring_renderer(fig.dpi), fig.dpi / 72
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_label_coords(0.5, 0.5)  # inside, where it does not count
         around, inner = axes.get_tightbbox(renderer, for_layout_only=True), axes.bbox
@@ -58,11 +56,6 @@ class OnePassLayout(LayoutEngine):
         for axis, x, y in ((axes.xaxis, 0.0, below + gap / 2), (axes.yaxis, left + gap / 2, 0.0)):
             beside = ScaledTranslation(-x / fig.dpi, -y / fig.dpi, fig.dpi_scale_trans)
             axis.set_label_coords(0.5 * (y > 0), 0.5 * (x > 0), axes.transAxes + beside)
-
-
-@cache
-def _renderer(dpi: float) -> RendererAgg:
-    return RendererAgg(1, 1, dpi)
 
 
 def new_figure(
@@ -90,9 +83,11 @@ def label_axes(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_ylabel(y, color=INK, fontsize=LETTERS)
 
 
-def add_legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+def add_legend(axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """Adds a legend below the axes, where it covers nothing, in as few lines as there is room for."""
     widths = [text_width(readable(label), LETTERS) + 3.6 * LETTERS for label in labels]
+    figure = axes.get_figure(root=True)
+    assert figure is not None
     room = 72 * figure.get_figwidth()
     layouts = (np.array_split(widths, -(-len(widths) // lines)) for lines in range(1, len(widths) + 1))
     fitting = (len(columns) for columns in layouts if sum(column.max() for column in columns) < room)
@@ -114,8 +109,10 @@ def add_legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str])
         text.set_parse_math(False)  # a class can be called US$ or $100
 
 
-def write_instead(axes: Axes, text: str) -> None:
-    """Writes into the middle why there is nothing to see."""
+def write_instead(axes: Axes, text: str, alone: bool = False) -> None:
+    """Writes into the middle why there is nothing to see; alone without the axes."""
+    if alone:
+        axes.set_axis_off()
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=INK, fontsize=LETTERS)
 
 

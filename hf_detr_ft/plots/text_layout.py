@@ -25,12 +25,13 @@ def font(size: float, bold: bool = False) -> FontProperties:
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
     """Width of a `readable` text as matplotlib writes it, in the unit of the size: points or pixels."""
-    return _renderer().get_text_width_height_descent(text, font(size, bold), False)[0]
+    return measuring_renderer(72).get_text_width_height_descent(text, font(size, bold), False)[0]
 
 
 @cache
-def _renderer() -> RendererAgg:
-    return RendererAgg(1, 1, dpi=72)
+def measuring_renderer(dpi: float) -> RendererAgg:
+    """Renderer that draws nothing: matplotlib keeps the size of each text that it has measured."""
+    return RendererAgg(1, 1, dpi)
 
 
 @cache

@@ -20,7 +20,7 @@ History = Sequence[Mapping[str, Any]]
 Histories = Mapping[str, History]
 """Histories by the name of their run, in the order of their colours."""
 
-PARTS = {
+LOSS_TITLES = {
     "loss": "Loss, weighted sum",
     "loss_ce": "Class loss",
     "loss_bbox": "L1 loss of boxes",
@@ -32,7 +32,7 @@ PARTS = {
     "cardinality_error": "Objects too many or too few, per image",
 }
 """Names in the log, and what they are."""
-METRICS = {
+METRIC_TITLES = {
     "map": "AP",
     "map_50": "AP50",
     "map_75": "AP75",
@@ -82,17 +82,11 @@ def plot_losses(histories: Histories, part: str = "loss") -> Figure:
 
     Args:
         histories: of one run, where colours tell training from validation, or of several, where they tell the runs.
-        part: one of `PARTS`.
+        part: one of `LOSS_TITLES`.
     """
-    figure, axes = new_figure(PARTS[part], "Epoch")
-    for colour, (name, history) in zip(cycle(PALETTE), histories.items(), strict=False):
-        single = len(histories) == 1
-        label = "" if single else _short(name)
-        _draw(axes, history, part, PALETTE[1] if single else colour, "training" if single else "", 1.0, DOTTED)
-        _draw(axes, history, f"eval_{part}", colour, "validation" if single else label, 1.8)
-    if len(histories) > 1:
-        axes.plot([], [], color=INK, linewidth=1.0, linestyle=DOTTED, label="dotted: training")
-    return _finish(figure, axes, "not in the log")
+    figure, axes = new_figure(LOSS_TITLES[part], "Epoch")
+    _draw_runs(axes, histories, f"eval_{part}", "validation", part, "training")
+    return _finish_curves(figure, axes, "not in the log")
 
 
 def plot_layers(history: History, part: str = "loss_ce") -> Figure:
@@ -104,15 +98,17 @@ def plot_layers(history: History, part: str = "loss_ce") -> Figure:
     """
     validated = any(f"eval_{part}" in entry for entry in history)
     prefix = "eval_" if validated else ""
-    figure, axes = new_figure(f"{PARTS[part]}, {'validation' if validated else 'training'}", "Epoch")
+    figure, axes = new_figure(f"{LOSS_TITLES[part]}, {'validation' if validated else 'training'}", "Epoch")
     layers = 0
     while any(f"{prefix}{part}_{layers}" in entry for entry in history):
         layers += 1
     for layer in range(layers):
         colour = PALETTE[(1 + layer) % len(PALETTE)]
-        _draw(axes, history, f"{prefix}{part}_{layer}", colour, f"layer {layer + 1}", 1.2)
-    _draw(axes, history, f"{prefix}{part}", PALETTE[0], f"layer {layers + 1}, the last" if layers else "last layer", 2)
-    return _finish(figure, axes, "not in the log")
+        _draw_series(axes, history, f"{prefix}{part}_{layer}", colour, f"layer {layer + 1}", 1.2)
+    _draw_series(
+        axes, history, f"{prefix}{part}", PALETTE[0], f"layer {layers + 1}, the last" if layers else "last layer", 2
+    )
+    return _finish_curves(figure, axes, "not in the log")
 
 
 def plot_average_precision(
@@ -122,39 +118,42 @@ def plot_average_precision(
 
     Args:
         histories: of one run, or of several where there is one name.
-        names: of `METRICS`.
+        names: of `METRIC_TITLES`.
         best_epoch: is marked.
     """
     by_size = all(name.endswith(("small", "medium", "large")) for name in names)
-    title = METRICS[names[0]] if len(names) == 1 else f"Average precision{' by size of the object' if by_size else ''}"
+    title = (
+        METRIC_TITLES[names[0]]
+        if len(names) == 1
+        else f"Average precision{' by size of the object' if by_size else ''}"
+    )
     figure, axes = new_figure(title, "Epoch")
     colours = cycle(PALETTE)
     for run, history in histories.items():
         for name in names:
-            _draw(axes, history, f"eval_{name}", next(colours), METRICS[name] if len(histories) == 1 else _short(run))
+            _draw_series(
+                axes,
+                history,
+                f"eval_{name}",
+                next(colours),
+                METRIC_TITLES[name] if len(histories) == 1 else _short(run),
+            )
     if axes.lines:
         top = max(float(np.max(np.asarray(line.get_ydata()))) for line in axes.lines)
         axes.set_ylim(0, 1.08 * max(top, LEAST_TOP))
         if best_epoch is not None:
             axes.axvline(best_epoch, color=INK, linewidth=1, linestyle=(0, (1, 2)), label=f"best: epoch {best_epoch:g}")
-    return _finish(figure, axes, "no evaluation with such objects took place")
+    return _finish_curves(figure, axes, "no evaluation with such objects took place")
 
 
 def plot_learning_rates(histories: Histories) -> Figure:
     """Learning rates of transformer and heads, and of the backbone."""
     figure, axes = new_figure("Learning rates", "Epoch")
-    for colour, (name, history) in zip(cycle(PALETTE), histories.items(), strict=False):
-        single = len(histories) == 1
-        label = "transformer and heads" if single else _short(name)
-        other = PALETTE[1] if single else colour
-        _draw(axes, history, "learning_rate", colour, label)
-        _draw(axes, history, "backbone_learning_rate", other, "backbone" if single else "", 1.4, DOTTED)
-    if len(histories) > 1:
-        axes.plot([], [], color=INK, linewidth=1.4, linestyle=DOTTED, label="dotted: backbone")
+    _draw_runs(axes, histories, "learning_rate", "transformer and heads", "backbone_learning_rate", "backbone")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if axes.lines:
         axes.set_ylim(bottom=0)
-    return _finish(figure, axes, "not in the log")
+    return _finish_curves(figure, axes, "not in the log")
 
 
 def plot_gradient_norm(histories: Histories, clipped_to: float | None = None) -> Figure:
@@ -165,42 +164,51 @@ def plot_gradient_norm(histories: Histories, clipped_to: float | None = None) ->
         clipped_to: `training.max_grad_norm`, drawn as a line; None or 0 where nothing is clipped.
     """
     figure, axes = new_figure("Gradient norm before clipping", "Epoch")
-    for colour, (name, history) in zip(cycle(PALETTE), histories.items(), strict=False):
-        _draw(axes, history, "grad_norm", colour, "" if len(histories) == 1 else _short(name))
+    _draw_runs(axes, histories, "grad_norm")
     if axes.lines:
         if clipped_to:
             axes.axhline(clipped_to, color=INK, linewidth=1, linestyle=(0, (4, 2)), label=f"clipped to {clipped_to:g}")
-        positive = all((np.asarray(line.get_ydata(), dtype=float) > 0).all() for line in axes.lines)
-        if positive:
+        if all((np.asarray(line.get_ydata(), dtype=float) > 0).all() for line in axes.lines):
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_formatter(NullFormatter())
-    return _finish(figure, axes, "not in the log")
+    return _finish_curves(figure, axes, "not in the log")
 
 
-def _draw(
+def _draw_runs(
+    axes: Axes, histories: Histories, name: str, label: str = "", dotted: str = "", dotted_label: str = ""
+) -> None:
+    """Draws one series of each run, and perhaps a dotted one; labels are for a single run, of several their names."""
+    single = len(histories) == 1
+    for colour, (run, history) in zip(cycle(PALETTE), histories.items(), strict=False):
+        if dotted:
+            other, text = (PALETTE[1], dotted_label) if single else (colour, "")
+            _draw_series(axes, history, dotted, other, text, 1.2, DOTTED)
+        _draw_series(axes, history, name, colour, label if single else _short(run), 1.8)
+    if dotted and not single:
+        axes.plot([], [], color=INK, linewidth=1.2, linestyle=DOTTED, label=f"dotted: {dotted_label}")
+
+
+def _draw_series(
     axes: Axes, history: History, name: str, colour: str, label: str = "", width: float = 1.6, line: Any = "-"
 ) -> None:
     """Draws one series, if the history has it."""
     epochs, values = average_neighbours(*read_series(history, name))
     if len(values):
-        marker = "o" if len(values) <= MARKED else None
-        axes.plot(
-            epochs, values, color=colour, linewidth=width, linestyle=line, label=label, marker=marker, markersize=3.5
-        )
+        style = {"linewidth": width, "linestyle": line, "marker": "o" if len(values) <= MARKED else None}
+        axes.plot(epochs, values, color=colour, label=label, markersize=3.5, **style)
 
 
-def _finish(figure: Figure, axes: Axes, instead: str) -> Figure:
+def _finish_curves(figure: Figure, axes: Axes, instead: str) -> Figure:
     """Adds the legend, or says why there is nothing to see."""
     if not any(len(np.asarray(line.get_xdata())) for line in axes.lines):
-        axes.set_axis_off()
-        write_instead(axes, instead)
+        write_instead(axes, instead, alone=True)
         return figure
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=axes.get_xlim()[1] > 3))
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        add_legend(figure, handles, labels)
+        add_legend(axes, handles, labels)
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from hf_detr_ft.attention.attention_panels import COLOURS, DIM, PANEL_SIDE, blend
+from hf_detr_ft.attention.attention_panels import DIM, MAP_COLOURS, PANEL_SIDE, blend
 from hf_detr_ft.attention.attention_plots import plot_attention, plot_cross_attention, plot_places, plot_self_attention
 from hf_detr_ft.attention.image_attention import ImageAttention
 from hf_detr_ft.plots.style import FAINT, INK
@@ -107,7 +107,7 @@ def test_the_colour_tells_the_weight_relative_to_the_largest() -> None:
     np.testing.assert_array_equal(seen, blend(photo((200, 400)), 10 * weights))
     luminance = seen[100, [50, 150, 250, 350]] @ (0.3, 0.6, 0.1)
     assert luminance[3] > luminance[2] + 40 > luminance[1] + 40
-    top = np.array(COLOURS(1.0)[:3]) * 255
+    top = np.array(MAP_COLOURS(1.0)[:3]) * 255
     assert np.abs(seen[100, 395] - top).max() < 30
 
 
@@ -140,7 +140,7 @@ def test_box_map_and_photo_lie_on_each_other(size: tuple[int, int]) -> None:
     (box,) = boxes(figure)
     area = box.get_window_extent()
     x, y = round((area.x0 + area.x1) / 2), round(figure.bbox.height - (area.y0 + area.y1) / 2)
-    np.testing.assert_allclose(seen[y, x], np.array(COLOURS(1.0)[:3]) * 255, atol=30)
+    np.testing.assert_allclose(seen[y, x], np.array(MAP_COLOURS(1.0)[:3]) * 255, atol=30)
     whole = figure.axes[0].get_window_extent()
     assert (area.x0 - whole.x0) / whole.width == pytest.approx(2 / 8)
     assert (whole.y1 - area.y1) / whole.height == pytest.approx(1 / 4)

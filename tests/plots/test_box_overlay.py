@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from hf_detr_ft.plots.box_overlay import FOUND, IGNORED, MISSED, WRONG, ComparedPhoto, found_colour, overlay_boxes
+from hf_detr_ft.plots.box_overlay import (
+    FOUND_STYLE,
+    IGNORED_STYLE,
+    MISSED_STYLE,
+    WRONG_STYLE,
+    ComparedPhoto,
+    found_colour,
+    overlay_boxes,
+)
 from tests.plots.compared import GREY, compared, kinds, pixels, texts
 
 
@@ -30,7 +38,7 @@ def at(seen: np.ndarray, x: int, y: int) -> tuple[int, ...]:
 
 def test_each_kind_has_its_own_line_on_the_edges_of_its_boxes() -> None:
     box = (100, 80, 300, 200)
-    for outcome, colour in ((1, found_colour(1)), (0, WRONG.colour), (-1, IGNORED.colour)):
+    for outcome, colour in ((1, found_colour(1)), (0, WRONG_STYLE.colour), (-1, IGNORED_STYLE.colour)):
         seen = pixels(draw(compared(predictions=[(box, 1, 0.9, outcome)])))
         for x, y in ((100, 150), (300, 150), (200, 80), (250, 200)):
             assert at(seen, x, y) == rgb(colour), outcome
@@ -44,11 +52,11 @@ def test_dashes_of_missed_objects_and_of_found_ones_are_told_apart() -> None:
         return {at(seen, 100, y) for y in range(90, 190)}
 
     missed, found = on_left_edge(False), on_left_edge(True)
-    assert rgb(MISSED.colour) in missed
+    assert rgb(MISSED_STYLE.colour) in missed
     assert min(map(max, missed)) < 60, "no dark gaps between the dashes"
     assert (255, 255, 255) in found
     assert min(map(max, found)) < 60, "no dark gaps between the dashes"
-    assert rgb(MISSED.colour) not in found and (255, 255, 255) not in missed
+    assert rgb(MISSED_STYLE.colour) not in found and (255, 255, 255) not in missed
 
 
 def test_what_is_missed_or_wrong_is_tinted_and_what_is_right_is_not() -> None:
@@ -129,8 +137,8 @@ def test_one_right_prediction_is_seen_among_many_wrong_ones_at_its_place() -> No
     assert "box 0.90" in texts(figure, 0)
     seen = pixels(figure)
     edge = {at(seen, x, y) for x in range(185, 215) for y in range(77, 84)}  # between labels
-    assert rgb(found_colour(1)) in edge and rgb(WRONG.colour) not in edge
-    assert at(seen, 200, 140) != rgb(WRONG.colour)
+    assert rgb(found_colour(1)) in edge and rgb(WRONG_STYLE.colour) not in edge
+    assert at(seen, 200, 140) != rgb(WRONG_STYLE.colour)
     narrow = (0, 0, 60, 26)
     figure = draw(compared((26, 60), predictions=[(narrow, 0, 0.4, 0), (narrow, 0, 0.9, 1)]))
     assert texts(figure, 0) == ["0.90"], "there is room for one label"
@@ -152,7 +160,7 @@ def test_colours_of_classes_differ_and_are_neither_that_of_missed_nor_of_wrong_o
     assert len(set(colours)) == 60
     hues = [colorsys.rgb_to_hsv(*(part / 255 for part in rgb(colour)))[0] for colour in colours]
     assert min(hues) > 0.35 and max(hues) < 0.85
-    for style in (MISSED, WRONG):
+    for style in (MISSED_STYLE, WRONG_STYLE):
         red, green, blue = rgb(style.colour)
         assert not 0.25 < colorsys.rgb_to_hsv(red / 255, green / 255, blue / 255)[0] < 0.9
-    assert FOUND.colour == ""
+    assert FOUND_STYLE.colour == ""

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_detr_ft.plots.box_overlay import MISSED, WRONG, found_colour
-from hf_detr_ft.plots.comparison import LEAST_CELL, MARGIN, count_pieces, plot_comparison
+from hf_detr_ft.plots.box_overlay import MISSED_STYLE, WRONG_STYLE, found_colour
+from hf_detr_ft.plots.comparison import LEAST_CELL, SHEET_MARGIN, count_pieces, plot_comparison
 from hf_detr_ft.plots.style import TILE, shrink
 from tests.plots.compared import INSIDE, compared, extent, kinds, pixels, texts
 
@@ -88,7 +88,7 @@ def test_the_legend_explains_once_what_there_is() -> None:
     assert samples == ["truth", "found", "missed", "wrong"]
     seen = pixels(figure)
     header = seen[: round(figure.bbox.height - figure.axes[1].get_window_extent().y1)]
-    for colour in (MISSED.colour, WRONG.colour, found_colour(0)):
+    for colour in (MISSED_STYLE.colour, WRONG_STYLE.colour, found_colour(0)):
         extent(header, colour)
     crowd = compared(crowd=[(10, 10, 90, 90)], predictions=[((20, 20, 50, 50), 0, 0.9, -1)])
     assert {"region that does not count", "prediction in such a region"} <= set(
@@ -104,14 +104,14 @@ def test_photos_of_all_shapes_lie_side_by_side_within_the_page(count: int) -> No
     areas = np.array([axes.get_window_extent().extents for axes in figure.axes[1:]])
     assert len(areas) == count
     page = (figure.bbox.width, figure.bbox.height)
-    assert (areas[:, :2] >= MARGIN - 0.5).all() and (areas[:, 2:] <= np.array(page) - MARGIN + 0.5).all()
+    assert (areas[:, :2] >= SHEET_MARGIN - 0.5).all() and (areas[:, 2:] <= np.array(page) - SHEET_MARGIN + 0.5).all()
     for index, area in enumerate(areas):
         sides = np.minimum(area[2:], areas[:, 2:]) - np.maximum(area[:2], areas[:, :2])
         assert (sides > 0).all(axis=1).nonzero()[0].tolist() == [index]
     assert sorted(text for text in texts(figure) if text.endswith(".jpg")) == [photo.name for photo in photos]
     pixels(figure)
     written = np.array([text.get_window_extent().extents for text in figure.axes[0].texts])
-    assert (written >= MARGIN - 8).all() and (written[:, 2:] <= np.array(page) - MARGIN + 2).all()
+    assert (written >= SHEET_MARGIN - 8).all() and (written[:, 2:] <= np.array(page) - SHEET_MARGIN + 2).all()
     for index, area in enumerate(written):
         others = np.vstack([np.delete(written, index, axis=0), areas])
         sides = np.minimum(area[2:], others[:, 2:]) - np.maximum(area[:2], others[:, :2])

@@ -8,7 +8,7 @@ from PIL import Image
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.transform import DetrTransform
-from hf_detr_ft.plots.box_overlay import CROWD
+from hf_detr_ft.plots.box_overlay import CROWD_STYLE
 from hf_detr_ft.plots.draw_boxes import class_colour
 from hf_detr_ft.plots.samples import draw_sample, draw_training_sample, restore_boxes
 from hf_detr_ft.recipe.sections import AugmentConfig
@@ -73,7 +73,7 @@ def test_small_boxes_lie_on_top() -> None:
 
 def test_crowd_regions_are_grey_and_have_no_name() -> None:
     drawn = draw_sample(PLAIN, BOX, [1], NAMES, crowd=[True])
-    assert colour_of(drawn, 100, 150) == CROWD.colour
+    assert colour_of(drawn, 100, 150) == CROWD_STYLE.colour
     assert changed(drawn).sum() == changed(draw_sample(PLAIN, BOX, [1], NAMES[:1])).sum()
 
 

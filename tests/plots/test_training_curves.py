@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_detr_ft.plots.training_curves import (
+    LOSS_TITLES,
     MOST_POINTS,
-    PARTS,
     average_neighbours,
     plot_average_precision,
     plot_gradient_norm,
@@ -96,7 +96,7 @@ def test_both_learning_rates_and_the_norm_with_its_limit() -> None:
 
 @pytest.mark.parametrize("history", [[], [{"train_runtime": 3.0}], [{"epoch": 1.0, "loss": math.nan, "eval_map": -1}]])
 def test_what_is_not_there_is_said(history: list) -> None:
-    figures = [plot_losses({"a": history}, part) for part in PARTS]
+    figures = [plot_losses({"a": history}, part) for part in LOSS_TITLES]
     figures += [plot_layers(history), plot_learning_rates({"a": history}), plot_gradient_norm({"a": history}, 1.0)]
     figures += [plot_average_precision({"a": history}), plot_average_precision({"a": log(2)}, ["map_small"])]
     for figure in figures:

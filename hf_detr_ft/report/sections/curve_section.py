@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from hf_detr_ft.plots.training_curves import (
-    METRICS,
-    PARTS,
+    LOSS_TITLES,
+    METRIC_TITLES,
     Histories,
     plot_average_precision,
     plot_gradient_norm,
@@ -36,7 +36,7 @@ def _precision(runs: Sequence[LoadedRun], histories: Histories) -> list[Block]:
     if not any("eval_map" in entry for history in histories.values() for entry in history):
         return [Note("No evaluation took place during the training (training.eval_strategy: no): there is no AP.")]
     if len(histories) > 1:
-        plots = [Plot(f"ap-{name}", plot_average_precision(histories, [name])) for name in METRICS]
+        plots = [Plot(f"ap-{name}", plot_average_precision(histories, [name])) for name in METRIC_TITLES]
         return [Heading("Average precision on the validation images"), *plots]
     best = runs[0].best
     plots = [
@@ -48,7 +48,7 @@ def _precision(runs: Sequence[LoadedRun], histories: Histories) -> list[Block]:
 
 def _losses(histories: Histories) -> list[Block]:
     entries = [entry for history in histories.values() for entry in history]
-    parts = [part for part in PARTS if any(part in entry or f"eval_{part}" in entry for entry in entries)]
+    parts = [part for part in LOSS_TITLES if any(part in entry or f"eval_{part}" in entry for entry in entries)]
     blocks: list[Block] = [Heading("Losses and errors")]
     blocks.append(Text("Parts of the loss are those of the last decoder layer, before they are weighted and added up."))
     blocks += [Plot(part.replace("_", "-"), plot_losses(histories, part)) for part in parts]
