@@ -1,9 +1,9 @@
-"""Fine-tunes the tiny DETR on drawn balloons in fp32 and in bf16, over several seeds: does bf16 learn the same?
+"""Measures whether bf16 learns what fp32 does: the tiny DETR on drawn balloons, over several seeds.
 
     python benchmarks/measure_bf16.py --seeds 4
 
-The quickstart's recipe, with 400 photos and 3 epochs of it. Prints the AP of each run and what the precisions differ
-by, beside what seeds differ by. Further flags are the recipe's.
+The quickstart's recipe, with 400 images and 3 epochs of it. Prints the AP of each run, and the difference between
+the precisions beside that between seeds. Further flags are the recipe's.
 """
 
 import argparse
@@ -20,19 +20,27 @@ LAST = ("--training.load_best_model_at_end", "false", "--training.eval_epochs", 
 
 
 def train(seed: int, precision: str, flags: list[str]) -> float:
-    """AP of the last weights on the validation photos."""
+    """Trains once; returns the AP of the last weights on the validation images."""
     with TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         bf16 = str(precision == "bf16").lower()
-        settings = ("--training.seed", str(seed), "--training.bf16", bf16, "--training.output_dir", run)
+        settings = (
+            "--training.seed",
+            str(seed),
+            "--training.bf16",
+            bf16,
+            "--training.output_dir",
+            run,
+            "--training.disable_tqdm",
+        )
         command = [sys.executable, "-m", "hf_detr_ft.cli", "train", RECIPE, *SMALLER, *LAST, *settings, *flags]
-        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
         ap: float = json.loads((run / "metrics.json").read_text())["last"]["map"]
     return ap
 
 
 def main() -> None:
-    """One seed after the other, each in both precisions."""
+    """Trains one seed after the other, each in both precisions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=4)
     options, flags = parser.parse_known_args()

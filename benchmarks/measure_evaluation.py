@@ -1,6 +1,6 @@
 """Measures inference beside `pipeline("object-detection")`, and AP beside pycocotools.
 
-    python benchmarks/measure_evaluation.py inference MODEL FOLDER_OF_PHOTOS
+    python benchmarks/measure_evaluation.py inference MODEL FOLDER_OF_IMAGES
     python benchmarks/measure_evaluation.py ap
 
 MODEL is what `hf-detr-ft predict` takes; `resnet50` makes a DETR-R50 with random weights and a short side of 480.
@@ -37,7 +37,7 @@ from hf_detr_ft.runs.predict import detect_files
 
 ROUNDS = 3
 IMAGES, PER_IMAGE, OBJECTS, CLASSES = 5000, 100, 7, 80
-"""As large as COCO's validation split."""
+"""Sizes of COCO's validation split, roughly."""
 
 
 def in_turn(jobs: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
@@ -53,7 +53,7 @@ def in_turn(jobs: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, 
 
 
 def print_times(seconds: dict[str, list[float]], reference: str, images: int) -> None:
-    """A line for each job."""
+    """Prints a line for each job."""
     for name, times in seconds.items():
         ratio = statistics.median(theirs / ours for ours, theirs in zip(times, seconds[reference], strict=True))
         print(
@@ -63,7 +63,7 @@ def print_times(seconds: dict[str, list[float]], reference: str, images: int) ->
 
 
 def measure_inference(model: str, folder: Path) -> None:
-    """Seconds for all photos of the folder, decoding included, and how far the boxes are from the pipeline's."""
+    """Seconds for all images of the folder, decoding included, and the distance of the boxes from the pipeline's."""
     with TemporaryDirectory() as made:
         source = make_resnet50(Path(made)) if model == "resnet50" else resolve_source(model, "model")
         files = find_images([str(folder)], Path("predictions"))
@@ -72,23 +72,23 @@ def measure_inference(model: str, folder: Path) -> None:
         rounded, _ = load_detector(source)
     use_bf16_backbone(rounded)
 
-    def stock() -> list:
+    def baseline() -> list:
         return [detector(str(path), threshold=0.0) for path in files]
 
     def ours(network: Any) -> dict[Path, ImageDetections]:
         return {path: found for path, _, found in detect_files(network, processor, files, 8)}
 
-    jobs = {"pipeline": stock, "ours, fp32": lambda: ours(precise), "ours, backbone in bf16": lambda: ours(rounded)}
+    jobs = {"pipeline": baseline, "ours, fp32": lambda: ours(precise), "ours, backbone in bf16": lambda: ours(rounded)}
     in_turn(jobs, 1)  # warms up
     seconds, results = in_turn(jobs, ROUNDS)
     print_times(seconds, "pipeline", len(files))
     exact, nearly = results["ours, fp32"], results["ours, backbone in bf16"]
-    stock_boxes = {path: boxes_of(detector, path) for path in files}
+    pipeline_boxes = {path: boxes_of(detector, path) for path in files}
     for path, found in zip(files, results["pipeline"], strict=True):
         cut = [list(entry["box"].values()) for entry in found]
-        assert np.array_equal(np.trunc(stock_boxes[path]), cut), "these are the boxes of the pipeline"
+        assert np.array_equal(np.trunc(pipeline_boxes[path]), cut), "these are the boxes of the pipeline"
     for name, boxes in (("fp32", exact), ("bf16", nearly)):
-        moved = np.concatenate([np.abs(boxes[path].boxes_xyxy_px - stock_boxes[path]).max(axis=1) for path in files])
+        moved = np.concatenate([np.abs(boxes[path].boxes_xyxy_px - pipeline_boxes[path]).max(axis=1) for path in files])
         sure = moved[np.concatenate([exact[path].scores > 0.5 for path in files])]
         above = f"; of {len(sure)} above a score of 0.5 at most {sure.max():.4f}" if len(sure) else ""
         print(
@@ -98,7 +98,7 @@ def measure_inference(model: str, folder: Path) -> None:
 
 
 def boxes_of(detector: Any, path: Path) -> np.ndarray:
-    """`[Q, 4]`, xyxy in pixels: those of the pipeline, before it cuts them."""
+    """Boxes of the pipeline before it cuts them to whole pixels, `[Q, 4]`, xyxy in pixels."""
     image = decode_rgb(path)
     inputs = detector.image_processor(images=[image], return_tensors="pt")
     with torch.inference_mode():
@@ -131,7 +131,7 @@ def measure_ap() -> None:
             evaluator.evaluate()
             evaluator.accumulate()
             evaluator.summarize()
-        return dict(enumerate(evaluator.stats.tolist()))
+        return {str(place): value for place, value in enumerate(evaluator.stats.tolist())}
 
     jobs = {"pycocotools": reference, "ours": lambda: evaluate_detections(coco, detections)}
     seconds, results = in_turn(jobs, ROUNDS)
@@ -173,7 +173,7 @@ def draw_results() -> tuple[dict[str, Any], Detections]:
 
 
 def main() -> None:
-    """One of both."""
+    """Measures one of both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_subparsers(dest="what", required=True)
     inference = what.add_parser("inference")

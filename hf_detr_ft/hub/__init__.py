@@ -1,4 +1,4 @@
-"""Publishing a run folder on the Hugging Face Hub: its model card, what may go up, and the push."""
+"""Publication of a run folder on the Hugging Face Hub: its model card, the files that may go up, and the push."""
 
 from hf_detr_ft.hub.redact import remove_private
 from hf_detr_ft.hub.upload import check_access, push_run, resolve_repo_id

@@ -33,5 +33,5 @@ def _remove_from(value: Any) -> Any:
 
 
 def holds_token(content: bytes, token: str | None) -> bool:
-    """Whether the given token, or anything with the form of a Hub token, is in a file's content."""
+    """True where a file's content has the given token, or anything with the form of a Hub token, in it."""
     return bool(HUB_TOKEN.search(content.decode("latin-1"))) or (bool(token) and str(token).encode() in content)

@@ -24,11 +24,11 @@ REMEDIES = {
     412: "the repository changed meanwhile; push again",
     429: "too many requests; wait some minutes and push again",
 }
-"""What to do, by the status of the Hub's answer."""
+"""Advice for each status of the Hub's answer."""
 
 
 def resolve_repo_id(repo_id: str, token: str | None = None) -> str:
-    """`repo_id` as "user/name"; a bare name goes to the token's account.
+    """Completes a repository's name to "user/name"; a bare name goes to the token's account.
 
     Raises:
         RecipeError: it is not a repository name.
@@ -129,7 +129,7 @@ def _remote_card(api: HfApi, repo_id: str, commit: str | None) -> str:
 
 
 def _reconcile_card(files: Files, remote: str, overwrite: bool, url: str) -> Files:
-    """`files` with the card that may go up: none where it would replace a person's work on the Hub."""
+    """Puts the card that may go up among the files: none where it would replace a person's work on the Hub."""
     content = files[CARD]
     assert isinstance(content, bytes), "collect_files gives the card as content"
     card = choose_card(content.decode(), remote, overwrite)
@@ -142,7 +142,7 @@ def _reconcile_card(files: Files, remote: str, overwrite: bool, url: str) -> Fil
 
 
 def _explain(error: Exception, api: HfApi, repo_id: str) -> InputError:
-    """One line out of whatever the client raised, with what to do about it."""
+    """Makes one line out of whatever the client raised, with advice."""
     if isinstance(error, LocalTokenNotFoundError):
         return InputError(f"{api.endpoint}, {repo_id}: {NO_TOKEN}")
     chain: list[BaseException] = [error]

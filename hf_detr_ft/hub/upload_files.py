@@ -1,4 +1,4 @@
-"""From a run folder to what goes up: its model card, and an allow list of files, without anything private.
+"""The files of a run that go up: its model card and an allow list, without anything private.
 
 The run folder itself keeps its files as they are. A card that a person wrote or edited there is theirs: it is neither
 replaced on disk nor by a generated one in the push.
@@ -51,7 +51,7 @@ PLACEHOLDER = "your-name"
 """The user in a card that was written before it is known where the run goes."""
 
 Files = dict[str, Path | bytes]
-"""By its path in the repository: a file that goes up as it is, or the content of one."""
+"""Path in the repository, to a file that goes up as it is or the content of one."""
 
 
 def build_model_card(run: Path, repo_id: str | None = None, license: str | None = None) -> str:
@@ -100,7 +100,7 @@ def write_model_card(run: Path, repo_id: str | None = None, license: str | None 
 
 
 def _hub_id(name: Any, run: Path) -> str | None:
-    """`name` where it can only be a Hub id: "user/name", and no such folder here or beside the run."""
+    """Returns a name that can only be a Hub id: "user/name", and no such folder here or beside the run; else None."""
     if not isinstance(name, str) or name.count("/") != 1:
         return None
     try:
@@ -124,7 +124,7 @@ def check_run_folder(run: Path) -> None:
 
 
 def collect_files(run: Path, repo_id: str, license: str | None = None, token: str | None = None) -> Files:
-    """All that goes up.
+    """Collects all that goes up.
 
     An allow list: weights, config.json, preprocessor_config.json, recipe.yaml, README.md, metrics.json, results.csv and
     the figures of `PUBLIC_PLOTS`. Never report.html, plots/predictions.png and plots/photos, which show the user's
@@ -176,7 +176,7 @@ def _card_to_push(run: Path, repo_id: str, license: str | None) -> str:
 
 
 def _weights(run: Path) -> list[str]:
-    """The weight files by name; what `from_pretrained` would take where there are both kinds."""
+    """Names of the weight files; those that `from_pretrained` would take where there are both kinds."""
     if (run / WEIGHTS).is_file() or not (run / INDEX).is_file():
         return [WEIGHTS]
     return [INDEX, *sorted(set(read_object(run / INDEX).get("weight_map", {}).values()))]

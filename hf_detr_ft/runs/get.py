@@ -1,4 +1,4 @@
-"""`hf-detr-ft get balloon FOLDER`, `hf-detr-ft get synthetic FOLDER`: a small data set, downloaded or drawn."""
+"""`hf-detr-ft get NAME FOLDER`: a small data set, downloaded (balloon) or drawn (synthetic)."""
 
 import os
 from collections.abc import Sequence

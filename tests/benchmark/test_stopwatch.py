@@ -29,7 +29,7 @@ class OneConvolution(nn.Module):
 
 
 class FakeTrainer:
-    """What the stopwatch needs to know of a Trainer, and a loop that calls back as it does."""
+    """A stand-in for a Trainer: arguments, model, and a loop that calls back as a Trainer's does."""
 
     def __init__(self, args: Any) -> None:
         self.args = args

@@ -257,7 +257,7 @@ def _validate(hub: HubServer, request: _Handler, body: bytes, query: dict) -> An
 
 
 def check_card(content: str) -> list[str]:
-    """What is wrong with a model card's metadata, by the Hub's documented format."""
+    """Faults of a model card's metadata, by the Hub's documented format."""
     found = re.match(r"\s*---\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", content, re.DOTALL)
     if found is None:
         return ["empty or missing yaml metadata in repo card"]

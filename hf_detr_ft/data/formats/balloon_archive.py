@@ -30,7 +30,7 @@ TIMEOUT_S = 60.0
 """Seconds without a byte from the server until the download is given up."""
 CHUNK = 1 << 16
 MAX_BYTES = 1 << 28
-"""Of the archive, and of what is in it; both are about 38 million. Anything larger is not the archive asked for."""
+"""Largest size of the archive, and of what is in it; both are about 38 million. Anything larger is something else."""
 ELSEWHERE = "if the data set is on this machine already, give its folder to the recipe with --data.root"
 
 
@@ -58,7 +58,11 @@ def write_balloon_folder(destination: Path) -> list[str]:
 
 
 def is_complete(destination: Path) -> bool:
-    """Whether the data set is there, whole. Raises DataError where `destination` holds anything else."""
+    """True where the data set is there, whole, and False in front of a free folder.
+
+    Raises:
+        DataError: `destination` holds anything else.
+    """
     if is_free(destination):
         return False
     annotations = {split: destination / "annotations" / f"custom_{split}.json" for split in SPLITS}
@@ -112,7 +116,7 @@ def download(url: str) -> bytes:
 
 
 def _check_members(opened: zipfile.ZipFile) -> None:
-    """Raises DataError where the archive would fill the disk, or needs more than zlib to be read."""
+    """Refuses an archive that would fill the disk, or needs more than zlib to be read. Raises DataError."""
     if sum(member.file_size for member in opened.infolist()) > MAX_BYTES:
         raise DataError(f"{URL}: its members hold more than {MAX_BYTES} bytes; this is not the archive")
     for member in opened.infolist():
