@@ -64,10 +64,14 @@ def test_images_pixels_and_arithmetic_are_those_of_the_timed_steps(
     monkeypatch.setattr(stopwatch, "WARM_UP", 2)
     trainer: Any = FakeTrainer(arguments)
     begun: list[int] = []
+    forgotten: list[int] = []
+    monkeypatch.setattr(stopwatch, "reset_peak", lambda device: forgotten.append(len(watch.ends)))
+    monkeypatch.setattr(stopwatch, "peak_bytes", lambda device: 7)
     watch = Stopwatch(trainer, lambda: begun.append(len(watch.ends)))
     trainer.train([(2, 8, 8), (2, 8, 16), (2, 8, 8), (2, 16, 8), (2, 8, 4)], used=0.5)
     found = watch.measurement()
-    assert begun == [2]
+    assert begun == forgotten == [2]
+    assert found.peak_bytes == 7
     assert (found.steps, found.images) == (3, 6)
     assert found.pixels == 2 * (64 + 128 + 32)
     assert found.image_pixels == found.pixels / 2
