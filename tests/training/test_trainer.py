@@ -11,11 +11,11 @@ from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.evaluation.detections import to_detections
-from tests.distributed import job
+from tests.distributed import one_step
 
 
 def test_reading_a_column_decodes_no_image(tmp_path: Path) -> None:
-    trainer = job.build(tmp_path, batch=2, accumulation=1)
+    trainer = one_step.build(tmp_path, batch=2, accumulation=1)
     for path in (tmp_path / "train2017").iterdir():
         path.unlink()
     assert read_column(trainer.train_dataset, "aspect_ratio") == pytest.approx([128 / 96] * 4)
@@ -25,7 +25,7 @@ def test_reading_a_column_decodes_no_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [{"num_train_epochs": 15.0}, {"num_train_epochs": 0.0}, {"max_steps": 30}])
 def test_detrs_schedule_drops_all_rates_by_ten_once_after_an_epoch(tmp_path: Path, length: dict) -> None:
-    trainer = job.build(tmp_path, batch=2, accumulation=1)  # 4 images: 2 steps an epoch
+    trainer = one_step.build(tmp_path, batch=2, accumulation=1)  # 4 images: 2 steps an epoch
     trainer.args.learning_rate_drop_epoch = 10.0
     for name, value in length.items():
         setattr(trainer.args, name, value)
@@ -52,7 +52,7 @@ def test_detections_carry_category_ids_and_leave_unknown_classes_out() -> None:
 
 
 def test_the_log_carries_the_rate_of_the_backbone_beside_the_other(tmp_path: Path) -> None:
-    trainer = job.build(tmp_path, batch=2, accumulation=1)
+    trainer = one_step.build(tmp_path, batch=2, accumulation=1)
     trainer.args.learning_rate_drop_epoch = 0.5
     trainer.create_optimizer()
     trainer.create_scheduler(num_training_steps=2)
@@ -74,7 +74,7 @@ def test_the_log_carries_the_rate_of_the_backbone_beside_the_other(tmp_path: Pat
 def test_weights_that_cannot_be_loaded_are_named_by_what_they_are_loaded_for(
     tmp_path: Path, is_best: bool, field: str, damage: str
 ) -> None:
-    trainer = job.build(tmp_path, batch=2, accumulation=1)
+    trainer = one_step.build(tmp_path, batch=2, accumulation=1)
     checkpoint = tmp_path / "checkpoint-1"
     trainer.save_model(str(checkpoint))
     if damage == "removed":
@@ -97,14 +97,14 @@ def test_weights_that_cannot_be_loaded_are_named_by_what_they_are_loaded_for(
 def test_steps_of_an_epoch_are_those_of_transformers(
     tmp_path: Path, batch: int, accumulation: int, drop_last: bool, steps: int
 ) -> None:
-    trainer = job.build(tmp_path, batch=batch, accumulation=accumulation)
+    trainer = one_step.build(tmp_path, batch=batch, accumulation=accumulation)
     trainer.args.dataloader_drop_last = drop_last
     assert trainer.steps_per_epoch() == steps
     assert trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[1] == steps
 
 
 def test_evaluation_never_drops_its_last_batch(tmp_path: Path) -> None:
-    trainer = job.build(tmp_path, batch=2, accumulation=1)
+    trainer = one_step.build(tmp_path, batch=2, accumulation=1)
     trainer.args.dataloader_drop_last = True
     assert sum(len(batch["labels"]) for batch in trainer.get_eval_dataloader()) == len(trainer.eval_dataset) == 7
     assert len(trainer.get_train_dataloader()) == 2 and trainer.args.dataloader_drop_last
