@@ -30,7 +30,7 @@ class BoxStyle:
     """Look of the boxes of one kind."""
 
     kind: str
-    """The artists' `gid`."""
+    """Name of the kind, and `gid` of the artists."""
     colour: str
     """Hexadecimal; empty for right predictions, where each class has its own."""
     width: float
@@ -38,7 +38,7 @@ class BoxStyle:
     dashes: tuple[float, float] | None = None
     """Lengths of dash and gap, in widths."""
     gap: str | None = None
-    """The colour between dashes."""
+    """Colour between dashes."""
     tint: float = 0.0
     """Opacity of the inside."""
     hatch: str | None = None
@@ -54,7 +54,7 @@ WRONG_STYLE = BoxStyle("wrong", "#e5142d", 3, tint=0.08)
 
 @dataclass(frozen=True, eq=False)
 class ComparedPhoto:
-    """An image, its objects, and a model's predictions.
+    """Image, its objects, and a model's predictions.
 
     Attributes:
         image: RGB, upright, at any resolution.
@@ -91,7 +91,7 @@ class ComparedPhoto:
 
 @dataclass(frozen=True)
 class _DrawnBox:
-    """A box in pixels of the axes, and the texts that its label can have, the best one first."""
+    """Box in pixels of the axes, and the texts that its label can have, the best one first."""
 
     style: BoxStyle
     colour: str

@@ -1,4 +1,4 @@
-"""A sheet of images with their true boxes and a model's predictions: what is found, missed and wrong."""
+"""Sheet of images with their true boxes and a model's predictions, found, missed and wrong."""
 
 import math
 from collections.abc import Sequence

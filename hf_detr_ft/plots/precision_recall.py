@@ -133,7 +133,7 @@ def _plot_classes(
     labels: Sequence[str],
     names: Sequence[str],
 ) -> tuple[Figure, Axes]:
-    """A line for each class; its label stands in the legend before its name."""
+    """Figure with a line for each class, whose label stands in the legend before its name."""
     figure, axes = _unit_figure(title, x, y, len(series))
     lines, shown = [], short_names(names, LEGEND_NAME)
     for place, values in enumerate(series.values()):
