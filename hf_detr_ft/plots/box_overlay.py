@@ -67,7 +67,8 @@ class ComparedPhoto:
         boxes_xyxy_px: `[D, 4]`, of the predictions; can reach over the border.
         labels: `[D]`.
         scores: `[D]`.
-        outcomes: `[D]`, 1 took an object, 0 is wrong, -1 lies in a crowd region.
+        is_tp: `[D]` bool, predictions that took an object.
+        ignored: `[D]` bool, predictions that do not count, in a crowd region; the others are wrong.
     """
 
     image: Image.Image
@@ -80,13 +81,19 @@ class ComparedPhoto:
     boxes_xyxy_px: np.ndarray
     labels: np.ndarray
     scores: np.ndarray
-    outcomes: np.ndarray
+    is_tp: np.ndarray
+    ignored: np.ndarray
 
     @property
     def counts(self) -> np.ndarray:
         """Numbers of objects that were found and missed, and of wrong predictions."""
         objects = ~self.crowd
-        return np.array([(objects & self.found).sum(), (objects & ~self.found).sum(), (self.outcomes == 0).sum()])
+        return np.array([(objects & self.found).sum(), (objects & ~self.found).sum(), self.is_wrong.sum()])
+
+    @property
+    def is_wrong(self) -> np.ndarray:
+        """Predictions that count and took no object, `[D]` bool."""
+        return ~self.is_tp & ~self.ignored
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ def overlay_boxes(axes: Axes, photo: ComparedPhoto, size: tuple[int, int], names
 
 def explain_styles(photos: Sequence[ComparedPhoto]) -> list[tuple[BoxStyle, str, str]]:
     """Styles, their colours and what they mean, for a legend; those of crowd regions only where there are some."""
-    labels = {int(label) for photo in photos for label in photo.labels[photo.outcomes == 1]}
+    labels = {int(label) for photo in photos for label in photo.labels[photo.is_tp]}
     right = "right prediction" + (", by class" if len(labels) > 1 else "")
     meanings = {
         TRUTH_STYLE: "true box",
@@ -141,7 +148,7 @@ def explain_styles(photos: Sequence[ComparedPhoto]) -> list[tuple[BoxStyle, str,
     }
     if any(photo.crowd.any() for photo in photos):
         meanings[CROWD_STYLE] = "region that does not count"
-    if any((photo.outcomes == -1).any() for photo in photos):
+    if any(photo.ignored.any() for photo in photos):
         meanings[IGNORED_STYLE] = "prediction in such a region"
     return [(style, style.colour or found_colour(min(labels, default=0)), text) for style, text in meanings.items()]
 
@@ -172,9 +179,9 @@ def _list_boxes(photo: ComparedPhoto, size: tuple[int, int], names: Sequence[str
     drawn = []
     for style, (boxes_xyxy_px, labels, scores), chosen in (
         (CROWD_STYLE, truth, photo.crowd),
-        (IGNORED_STYLE, predictions, photo.outcomes == -1),
-        (WRONG_STYLE, predictions, photo.outcomes == 0),
-        (FOUND_STYLE, predictions, photo.outcomes == 1),
+        (IGNORED_STYLE, predictions, photo.ignored),
+        (WRONG_STYLE, predictions, photo.is_wrong),
+        (FOUND_STYLE, predictions, photo.is_tp),
         (TRUTH_STYLE, truth, photo.found & ~photo.crowd),
         (MISSED_STYLE, truth, ~photo.found & ~photo.crowd),
     ):

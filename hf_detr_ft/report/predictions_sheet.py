@@ -103,7 +103,8 @@ def compare(
                 boxes_xyxy_px=xywh_to_xyxy(predictions.boxes_xywh_px[shown]),
                 labels=predictions.category[shown],
                 scores=predictions.score[shown],
-                outcomes=np.minimum(matched.matched_gt[shown], 0) + 1,
+                is_tp=matched.is_tp[shown],
+                ignored=~matched.counts[shown],
             )
         )
     return photos

@@ -27,7 +27,7 @@ def compared(
     Args:
         size: (height, width) of the frame that the boxes are in.
         objects: box xyxy, label, whether it was found.
-        predictions: box xyxy, label, score, outcome.
+        predictions: box xyxy, label, score, and 1 where it took an object, 0 where it is wrong, -1 where it is ignored.
         crowd: boxes.
         name: for the caption.
         resolution: of the image, relative to the frame.
@@ -48,7 +48,8 @@ def compared(
         boxes_xyxy_px=np.array([box for box, *_ in predictions], dtype=float).reshape(-1, 4),
         labels=np.array([label for _, label, _, _ in predictions], dtype=np.int64),
         scores=np.array([score for _, _, score, _ in predictions], dtype=np.float32),
-        outcomes=np.array([outcome for *_, outcome in predictions], dtype=np.int64),
+        is_tp=np.array([outcome == 1 for *_, outcome in predictions], dtype=bool),
+        ignored=np.array([outcome == -1 for *_, outcome in predictions], dtype=bool),
     )
 
 

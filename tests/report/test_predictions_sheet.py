@@ -157,7 +157,8 @@ def test_predictions_meet_objects_of_their_own_image_and_class() -> None:
     assert first.found.tolist() == [True, False, False]
     assert first.crowd.tolist() == [False, False, True]
     assert first.true_boxes_xyxy_px.tolist()[1] == [20, 0, 30, 10]
-    assert first.outcomes.tolist() == [1, 0, -1, 0]
+    assert first.is_tp.tolist() == [True, False, False, False]
+    assert first.ignored.tolist() == [False, False, True, False]
     assert first.counts.tolist() == [1, 1, 2]
     assert (second.name, second.counts.tolist()) == ("a", [0, 1, 0])
 
