@@ -47,7 +47,7 @@ class Row:
         }
 
 
-def render(figures: Mapping[str, Any]) -> list[str]:
+def render_timings(figures: Mapping[str, Any]) -> list[str]:
     """Lines for the terminal: the job, the device, the table, and the profile where there is one."""
     job = figures["job"]
     lines = [

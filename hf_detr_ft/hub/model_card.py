@@ -60,7 +60,7 @@ def render_model_card(
     model = sections.get("model") or {"checkpoint": metrics.get("base_model")}
     made_with = sections.get("made_with") or {}
     seconds = metrics.get("seconds")
-    card = _template().render(
+    card = _load_template().render(
         metadata=_build_metadata(metrics, repo_id, base_model, dataset_id, license).to_yaml(),
         title=repo_id.split("/")[-1],
         classes=list(config.get("id2label", {}).values()),
@@ -74,7 +74,7 @@ def render_model_card(
         per_class=sorted(best.get("per_class", []), key=lambda row: -row["objects"]),
         shown=CLASSES_SHOWN,
         call=snippet_call(repo_id),
-        threshold=_threshold(best),
+        threshold=_format_threshold(best),
         queries=config.get("num_queries"),
         settings=_list_settings(sections),
         minutes=seconds / 60 if isinstance(seconds, int | float) else None,
@@ -92,7 +92,7 @@ def snippet_call(repo_id: str) -> str:
 
 
 @cache
-def _template() -> Template:
+def _load_template() -> Template:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"metric": _format_metric, "escape_markdown": _escape}
     return environment.get_template(TEMPLATE)
@@ -130,7 +130,7 @@ def _build_metadata(
     )
 
 
-def _threshold(best: Mapping[str, Any]) -> str | None:
+def _format_threshold(best: Mapping[str, Any]) -> str | None:
     """The threshold of the best F1 as text, None where there is none."""
     threshold = best.get("best_f1", {}).get("threshold", -1)
     return f"{threshold:g}" if isinstance(threshold, int | float) and 0 <= threshold < 1 else None
@@ -158,10 +158,10 @@ def _list_settings(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
         for key, value in (recipe.get(section) or {}).items():
             inner = value if isinstance(value, dict) else {"": value}
             pairs += [(f"{section}.{key}.{name}".rstrip("."), entry) for name, entry in inner.items()]
-    return [(key, _plain(value)) for key, value in pairs if _plain(value)]
+    return [(key, _format_setting(value)) for key, value in pairs if _format_setting(value)]
 
 
-def _plain(value: object) -> str:
+def _format_setting(value: object) -> str:
     """A scalar or a list of scalars as text; nothing for what is unset or nested."""
     if isinstance(value, list) and value and not any(isinstance(entry, list | dict) for entry in value):
         return _escape(", ".join(map(str, value)))

@@ -144,7 +144,7 @@ def collect_files(run: Path, repo_id: str, license: str | None = None, token: st
     if (run / RESULTS).is_file():
         files[RESULTS] = run / RESULTS
     plots = (path for path in sorted((run / PLOTS).glob("*.png")) if path.is_file())
-    files |= {f"{PLOTS}/{path.name}": path for path in plots if any(fnmatch(path.stem, name) for name in PUBLIC_PLOTS)}
+    files |= {f"{PLOTS}/{path.name}": path for path in plots if is_public_plot(path.stem)}
     files[CARD] = _card_to_push(run, repo_id, license).encode()
     for name, source in files.items():
         if holds_token(source if isinstance(source, bytes) else source.read_bytes(), token):
@@ -153,6 +153,11 @@ def collect_files(run: Path, repo_id: str, license: str | None = None, token: st
                 "and if others may have seen it revoke it at https://huggingface.co/settings/tokens"
             )
     return {**{name: run / name for name in _weights(run)}, **files}
+
+
+def is_public_plot(name: str) -> bool:
+    """True for the name of a figure without images."""
+    return any(fnmatch(name, pattern) for pattern in PUBLIC_PLOTS)
 
 
 def _make_public(recipe: Mapping[str, Any]) -> dict[str, Any]:

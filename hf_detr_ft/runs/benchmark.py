@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hf_detr_ft.atomic import check_output_file, write_json
 from hf_detr_ft.benchmark.compare import TimedJob, compare_variants, profile_training
-from hf_detr_ft.benchmark.timings_table import render
+from hf_detr_ft.benchmark.timings_table import render_timings
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.errors import RecipeError
@@ -49,7 +49,7 @@ def benchmark(
     figures = compare_variants(job, rounds, breakdown)
     if profile:
         figures["profile"] = profile_training(job)
-    print("\n".join(render(figures)))
+    print("\n".join(render_timings(figures)))
     if output is not None:
         write_json(output, {**figures, "made_with": describe_environment(job.splits.fingerprints)})
         print(f"written: {output}")

@@ -1,5 +1,6 @@
 """The model card, what goes up with a run, and the push, with the real client against a Hub on loopback."""
 
+import ast
 import json
 import logging
 import os
@@ -16,9 +17,12 @@ from huggingface_hub import ModelCard, constants, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from safetensors.torch import load_file
 
+import hf_detr_ft
 from hf_detr_ft.cli import main
 from hf_detr_ft.errors import DataError, InputError, RecipeError
 from hf_detr_ft.hub import build_model_card, check_access, collect_files, push_run, remove_private, write_model_card
+from hf_detr_ft.hub.upload_files import is_public_plot
+from hf_detr_ft.plots.training_curves import LOSS_TITLES
 from hf_detr_ft.recipe.files import load_recipe, save_recipe
 from hf_detr_ft.yaml12 import dump_yaml, parse_yaml
 from tests.fixtures import CLASSES, tiny_detr, write_coco_folder, write_run_folder
@@ -347,6 +351,29 @@ def test_only_the_allow_list_goes_up_and_nothing_private_in_it(hub: HubServer, r
     assert json.loads(files["config.json"])["category_ids"] == [3, 7]
     assert files["results.csv"] == b"epoch,map\n1,0.5\n"
     assert files["model.safetensors"] == (run / "model.safetensors").read_bytes()
+
+
+def figures_of_the_report() -> dict[str, bool]:
+    """Names of the figures of a run's page, and whether they show images; `x` stands for what is filled in."""
+    found = {}
+    for path in (Path(hf_detr_ft.__file__).parent / "report" / "sections").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Plot":
+                name = node.args[0]
+                parts = name.values if isinstance(name, ast.JoinedStr) else [name]
+                text = "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in parts)
+                found[text] = any(keyword.arg and keyword.arg.startswith("shows_") for keyword in node.keywords)
+    losses = {name.replace("_", "-") for name in LOSS_TITLES}
+    filled_in = {"x", "x-layers", "ap-x"}  # of losses, and of several runs beside each other
+    return {name: shows for name, shows in found.items() if name not in filled_in} | dict.fromkeys(losses, False)
+
+
+def test_figures_go_up_unless_they_show_images() -> None:
+    figures = figures_of_the_report()
+    assert {"average-precision", "positions-x", "loss-giou", "encoder-attention-x-x"} <= figures.keys()
+    for name, shows_images in figures.items():
+        assert is_public_plot(name) != shows_images, f"{name}: see PUBLIC_PLOTS"
+    assert not is_public_plot("predictions")
 
 
 def test_no_path_and_no_token_of_a_run_goes_up(hub: HubServer, run: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ NAME = "balloon"
 SPLITS = ("train", "val")
 TIMEOUT_S = 60.0
 """Seconds without a byte from the server until the download is given up."""
-CHUNK = 1 << 16
+READ_BYTES = 1 << 16
 MAX_BYTES = 1 << 28
 """Largest size of the archive, and of what is in it; both are about 38 million. Anything larger is something else."""
 ELSEWHERE = "if the data set is on this machine already, give its folder to the recipe with --data.root"
@@ -95,7 +95,7 @@ def download(url: str) -> bytes:
             total = int(length) if length.isdecimal() else None
             title = url.rpartition("/")[2]
             with tqdm(total=total, unit="B", unit_scale=True, desc=title, disable=None) as bar:
-                while len(content) <= MAX_BYTES and (chunk := response.read(CHUNK)):
+                while len(content) <= MAX_BYTES and (chunk := response.read(READ_BYTES)):
                     content += chunk
                     bar.update(len(chunk))
     except urllib.error.HTTPError as error:
