@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,30 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8, line ends as given; see `write_bytes`."""
+    """Writes UTF-8, line ends as given; see `write_bytes`."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:
-    """Strict JSON, without NaN; see `write_text`."""
+    """Writes strict JSON, without NaN; see `write_text`."""
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+
+
+@contextmanager
+def write_files_beside(folder: Path, last: Collection[str] = ()) -> Iterator[Path]:
+    """Gives a hidden folder in `folder`, whose files take their places in it once all of them are written.
+
+    Args:
+        folder: made if it is not there.
+        last: names of files that are put in their places after all others.
+    """
+    beside = folder / f".{os.getpid()}.tmp"
+    try:
+        yield beside
+        for path in sorted(beside.glob("*"), key=lambda path: path.name in last):
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def is_free(folder: Path) -> bool:

@@ -17,7 +17,7 @@ RECIPE_VERBS = ("train", "check")
 FLAG_VERBS = ("evaluate", "report", "benchmark")
 """Verbs that take a recipe's flags behind their own arguments."""
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""What the system says of a full disk or a folder that is not the user's."""
+"""Errors of the system for a full disk or a folder that is not the user's."""
 DESCRIPTION = """Fine-tune DETR on your own images.
 
   hf-detr-ft train RECIPE [--section.key VALUE ...]     train, evaluate, write a run folder

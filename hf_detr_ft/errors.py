@@ -1,4 +1,4 @@
-"""What a user can get wrong.
+"""Errors for the person who runs the program.
 
 Every error here is meant for the person who runs the program: its text names the file, the entry, what was expected,
 what was found and what to do. `cli.py` prints it without a traceback and maps it to an exit status.
@@ -34,6 +34,6 @@ class TrainingError(InputError):
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says first, to be put into a message of ours; its name where it says nothing."""
+    """First line of a library's error, to be put into a message of ours; its name where it says nothing."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".")

@@ -30,10 +30,10 @@ PACKAGES = (
     "faster-coco-eval",
 )
 CHANNELS, SIDE, IMAGES = 64, 56, 2
-"""Of the convolution that is timed: one of a ResNet's second stage on two images of 224 pixels; milliseconds."""
+"""Shape of the convolution that is timed: one of a ResNet's second stage on two images of 224 pixels; milliseconds."""
 ROUNDS = 4
 MIN_SPEEDUP = 1.2
-"""How many times as fast as fp32 another precision has to be."""
+"""Least speed of another precision, in multiples of that of fp32."""
 
 
 def count_cores() -> int:

@@ -1,4 +1,4 @@
-"""A run's folder: what its files are called, what is read from them, and what may be written over.
+"""A run's folder: names of its files, reading them, its checkpoints, and what may be written over.
 
 No other module knows a file name of a run. Names that Transformers gives are here, too, since messages name them.
 """
@@ -23,7 +23,7 @@ METRICS = "metrics.json"
 RESULTS = "results.csv"
 """A row per evaluation."""
 DETECTIONS = "detections.npz"
-"""What the evaluation found whose weights lie beside it; in a checkpoint the same, at that time."""
+"""Detections of the evaluation whose weights lie beside it; in a checkpoint the same, at that time."""
 LOG = "trainer_state.json"
 """Transformers' log of all logging steps."""
 REPORT = "report.html"
@@ -32,7 +32,7 @@ PLOTS = "plots"
 """The folder of the report's figures; those with images of the user's lie in `IMAGE_PLOTS` below it."""
 IMAGE_PLOTS = "photos"
 PREDICTIONS = "predictions.png"
-"""In `PLOTS`: validation images with truth and predictions."""
+"""File in `PLOTS`: validation images with truth and predictions."""
 WEIGHTS = "model.safetensors"
 ALL_WEIGHTS = (WEIGHTS, f"{WEIGHTS}.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Files that Transformers takes weights from; a pickled one is opened with `weights_only`."""
@@ -55,67 +55,37 @@ class RunFolder:
 
     Attributes:
         path: of the folder, which need not exist.
+        name: its own, whatever the path is written like.
+        recipe: path of the resolved recipe.
+        metrics: path of the best and the last evaluation.
+        results: path of the table of evaluations.
+        detections: path of what the weights that lie here found.
+        log: path of Transformers' log.
+        report: path of the page.
+        card: path of the model card.
+        plots: path of the folder of figures.
+        predictions: path of the validation images with truth and predictions.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.name = self.path.resolve().name
+        self.recipe = self.path / RECIPE
+        self.metrics = self.path / METRICS
+        self.results = self.path / RESULTS
+        self.detections = self.path / DETECTIONS
+        self.log = self.path / LOG
+        self.report = self.path / REPORT
+        self.card = self.path / CARD
+        self.plots = self.path / PLOTS
+        self.predictions = self.plots / PREDICTIONS
 
     def __str__(self) -> str:
         return str(self.path)
 
     @property
-    def name(self) -> str:
-        """The folder's own name, whatever the path is written like."""
-        return self.path.resolve().name
-
-    @property
-    def recipe(self) -> Path:
-        """The resolved recipe."""
-        return self.path / RECIPE
-
-    @property
-    def metrics(self) -> Path:
-        """Best and last evaluation."""
-        return self.path / METRICS
-
-    @property
-    def results(self) -> Path:
-        """A row per evaluation."""
-        return self.path / RESULTS
-
-    @property
-    def detections(self) -> Path:
-        """Detections of the weights that lie here."""
-        return self.path / DETECTIONS
-
-    @property
-    def log(self) -> Path:
-        """All logging steps."""
-        return self.path / LOG
-
-    @property
-    def report(self) -> Path:
-        """The HTML page."""
-        return self.path / REPORT
-
-    @property
-    def card(self) -> Path:
-        """The model card."""
-        return self.path / CARD
-
-    @property
-    def plots(self) -> Path:
-        """The folder of figures."""
-        return self.path / PLOTS
-
-    @property
-    def predictions(self) -> Path:
-        """Validation images with truth and predictions."""
-        return self.plots / PREDICTIONS
-
-    @property
     def is_run(self) -> bool:
-        """Whether a run of this package wrote it."""
+        """True where a run of this package wrote it."""
         return self.recipe.is_file() or self.metrics.is_file()
 
     def read_recipe(self) -> tuple[dict[str, Any], str]:
@@ -132,7 +102,7 @@ class RunFolder:
         return (recipe if isinstance(recipe, dict) else {}), text
 
     def read_metrics(self) -> dict[str, Any]:
-        """What metrics.json holds; empty where there is none.
+        """Best and last evaluation; empty where there is none.
 
         Raises:
             DataError: it is no JSON object.
@@ -168,7 +138,7 @@ class RunFolder:
         return None, passed_over
 
     def holds(self, checkpoint: Path) -> bool:
-        """Whether a checkpoint is one of this run's."""
+        """True of a checkpoint of this run."""
         return checkpoint.resolve().parent == self.path.resolve()
 
     def check_free(self, overwrite: bool) -> None:
@@ -232,7 +202,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_faults(checkpoint: Path) -> list[str]:
-    """What a run leaves behind that was ended, or filled the disk, while it saved; empty of a whole checkpoint."""
+    """Faults of a checkpoint whose run was ended, or filled the disk, while it saved; none of a whole one."""
     if not (checkpoint / LOG).is_file():
         return [f"no {LOG}"]
     faults = [f"no {name}" for name in (OPTIMIZER, SCHEDULER) if not (checkpoint / name).is_file()]
@@ -249,7 +219,7 @@ def checkpoint_faults(checkpoint: Path) -> list[str]:
 
 
 def _is_cut_off(safetensors: Path) -> bool:
-    """Whether a file of tensors is shorter than its header says."""
+    """True where a file of tensors is shorter than its header says."""
     with safetensors.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         try:

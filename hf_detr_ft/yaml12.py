@@ -45,7 +45,7 @@ _Dumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data
 
 
 def parse_yaml(text: str) -> Any:
-    """What a YAML text holds. Raises yaml.YAMLError."""
+    """Content of a YAML text. Raises yaml.YAMLError."""
     return yaml.load(text, _Loader)
 
 

@@ -49,7 +49,7 @@ class DataConfig:
     """Least and largest short side of the drawn photos in pixels, such as [64, 96]."""
 
     def path(self, name: str) -> Path:
-        """Where `train_annotations`, `train_images`, `val_annotations` or `val_images` lies."""
+        """Path of `train_annotations`, `train_images`, `val_annotations` or `val_images` lies."""
         return Path(self.root or ".").expanduser() / Path(getattr(self, name)).expanduser()
 
 

@@ -1,11 +1,12 @@
-"""What a run writes while it goes on, on the first process: progress lines, metrics, detections and the log."""
+"""Callbacks of a training: its epoch, the files that the first process writes as it goes on, and progress lines."""
 
 import csv
 import dataclasses
 import io
 import json
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class RunFolderCallback(TrainerCallback, ExportableState):
         self.last: dict[str, Any] | None = None
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint carries."""
+        """State that a checkpoint carries."""
         return {"args": {}, "attributes": {"best": self.best, "last": self.last}}
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -113,6 +114,26 @@ class RunFolderCallback(TrainerCallback, ExportableState):
         write_state(run.log, state)
 
 
+def restore_callbacks(callbacks: Iterable[TrainerCallback], stateful: dict[str, Any]) -> None:
+    """Gives callbacks the attributes that a checkpoint carries for them; those that it does not know enter it.
+
+    Args:
+        callbacks: of the trainer, in their order.
+        stateful: state by class, a list of states of several callbacks of one class; changed in place.
+    """
+    seen: Counter[str] = Counter()
+    for callback in callbacks:
+        if isinstance(callback, ExportableState):
+            kind = type(callback).__name__
+            saved = stateful.setdefault(kind, callback.state())
+            if isinstance(saved, list):
+                if seen[kind] == len(saved):
+                    saved.append(callback.state())
+                saved, seen[kind] = saved[seen[kind]], seen[kind] + 1
+            for name, value in saved["attributes"].items():
+                setattr(callback, name, value)
+
+
 def restore_detections(checkpoint: Path, run: RunFolder) -> None:
     """Before resuming: the run folder has the detections of the checkpoint, not of what came after it."""
     if (checkpoint / DETECTIONS).is_file():
@@ -122,7 +143,7 @@ def restore_detections(checkpoint: Path, run: RunFolder) -> None:
 
 
 def write_state(path: Path, state: TrainerState) -> None:
-    """What `TrainerState.save_to_json` writes, beside and renamed."""
+    """Writes what `TrainerState.save_to_json` does, beside and renamed."""
     write_text(path, json.dumps(dataclasses.asdict(state), indent=2, sort_keys=True) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""From the splits of a recipe to what the trainer reads."""
+"""Splits of a recipe as the trainer reads them."""
 
 from dataclasses import replace
 

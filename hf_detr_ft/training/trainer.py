@@ -1,9 +1,6 @@
 """Transformers' Trainer for DETR: an exact loss over processes and accumulation, parts of the loss, COCO evaluation."""
 
 import math
-import os
-import shutil
-from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,9 +16,9 @@ from transformers import (
     Trainer,
     TrainerCallback,
 )
-from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
+from hf_detr_ft.atomic import write_files_beside
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import read_column
@@ -41,7 +38,8 @@ from hf_detr_ft.model.loss import count_items
 from hf_detr_ft.model.optim import parameter_groups
 from hf_detr_ft.recipe.sections import DetrTrainingArguments
 from hf_detr_ft.run_folder import ALL_WEIGHTS
-from hf_detr_ft.training.callbacks import EpochCallback
+from hf_detr_ft.training.callbacks import EpochCallback, restore_callbacks
+from hf_detr_ft.training.failures import out_of_memory, unusable_batch
 from hf_detr_ft.training.loss_parts import LossParts
 
 
@@ -87,7 +85,7 @@ class DetrTrainer(Trainer):
         self.label_map = label_map
         self.backend = backend
         self.result: CocoResult | None = None
-        """Of the last evaluation, and so are the detections."""
+        """Result of the last evaluation, and its detections."""
         self.detections: Detections | None = None
         self._backbone_rate: float | None = None
         self._parts = {"train": LossParts(), "eval": LossParts()}
@@ -108,7 +106,7 @@ class DetrTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        if self.args.train_sampling_strategy in ("sequential", "batch_rebalance"):
+        if self.args.train_sampling_strategy == "sequential":
             return super()._get_train_sampler(dataset)
         shapes = None
         if self.args.train_sampling_strategy == "group_by_length" and self.train_transform is not None:
@@ -126,7 +124,7 @@ class DetrTrainer(Trainer):
             self.data_collator = whole
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> torch.utils.data.Sampler | None:
-        """From wide to tall: the order does not matter to AP, and batches of one shape need no padding."""
+        """Order from wide to tall, which does not matter to AP: batches of one shape need no padding."""
         ratios = read_column(eval_dataset, "aspect_ratio")
         return SortedSampler(sorted(range(len(ratios)), key=lambda index: -ratios[index]))
 
@@ -142,6 +140,10 @@ class DetrTrainer(Trainer):
     def _unwrapped(self) -> DetrForObjectDetection:
         return self.accelerator.unwrap_model(self.model)
 
+    def _explained(self, error: UnusableBatchError, doing: str, dataset: Dataset) -> TrainingError:
+        classes = self._unwrapped().class_labels_classifier.out_features - 1
+        return unusable_batch(error, doing, self.state.global_step, dataset, classes)
+
     # Training
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -156,26 +158,9 @@ class DetrTrainer(Trainer):
         except torch.OutOfMemoryError as error:
             if self.args.auto_find_batch_size:
                 raise
-            raise TrainingError(
-                f"training stopped at step {self.state.global_step}: {self.args.device} is out of memory with "
-                f"training.per_device_train_batch_size {self.args.train_batch_size}. Lower it and raise "
-                "training.gradient_accumulation_steps by as much, which gives the same gradients, or lower "
-                "model.shortest_edge and model.longest_edge."
-            ) from error
+            raise out_of_memory("training", self.state.global_step, self.args) from error
         except UnusableBatchError as error:
             raise self._explained(error, "training", self.train_dataset) from error
-
-    def _explained(self, error: UnusableBatchError, doing: str, dataset: Dataset) -> TrainingError:
-        """The error with file names and a remedy."""
-        columns = (read_column(dataset, name) for name in ("image_id", "file_name"))
-        names = dict(zip(*columns, strict=True))
-        images = ", ".join(f"{names.get(image_id, '?')} (image id {image_id})" for image_id in error.image_ids)
-        classes = self._unwrapped().class_labels_classifier.out_features - 1
-        remedy = {
-            "labels are out of range": f"Expected labels 0 to {classes - 1}; run `hf-detr-ft check`.",
-            "boxes are not finite": "Run `hf-detr-ft check` on the annotations.",
-        }.get(error.reason, "Lower training.learning_rate, or set training.bf16 and training.fp16 to false.")
-        return TrainingError(f"{doing} stopped at step {self.state.global_step}: {error.reason} for {images}. {remedy}")
 
     def compute_loss(
         self,
@@ -278,11 +263,7 @@ class DetrTrainer(Trainer):
             with torch.no_grad(), self.compute_loss_context_manager():
                 loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"evaluation stopped at step {self.state.global_step}: {self.args.device} is out of memory with "
-                f"training.per_device_eval_batch_size {self.args.eval_batch_size}. Lower it, or "
-                "model.shortest_edge and model.longest_edge."
-            ) from error
+            raise out_of_memory("evaluation", self.state.global_step, self.args) from error
         except UnusableBatchError as error:
             raise self._explained(error, "evaluation", self.eval_dataset) from error
         if prediction_loss_only:
@@ -320,18 +301,7 @@ class DetrTrainer(Trainer):
         Transformers does this only with `restore_callback_states_from_checkpoint`, by building new ones, so that the
         patience of early stopping would begin anew; and a callback that was added fails when the state is saved.
         """
-        stateful: Any = self.state.stateful_callbacks
-        seen: Counter[str] = Counter()
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, ExportableState):
-                kind = type(callback).__name__
-                saved = stateful.setdefault(kind, callback.state())
-                if isinstance(saved, list):  # of several callbacks of one class, in their order
-                    if seen[kind] == len(saved):
-                        saved.append(callback.state())
-                    saved, seen[kind] = saved[seen[kind]], seen[kind] + 1
-                for name, value in saved["attributes"].items():
-                    setattr(callback, name, value)
+        restore_callbacks(self.callback_handler.callbacks, cast(Any, self.state.stateful_callbacks))
 
     def _load_best_model(self) -> None:
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
@@ -356,14 +326,7 @@ class DetrTrainer(Trainer):
             )
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        folder = Path(str(output_dir or self.args.output_dir))
-        beside = folder / f".{os.getpid()}.tmp"
-        try:
+        with write_files_beside(Path(str(output_dir or self.args.output_dir)), last=ALL_WEIGHTS) as beside:
             super()._save(str(beside), state_dict)
             # A pickle, which nothing of ours reads, with the user's token in it.
             (beside / "training_args.bin").unlink(missing_ok=True)
-            # Weights last: a folder that has them has what belongs to them.
-            for path in sorted(beside.glob("*"), key=lambda path: path.name in ALL_WEIGHTS):
-                path.replace(folder / path.name)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
