@@ -4,7 +4,7 @@ from datasets import Dataset
 
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.errors import TrainingError
-from hf_detr_ft.model.loss import UnusableBatchError
+from hf_detr_ft.model.hungarian_matching import UnusableBatchError
 from hf_detr_ft.recipe.sections import DetrTrainingArguments
 
 
