@@ -29,11 +29,11 @@ from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.inference.detect import ImageDetections, load_detector
+from hf_detr_ft.inference.detect_files import detect_files
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.checkpoint import resolve_source
 from hf_detr_ft.model.speed.bf16_backbone import use_bf16_backbone
 from hf_detr_ft.recipe.sections import ModelConfig
-from hf_detr_ft.runs.predict import detect_files
 
 ROUNDS = 3
 IMAGES, PER_IMAGE, OBJECTS, CLASSES = 5000, 100, 7, 80
@@ -76,7 +76,7 @@ def measure_inference(model: str, folder: Path) -> None:
         return [detector(str(path), threshold=0.0) for path in files]
 
     def ours(network: Any) -> dict[Path, ImageDetections]:
-        return {path: found for path, _, found in detect_files(network, processor, files, 8)}
+        return {path: found for path, _, found in detect_files(network, processor, files, 8, print)}
 
     jobs = {"pipeline": baseline, "ours, fp32": lambda: ours(precise), "ours, backbone in bf16": lambda: ours(rounded)}
     in_turn(jobs, 1)  # warms up

@@ -4,35 +4,31 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers import DetrForObjectDetection, DetrImageProcessor
 
 from hf_detr_ft.atomic import explain_refusal, write_text
-from hf_detr_ft.boxes import xyxy_to_xywh
 from hf_detr_ft.data.find_images import find_images
-from hf_detr_ft.data.images import decode_rgb, upright_size
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.inference.detect import (
     ImageDetections,
     class_names,
-    detect_prepared,
     load_detector,
-    prepare,
     read_category_ids,
 )
-from hf_detr_ft.machine import count_cores
+from hf_detr_ft.inference.detect_files import detect_files, to_results
 from hf_detr_ft.model.speed.bf16_backbone import choose_backbone_precision
 from hf_detr_ft.plots.draw_boxes import draw_detections
 
-RESULTS = "detections.json"
+DETECTIONS_JSON = "detections.json"
+"""File of the results, a line for each detection."""
 LONGEST_JPEG_SIDE = 65500
+"""Pixels of the longest side that JPEG can hold."""
 
 
 def predict(
@@ -87,26 +83,25 @@ def predict(
 
     found: dict[Path, ImageDetections] = {}
     highest = 0.0
-    for path, image, detections in detect_files(model, processor, files, batch_size):
+    for path, image, detections in detect_files(model, processor, files, batch_size, say_skipped):
         highest = max(highest, float(detections.scores.max()))
         found[path] = detections.above(threshold)
-        save_image(draw(image, found[path], names), drawn[path])
+        save_image(draw_image(image, found[path], names), drawn[path])
     results = [
-        result
+        json.dumps(result)
         for image_id, path in enumerate(files, start=1)
         if path in found
         for result in to_results(found[path], image_id, path, category_ids)
     ]
-    with explain_refusal(output / RESULTS):
-        # A line for each detection.
-        write_text(output / RESULTS, "[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n")
-    print(summarise(list(found.values()), len(files), names, threshold, highest))
-    print(f"{output}: {len(found)} drawn images, {RESULTS}")
+    with explain_refusal(output / DETECTIONS_JSON):
+        write_text(output / DETECTIONS_JSON, "[\n" + ",\n".join(results) + "\n]\n")
+    print(summarise_predictions(list(found.values()), len(files), names, threshold, highest))
+    print(f"{output}: {len(found)} drawn images, {DETECTIONS_JSON}")
     return 0 if len(found) == len(files) else 1
 
 
 def name_drawn_images(files: Sequence[Path], output: Path) -> dict[Path, Path]:
-    """A name in `output` for each file, told apart by a number where two are equal, in any letter case."""
+    """Names in `output` of the files, told apart by a number where two are equal, in any letter case."""
     drawn, taken, last = {}, set(), Counter[str]()
     for path in files:
         suffix = ".png" if path.suffix.lower() == ".png" else ".jpg"
@@ -135,92 +130,22 @@ def check_output_folder(output: Path, drawn: dict[Path, Path], overwrite: bool) 
         raise RecipeError(f"--output: '{output}' is not empty. Name another folder, or give --overwrite.")
 
 
-def detect_files(
-    model: DetrForObjectDetection, processor: DetrImageProcessor, files: Sequence[Path], batch_size: int
-) -> Iterator[tuple[Path, Image.Image, ImageDetections]]:
-    """Files in batches of like shape, not in their order; those that cannot be read are reported and left out."""
-    with tqdm(total=len(files), unit="image", desc="detecting") as progress:
-        readable = sort_by_shape(files)
-        progress.update(len(files) - len(readable))
-        for batch in read_ahead(readable, processor, batch_size):
-            read = []
-            for future in batch:
-                try:
-                    read.append(future.result())
-                except DataError as error:
-                    report(error)
-            sizes = [(image.height, image.width) for _, image, _ in read]
-            detections = detect_prepared(model, [pixel_values for _, _, pixel_values in read], sizes)
-            yield from ((path, image, found) for (path, image, _), found in zip(read, detections, strict=True))
-            progress.update(len(batch))
-
-
-def read_ahead(
-    files: Sequence[Path], processor: DetrImageProcessor, batch_size: int
-) -> Iterator[list[Future[tuple[Path, Image.Image, torch.Tensor]]]]:
-    """Batches of files with their images, decoded and prepared on all cores while the model has the batch before."""
-
-    def read(path: Path) -> tuple[Path, Image.Image, torch.Tensor]:
-        image = decode_rgb(path)
-        return path, image, prepare(image, processor, str(path))
-
-    with ThreadPoolExecutor(count_cores()) as pool:
-        ahead: list[Future] = []
-        for start in range(0, len(files) + batch_size, batch_size):
-            following = [pool.submit(read, path) for path in files[start : start + batch_size]]
-            if ahead:
-                yield ahead
-            ahead = following
-
-
-def sort_by_shape(files: Sequence[Path]) -> list[Path]:
-    """From tall to wide, so that neighbours go through the model together; unreadable ones are reported."""
-    shapes = {}
-    for path in files:
-        try:
-            height, width = upright_size(path)
-        except DataError as error:
-            report(error)
-        else:
-            shapes[path] = (width / height, height)
-    return sorted(shapes, key=lambda path: shapes[path])
-
-
-def report(error: DataError) -> None:
-    """A skipped image, beside the progress bar."""
+def say_skipped(error: DataError) -> None:
+    """Prints why an image is skipped, beside the progress bar."""
     tqdm.write(f"skipped: {error}", file=sys.stderr)
 
 
-def to_results(detections: ImageDetections, image_id: int, path: Path, category_ids: Sequence[int]) -> list[dict]:
-    """COCO results of one image, and its file's name."""
-    return [
-        {
-            "image_id": image_id,
-            "category_id": category_ids[label],
-            "bbox": [round(value, 2) for value in box],
-            "score": round(score, 6),
-            "file_name": path.as_posix(),
-        }
-        for score, label, box in zip(
-            detections.scores.tolist(),
-            detections.labels.tolist(),
-            xyxy_to_xywh(detections.boxes_xyxy_px).tolist(),
-            strict=True,
-        )
-    ]
-
-
-def draw(image: Image.Image, detections: ImageDetections, names: Sequence[str]) -> Image.Image:
-    """With class and score at each box, the most certain on top."""
+def draw_image(image: Image.Image, detections: ImageDetections, names: Sequence[str]) -> Image.Image:
+    """The image with class and score at each box, the most certain on top."""
     labels, scores = detections.labels[::-1], detections.scores[::-1]
     texts = [f"{names[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
     return draw_detections(image, detections.boxes_xyxy_px[::-1], texts, labels)
 
 
-def summarise(
+def summarise_predictions(
     found: Sequence[ImageDetections], asked: int, names: Sequence[str], threshold: float, highest: float
 ) -> str:
-    """Images and detections per class."""
+    """Counts of images and of detections per class, for the terminal."""
     counts = Counter(int(label) for detections in found for label in detections.labels)
     with_none = sum(not len(detections) for detections in found)
     lines = [

@@ -231,9 +231,9 @@ def test_a_checkpoint_of_transformers_4_loads_without_asking_about_its_backbone(
 )
 @pytest.mark.parametrize("inside", ["", "checkpoint-3"])
 def test_measures_for_speed_are_those_of_the_runs_recipe(
-    run: Path, tmp_path: Path, recipe: str | None, folds: bool, channels_last: bool, inside: str
+    spread_run: Path, tmp_path: Path, recipe: str | None, folds: bool, channels_last: bool, inside: str
 ):
-    shutil.copytree(run, tmp_path / inside, dirs_exist_ok=True)
+    shutil.copytree(spread_run, tmp_path / inside, dirs_exist_ok=True)
     if recipe is not None:
         (tmp_path / "recipe.yaml").write_text(recipe)
     model, processor = load_detector(str(tmp_path / inside))
