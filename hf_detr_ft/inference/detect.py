@@ -1,4 +1,4 @@
-"""From a model on disk and images in memory to boxes in pixels."""
+"""A detector loaded from disk, and its boxes in pixels of images in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -23,7 +23,7 @@ from hf_detr_ft.run_folder import CHECKPOINT, CONFIG, PROCESSOR, RunFolder
 
 @dataclass(frozen=True, eq=False)
 class ImageDetections:
-    """What a model says about one image: all its queries, in the model's order.
+    """Detections of one image: all of a model's queries, in the model's order.
 
     Attributes:
         scores: `[Q]` float32, the probability of the label.
@@ -39,7 +39,7 @@ class ImageDetections:
         return len(self.scores)
 
     def above(self, threshold: float) -> "ImageDetections":
-        """Those with a score above the threshold (as in Transformers, not at it), best first."""
+        """Detections with a score above the threshold (as in Transformers, not at it), best first."""
         order = np.argsort(-self.scores, kind="stable")
         kept = order[is_above(self.scores[order], threshold)]
         return ImageDetections(self.scores[kept], self.labels[kept], self.boxes_xyxy_px[kept])
@@ -195,7 +195,7 @@ def read_speed(source: str) -> SpeedConfig:
 
 
 def class_names(model: DetrForObjectDetection) -> list[str]:
-    """By label; those that config.json leaves out are called as Transformers calls classes without a name."""
+    """Class names by label; those that config.json leaves out are called as Transformers does."""
     id2label: dict = model.config.id2label or {}
     classes = model.class_labels_classifier.out_features - 1
     return [str(id2label.get(label, f"LABEL_{label}")) for label in range(classes)]

@@ -12,7 +12,7 @@ from hf_detr_ft.errors import RecipeError, first_line
 from hf_detr_ft.formatting import did_you_mean
 from hf_detr_ft.model.backbone_weights import load_backbone_weights
 from hf_detr_ft.model.detector import DetrForObjectDetection
-from hf_detr_ft.model.init_weights import initialise_like_original, scale_projection
+from hf_detr_ft.model.init_weights import initialise_like_detr, scale_projection
 from hf_detr_ft.model.load import CLASS_HEAD, load_for_finetuning
 from hf_detr_ft.model.speed.apply_speed import apply_speed
 from hf_detr_ft.recipe.sections import ModelConfig, SpeedConfig
@@ -31,10 +31,10 @@ def build_model(
 
     Args:
         config: the recipe's `model` section.
-        names: of the labels 0..N-1.
-        category_ids: of the labels in the data set; kept in the config for whoever has the model alone.
+        names: class names of the labels 0..N-1.
+        category_ids: the data set's category id of each label; kept in the config for whoever has the model alone.
         speed: the recipe's `speed` section; its defaults where not given.
-        made_anew: how the names of tensors begin that the checkpoint need not have, besides those of the class head.
+        made_anew: prefixes of the names of tensors that the checkpoint need not have, besides the class head's.
 
     Raises:
         CheckpointError: the checkpoint is missing, not a DETR or not complete.
@@ -80,7 +80,7 @@ def _checked_overrides(overrides: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_backbone(config: ModelConfig, settings: dict[str, Any]) -> DetrForObjectDetection:
-    """A DETR on a timm backbone, with the original's initial weights."""
+    """A DETR on a timm backbone, with the initial weights of facebookresearch/detr."""
     backbone = str(config.backbone)
     if not timm.is_model(backbone):
         raise RecipeError(
@@ -113,7 +113,7 @@ def _from_backbone(config: ModelConfig, settings: dict[str, Any]) -> DetrForObje
         model = DetrForObjectDetection(detr_config)
     except Exception as error:
         raise RecipeError(f"model.config: no DETR can be built from these settings: {first_line(error)}.") from error
-    initialise_like_original(model)
+    initialise_like_detr(model)
     if config.backbone_weights is None:
         logger.warning("model.backbone_weights is not set: the backbone '%s' starts from random weights.", backbone)
     else:
@@ -134,5 +134,5 @@ def _require_even_heads(config: DetrConfig) -> None:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Of all parameters, trained or not; frozen norms hold buffers and do not count."""
+    """Number of all parameters, trained or not; frozen norms hold buffers and do not count."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -16,7 +16,7 @@ from hf_detr_ft.model.loss import set_criterion
 
 
 class DetrForObjectDetection(transformers.DetrForObjectDetection):
-    """`transformers.DetrForObjectDetection`, tensor for tensor; only the loss is ours.
+    """`transformers.DetrForObjectDetection`, tensor for tensor, with another loss.
 
     It has the same name because `save_pretrained` writes the class's name into `config.json`, and what is saved is to
     be opened with stock Transformers.

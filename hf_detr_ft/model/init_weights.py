@@ -9,14 +9,14 @@ from transformers import DetrForObjectDetection
 from transformers.models.detr.modeling_detr import DetrCrossAttention, DetrSelfAttention
 
 PROBE_CELL = 28
-"""Pixels between the random colours of the images that show how large a backbone's features are."""
+"""Pixels between the random colours of the images that measure a backbone's features."""
 
 
 @torch.no_grad()
-def initialise_like_original(model: DetrForObjectDetection) -> None:
+def initialise_like_detr(model: DetrForObjectDetection) -> None:
     """Gives everything but the backbone the initial weights of facebookresearch/detr, in place.
 
-    Transformers draws every matrix from N(0, 0.02²), the queries included. The original draws the queries from N(0, 1)
+    Transformers draws every matrix from N(0, 0.02²), the queries included. DETR draws the queries from N(0, 1)
     (`nn.Embedding`), the transformer by Glorot (`Transformer._reset_parameters`, with query, key and value as one
     matrix of 3d rows) and the heads as torch does. With queries that small all of them begin as the same box, and
     training from nothing takes many times as long.

@@ -137,7 +137,7 @@ def load_for_inference(source: str, model_class: type[Model]) -> Model:
     Args:
         source: a run folder, one of its checkpoints, any folder that `save_pretrained` wrote, `package:NAME/PATH` in a
             Python package, or a Hub id.
-        model_class: stock Transformers' `DetrForObjectDetection`, or ours with its loss.
+        model_class: Transformers' `DetrForObjectDetection`, or this package's with its loss.
 
     Raises:
         CheckpointError: there is no such folder or Hub id, it is not a DETR, or it is not complete.

@@ -3,7 +3,7 @@
 from torch import nn
 
 BACKBONE_PREFIX = "model.backbone."
-"""Of the backbone's parameters in a `DetrForObjectDetection`."""
+"""Prefix of the names of the backbone's parameters in a `DetrForObjectDetection`."""
 
 
 def parameter_groups(
@@ -15,10 +15,10 @@ def parameter_groups(
     vectors are not decayed.
 
     Args:
-        model: its trained parameters, under the names of `DetrForObjectDetection`.
-        learning_rate: of transformer and heads.
-        backbone_learning_rate: of the backbone.
-        weight_decay: of matrices and convolutions.
+        model: a model with the parameter names of `DetrForObjectDetection`.
+        learning_rate: rate of transformer and heads.
+        backbone_learning_rate: rate of the backbone.
+        weight_decay: decay of matrices and convolutions.
 
     Returns:
         Dictionaries with `name`, `params`, `lr` and `weight_decay`.

@@ -1,7 +1,7 @@
-"""Which parts of the backbone are trained.
+"""Parts of the backbone that are trained.
 
-The original (facebookresearch/detr, `models/backbone.py`) trains layer2, layer3 and layer4 of its ResNet and freezes
-the stem and layer1. Transformers trains all of a timm backbone.
+facebookresearch/detr (`models/backbone.py`) trains layer2, layer3 and layer4 of its ResNet and freezes the stem and
+layer1. Transformers trains all of a timm backbone.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from hf_detr_ft.errors import RecipeError
 
 @dataclass(frozen=True)
 class TrainableSummary:
-    """How many parameters are trained."""
+    """Numbers of parameters that are trained and frozen."""
 
     stages: list[str]
-    """The backbone's trained stages."""
+    """Names of the backbone's trained stages."""
     frozen_stages: list[str]
     backbone_trained: int
     backbone_frozen: int
@@ -68,7 +68,7 @@ def feature_stride(model: DetrForObjectDetection) -> int:
 
 
 def default_stages(backbone: nn.Module, stages: Sequence[str]) -> list[str]:
-    """The original's choice: everything after the stage that ends at a stride of 4 (`layer1` of a ResNet)."""
+    """DETR's choice: everything after the stage that ends at a stride of 4 (`layer1` of a ResNet)."""
     information = getattr(backbone, "feature_info", None)
     first = 0
     if information is not None:
@@ -93,7 +93,7 @@ def train_stages(model: DetrForObjectDetection, trainable_stages: Sequence[str] 
 
     Args:
         model: changed in place.
-        trainable_stages: as `backbone_stages` names them; None for the original's choice; `["all"]`; `[]` for none.
+        trainable_stages: as `backbone_stages` names them; None for DETR's choice; `["all"]`; `[]` for none.
 
     Raises:
         RecipeError: a name is not a stage of this backbone.
@@ -121,7 +121,7 @@ def train_stages(model: DetrForObjectDetection, trainable_stages: Sequence[str] 
 
 
 def summarise_trainable(model: DetrForObjectDetection) -> TrainableSummary:
-    """What `requires_grad` says of a model."""
+    """Trained and frozen parts of a model, as `requires_grad` says it."""
     backbone = model.model.backbone.model
     named = list(backbone.named_parameters())
     trained = {name for name, parameter in named if parameter.requires_grad}

@@ -12,7 +12,7 @@ from pathlib import Path
 from hf_detr_ft.cli import report_errors
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.detector import DetrForObjectDetection
-from hf_detr_ft.pretraining.new_decoder import DECODER, read_out_encoder
+from hf_detr_ft.pretraining.new_decoder import DECODER, init_queries_from_encoder
 from hf_detr_ft.pretraining.taught_encoder import teach_encoder
 from hf_detr_ft.recipe.sections import ModelConfig, SpeedConfig
 from hf_detr_ft.runs.train import train
@@ -24,8 +24,8 @@ def pretrain(path: Path, flags: Sequence[str], encoder_loss: float = 0.0, new_de
     Args:
         path: the recipe.
         flags: over it.
-        encoder_loss: weight of a loss that asks the encoder's cells for objects; a new DETR learns many times as fast
-            with it, a trained one does not need it. DETR has none.
+        encoder_loss: weight of a loss that asks the encoder's positions for objects; a new DETR learns many times as
+            fast with it, a trained one does not need it. DETR has none.
         new_decoder: start the decoder anew, each query reading out the encoder around a point of its own, for a
             checkpoint whose encoder was taught by `encoder_loss`; its `num_queries`, `decoder_layers` and
             `decoder_ffn_dim` in `model.config` may then be other ones.
@@ -45,7 +45,7 @@ def build_pretraining_model(
     """`build_model` and what is asked for besides; see `pretrain`."""
     model = build_model(config, names, category_ids, speed, made_anew=DECODER if new_decoder else ())
     if new_decoder:
-        read_out_encoder(model)
+        init_queries_from_encoder(model)
     if encoder_loss:
         teach_encoder(model, encoder_loss)
     return model

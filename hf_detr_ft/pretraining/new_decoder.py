@@ -7,20 +7,21 @@ from torch import nn
 from transformers import DetrForObjectDetection
 
 SHARPNESS = 1.8
-"""Of the first cross-attention: with it, a query looks at what is within an eighth of the image around its point."""
+"""Scale of the first cross-attention: a query looks at what is within an eighth of the image around its point."""
 DECODER = ("model.decoder.", "model.query_position_embeddings.")
-"""The tensors that `new_decoder` makes new, whatever their shapes were."""
+"""Prefixes of the tensors that are made new, whatever their shapes were."""
 
 
 @torch.no_grad()
-def read_out_encoder(model: DetrForObjectDetection) -> None:
+def init_queries_from_encoder(model: DetrForObjectDetection) -> None:
     """Starts the decoder anew, in place, so that each query first says what the encoder says around a point of its own.
 
-    For an encoder that `encoder_loss` has taught: its places go through the same heads as the queries, so a query that
-    passes a place on is a prediction as good as that of the place, and what is left to learn is to choose among places
-    and not to say the same thing twice. Three things make it so: the query's position embedding is that of its point
-    (Sobol's sequence spreads the points evenly); cross-attention compares positions alone, by their highest
-    frequencies; and its values go through unchanged, with the other parts of a layer near zero beside them.
+    It goes with an encoder that `encoder_loss` has taught. Feature map positions go through the same heads as queries
+    there, so a query that passes a position on is a prediction as good as the position's own. What is left to learn is
+    to choose among positions and not to say the same thing twice. Three things make it so: the query's position
+    embedding is that of its point (Sobol's sequence spreads the points evenly); cross-attention compares positions
+    alone, by their highest frequencies; and its values go through unchanged, with the other parts of a layer near zero
+    beside them.
     """
     config, decoder = model.config, model.model.decoder
     points = torch.quasirandom.SobolEngine(2, scramble=True, seed=0).draw(config.num_queries)

@@ -13,7 +13,7 @@ from hf_detr_ft.pretraining.encoder_loss import encoder_criterion
 
 
 class DetrForObjectDetection(detector.DetrForObjectDetection):
-    """Our DETR with `encoder_criterion` added to its loss in training; of the same name, which is saved with it.
+    """DETR with `encoder_criterion` added to its loss in training; of the same name, which is saved with it.
 
     Attributes:
         encoder_loss: weight of the added loss.
@@ -52,7 +52,7 @@ class DetrForObjectDetection(detector.DetrForObjectDetection):
 
 
 def teach_encoder(model: detector.DetrForObjectDetection, encoder_loss: float) -> None:
-    """Adds the loss of the encoder's cells to a model's own, with a weight, in place.
+    """Adds the loss of the encoder's positions to a model's own, with a weight, in place.
 
     Its tensors stay the same, and so does what is saved.
     """

@@ -17,7 +17,7 @@ NONE = SpeedConfig(**{field.name: False for field in fields(SpeedConfig) if isin
 
 
 def measures(model: DetrForObjectDetection) -> set[str]:
-    """Those that a model computes with, read off its modules and one forward."""
+    """Measures that a model computes with, read off its modules and one forward."""
     modules = list(model.model.backbone.modules())
     on = {name for name in ("folded_norm", "cached_fold") if any(name in vars(module) for module in modules)}
     on |= {MARK for module in model.modules() if hasattr(module, MARK)}

@@ -169,7 +169,7 @@ def test_backbones_of_many_kinds_train(backbone: str, stride: int) -> None:
     assert gradient.abs().sum() > 0
 
 
-def test_new_models_start_like_the_original() -> None:
+def test_new_models_start_like_facebookresearch_detr() -> None:
     model = new_model("test_resnet")
     assert 0.9 < model.model.query_position_embeddings.weight.std() < 1.1
     attention = model.model.decoder.layers[0].encoder_attn

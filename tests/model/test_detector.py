@@ -1,4 +1,4 @@
-"""The network with our loss: equal to Transformers' without auxiliary losses, and to the original with them."""
+"""The network with its own loss: Transformers' without auxiliary losses, facebookresearch/detr's with them."""
 
 import pytest
 import torch
@@ -67,7 +67,7 @@ def test_transformers_own_auxiliary_losses_do_change_it() -> None:
 
 @pytest.mark.parametrize("layers_read", [1, 2])
 def test_an_auxiliary_layer_predicts_what_a_shallower_model_predicts(layers_read: int) -> None:
-    """The original's auxiliary output i is the heads on the normalised state behind layer i."""
+    """DETR's auxiliary output i is the heads on the normalised state behind layer i."""
     model, inputs = build(), batch()
     inputs.pop("labels")
     shallow = transformers.DetrForObjectDetection(tiny_config(decoder_layers=layers_read)).eval()

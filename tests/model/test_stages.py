@@ -1,4 +1,4 @@
-"""What is trained, and with which learning rate and decay."""
+"""Trained stages, and the learning rates and decay of their parameters."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def trained_stages(model: transformers.DetrForObjectDetection, stages: list[str]
     return {stage for stage in stages for name in names if name.startswith(f"{stage}.")}
 
 
-def test_the_original_trains_layer_2_to_4_and_everything_behind_the_backbone() -> None:
+def test_detr_trains_layer_2_to_4_and_everything_behind_the_backbone() -> None:
     model = DetrForObjectDetection(tiny_config())
     summary = train_stages(model, None)
     stages = backbone_stages(model.model.backbone.model)
@@ -63,7 +63,7 @@ def test_transformers_own_resnet_freezes_the_same_part() -> None:
 
 
 def test_stages_behind_the_feature_map_are_not_trained() -> None:
-    """They would get no gradient, which distributed training does not forgive."""
+    """Such stages would get no gradient, which distributed training does not forgive."""
     config = ModelConfig(
         checkpoint=None, backbone="tf_efficientnet_lite0", backbone_stride=16, config=SMALL_TRANSFORMER
     )

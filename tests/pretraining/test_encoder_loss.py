@@ -1,4 +1,4 @@
-"""The loss of the encoder's places."""
+"""Loss of the encoder's positions."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hf_detr_ft.model import detector
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.hungarian_matching import CriterionWeights
 from hf_detr_ft.model.loss import count_items
-from hf_detr_ft.pretraining.encoder_loss import assign_cells, cell_centres, encoder_criterion
+from hf_detr_ft.pretraining.encoder_loss import assign_positions, encoder_criterion, position_centres
 from hf_detr_ft.pretraining.taught_encoder import teach_encoder
 from hf_detr_ft.recipe.sections import ModelConfig
 from tests.fixtures import SMALL_TRANSFORMER
@@ -20,16 +20,16 @@ def test_centres_are_relative_to_the_image_without_its_padding() -> None:
     mask = torch.zeros(2, 4, 6, dtype=torch.bool)
     mask[0] = True
     mask[1, :2, :3] = True
-    centres = cell_centres(mask).view(2, 4, 6, 2)
+    centres = position_centres(mask).view(2, 4, 6, 2)
     torch.testing.assert_close(centres[0, 3, 5], torch.tensor([11 / 12, 7 / 8]))
     torch.testing.assert_close(centres[1, 1, 2], torch.tensor([5 / 6, 3 / 4]))
 
 
-def test_cells_belong_to_the_smallest_object_around_them() -> None:
+def test_positions_belong_to_the_smallest_object_around_them() -> None:
     mask = torch.ones(1, 4, 4, dtype=torch.bool)
     boxes = torch.tensor([[[0.5, 0.5, 1.0, 1.0], [0.375, 0.375, 0.05, 0.05], [0.5, 0.5, 1.0, 1.0]]])
     present = torch.tensor([[True, True, False]])
-    index = assign_cells(boxes, present, mask).view(4, 4)
+    index = assign_positions(boxes, present, mask).view(4, 4)
     # The middle half of the image is the large object's, but for the cell that the small one is centred on.
     expected = torch.tensor([[-1, -1, -1, -1], [-1, 1, 0, -1], [-1, 0, 0, -1], [-1, -1, -1, -1]])
     assert torch.equal(index, expected)
@@ -38,7 +38,7 @@ def test_cells_belong_to_the_smallest_object_around_them() -> None:
 def test_padding_belongs_to_nothing() -> None:
     mask = torch.zeros(1, 4, 4, dtype=torch.bool)
     mask[0, :2, :2] = True
-    index = assign_cells(torch.tensor([[[0.5, 0.5, 2.0, 2.0]]]), torch.tensor([[True]]), mask).view(4, 4)
+    index = assign_positions(torch.tensor([[[0.5, 0.5, 2.0, 2.0]]]), torch.tensor([[True]]), mask).view(4, 4)
     assert torch.equal(index >= 0, mask[0])
 
 
@@ -61,7 +61,7 @@ def random_batch(seed: int, images: int) -> tuple[torch.Tensor, torch.Tensor, to
 
 
 def loss_by_loops(logits: torch.Tensor, boxes: torch.Tensor, mask: torch.Tensor, labels: list[dict]) -> torch.Tensor:
-    """The definition, cell by cell."""
+    """The definition, position by position."""
     background = WEIGHTS.no_object * QUERIES
     ce, l1, giou = 0.0, 0.0, 0.0
     for image, target in enumerate(labels):

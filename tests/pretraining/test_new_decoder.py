@@ -10,7 +10,7 @@ from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.pretraining.__main__ import build_pretraining_model, main
-from hf_detr_ft.pretraining.new_decoder import _embed_points, read_out_encoder
+from hf_detr_ft.pretraining.new_decoder import _embed_points, init_queries_from_encoder
 from hf_detr_ft.recipe.sections import ModelConfig, SpeedConfig
 from tests.fixtures import SMALL_TRANSFORMER, tiny_detr, write_coco_folder
 
@@ -19,7 +19,7 @@ def build_anew(config: ModelConfig) -> DetrForObjectDetection:
     return build_pretraining_model(config, ["a"], [1], SpeedConfig(), encoder_loss=0.0, new_decoder=True)
 
 
-def test_the_embedding_of_a_point_is_that_of_its_cell() -> None:
+def test_the_embedding_of_a_point_is_that_of_its_position() -> None:
     cells = torch.ones(1, 5, 8, dtype=torch.bool)
     grid = DetrSinePositionEmbedding(16, normalize=True)(
         shape=torch.Size([1, 32, 5, 8]), device="cpu", dtype=torch.float32, mask=cells
@@ -31,7 +31,7 @@ def test_the_embedding_of_a_point_is_that_of_its_cell() -> None:
 def test_a_new_decoder_passes_on_what_the_encoder_says_around_each_querys_point() -> None:
     torch.manual_seed(0)
     model = tiny_detr(**{**SMALL_TRANSFORMER, "d_model": 64, "num_queries": 40}).eval()
-    read_out_encoder(model)
+    init_queries_from_encoder(model)
     height, width = 10, 14
     # Four quarters, each with a state of its own, of the size that the encoder's last norm gives.
     says = torch.nn.functional.layer_norm(torch.randn(4, 64), (64,))

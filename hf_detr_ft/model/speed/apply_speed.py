@@ -17,7 +17,7 @@ def apply_speed(model: DetrForObjectDetection, speed: SpeedConfig, *, training: 
     """Lets a model compute the same in less time, in place. Its tensors, and what is saved, stay the same.
 
     Args:
-        model: a DETR, stock or ours, on any device.
+        model: a DETR, Transformers' or this package's, on any device.
         speed: the recipe's `speed` section.
         training: whether the weights will change. If not, norms are folded once, and what is for gradients alone, or
             pays only over many steps, is left out.
