@@ -21,7 +21,7 @@ os.environ |= {"HF_HOME": str(HOME), "HF_HUB_OFFLINE": "1"}  # a look-up that fi
 import datasets  # noqa: E402
 import pytest  # noqa: E402
 
-from tests.fixtures import tiny_detr, write_coco_folder, write_run_with_spread_weights  # noqa: E402
+from tests.fixtures import as_flags, tiny_detr, write_coco_folder, write_run_with_spread_weights  # noqa: E402
 from tests.hub.hub_server import HubServer, point_client_at  # noqa: E402
 
 
@@ -54,7 +54,7 @@ def spread_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def job(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Flags of a training of three epochs of three steps, with dropout and every augmentation of the preset."""
+    """Flags of a training of three epochs of three steps, with dropout, every augmentation, without a report."""
     root = write_coco_folder(tmp_path_factory.mktemp("data"), train_sizes=[(96, 128), (128, 96), (96, 96)] * 4)
     checkpoint = tmp_path_factory.mktemp("checkpoint")
     tiny_detr(["other", "names", "there"], dropout=0.1).save_pretrained(checkpoint)
@@ -70,8 +70,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "training.bf16": "false",
         "training.use_cpu": "true",
         "training.disable_tqdm": "true",
+        "report.enabled": "false",
     }
-    return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    return as_flags(flags)
 
 
 @pytest.fixture

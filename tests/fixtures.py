@@ -1,7 +1,7 @@
 """Small COCO folders of plain rectangles and tiny DETRs, made on the fly; tests need no network and no files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil, sqrt
 from pathlib import Path
 
@@ -191,3 +191,8 @@ def tiny_detr_with_spread_weights(seed: int = 0, **overrides: object) -> DetrFor
 def write_run_with_spread_weights(run: Path, **overrides: object) -> Path:
     """A run folder with category ids 3 and 7 for labels 0 and 1."""
     return write_run_folder(run, tiny_detr_with_spread_weights(**overrides))
+
+
+def as_flags(settings: Mapping[str, object]) -> list[str]:
+    """Flags of the command line by a recipe's fields, such as `training.seed`."""
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]

@@ -33,6 +33,8 @@ training:
   max_steps: 1
   per_device_train_batch_size: 2
   disable_tqdm: true
+report:
+  enabled: false
 """
 TRAIN = "data/annotations/custom_train.json"
 PHOTO = "data/train2017/01_000.jpg"

@@ -165,4 +165,6 @@ def report_training(run: RunFolder, job: Job) -> list[str]:
             log_picture(job.trainer, "predictions", report.picture)
     if report.page is not None:
         lines.append(f"the page    {report.page}  (results, curves, photos and recipe; open it in a browser)")
-    return [*lines, *(f"note        {note}" for note in notes)]
+    if notes:
+        lines += [*(f"note        {note}" for note in notes), f"once more   hf-detr-ft report {run}"]
+    return lines

@@ -44,7 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def launched(folder: Path, job: list[str]) -> Path:
     """What two processes wrote."""
     epoch = ("--training.num_train_epochs", "1", "--training.per_device_train_batch_size", "2")
-    launch(2, "-m", "tests.distributed", str(folder), *job, *epoch)
+    report = ("--report.enabled", "true")
+    launch(2, "-m", "tests.distributed", str(folder), *job, *epoch, *report)
     return folder
 
 
@@ -123,7 +124,8 @@ def test_an_image_that_is_missing_from_an_evaluation_is_noticed(folder: Path) ->
 def test_train_in_two_processes_leaves_what_one_leaves(job: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     flags = ("--training.per_device_train_batch_size", "2", "--training.num_train_epochs", "2")
-    printed = launch(2, "train.py", *job, "--training.output_dir", str(run), *flags)
+    report = ("--report.enabled", "true")
+    printed = launch(2, "train.py", *job, "--training.output_dir", str(run), *flags, *report)
     assert printed.count("best AP") == 1, "only the first process prints"
     assert yaml.safe_load((run / "recipe.yaml").read_text())["made_with"]["processes"] == 2
     metrics = json.loads((run / "metrics.json").read_text())

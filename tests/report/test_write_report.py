@@ -14,7 +14,7 @@ from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.report.write_report import Report, write_report
 from hf_detr_ft.run_folder import RunFolder
-from tests.fixtures import tiny_detr_with_spread_weights, tiny_processor, write_coco_folder
+from tests.fixtures import as_flags, tiny_detr_with_spread_weights, tiny_processor, write_coco_folder
 from tests.report.constructed import write_run
 from tests.report.parsed import Element, parse
 
@@ -207,7 +207,7 @@ def test_a_training_writes_it_where_the_recipe_wants_it(
         "training.disable_tqdm": "true",
         "report.enabled": str(enabled).lower(),
     }
-    assert main(["train", *(part for name, value in flags.items() for part in (f"--{name}", str(value)))]) == 0
+    assert main(["train", *as_flags(flags)]) == 0
     out = capsys.readouterr().out
     assert (tmp_path / "run" / "report.html").is_file() == enabled
     assert (tmp_path / "run" / "plots" / "predictions.png").is_file() == enabled

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hf_detr_ft.cli import main
-from tests.fixtures import CLASSES, tiny_detr, write_coco_folder
+from tests.fixtures import CLASSES, as_flags, tiny_detr, write_coco_folder
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def job(tmp_path: Path) -> list[str]:
         "training.per_device_train_batch_size": 2,
         "training.bf16": "false",
     }
-    return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    return as_flags(flags)
 
 
 def test_good_data_end_with_the_memory_of_the_largest_batches(

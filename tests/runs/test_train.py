@@ -36,6 +36,7 @@ from tests.hub.hub_server import ANNA, HubServer
 from tests.report.parsed import parse, table
 
 REPOSITORY = Path(__file__).parents[2]
+WITH_REPORT = ("--report.enabled", "true")
 
 
 def run_job(job: list[str], run: Path, *flags: str) -> int:
@@ -44,10 +45,11 @@ def run_job(job: list[str], run: Path, *flags: str) -> int:
 
 @pytest.fixture(scope="module")
 def finished(job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a checkpoint after every step, all of them kept."""
+    """A run with a checkpoint after every step, all of them kept, and a report."""
     run = tmp_path_factory.mktemp("runs") / "finished"
     flags = ("--training.eval_strategy", "steps", "--training.eval_steps", "1", "--training.save_strategy", "steps")
-    assert run_job(job, run, *flags, "--training.save_steps", "1", "--training.save_total_limit", "null") == 0
+    flags += ("--training.save_steps", "1", "--training.save_total_limit", "null")
+    assert run_job(job, run, *flags, *WITH_REPORT) == 0
     return run
 
 
@@ -98,9 +100,10 @@ def test_the_picture_has_the_threshold_of_the_weights_that_are_kept(
 
     monkeypatch.setattr("hf_detr_ft.training.trainer.evaluate_matched", worse_and_worse)
     monkeypatch.setattr("hf_detr_ft.report.write_report.draw_predictions", noted)
+    monkeypatch.setattr("hf_detr_ft.report.write_report.render_page", lambda *_, **__: "drawn by other tests")
     flags = ("--training.max_steps", "2", "--training.eval_strategy", "steps", "--training.eval_steps", "1")
     flags += ("--training.save_strategy", "steps", "--training.save_steps", "1")
-    assert run_job(job, tmp_path / "run", *flags, "--training.load_best_model_at_end", best) == 0
+    assert run_job(job, tmp_path / "run", *flags, "--training.load_best_model_at_end", best, *WITH_REPORT) == 0
     expected = 0.123 if best == "true" else 0.857
     assert used == [expected]
     said = capsys.readouterr().out
@@ -150,7 +153,8 @@ def test_the_resolved_recipe_runs_again_as_it_is(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["train", str(finished / "recipe.yaml"), "--training.output_dir", "again"]) == 0
+    flags = ("--training.output_dir", "again", "--report.enabled", "false")
+    assert main(["train", str(finished / "recipe.yaml"), *flags]) == 0
     assert_same(load_file("again/model.safetensors"), load_file(finished / "model.safetensors"))
 
 
@@ -189,17 +193,17 @@ def test_resumed_after_a_checkpoint_it_ends_with_the_same_weights(
 
 def test_a_killed_process_resumes_to_the_same_weights(job: list[str], tmp_path: Path) -> None:
     run = tmp_path / "killed"
-    command = [sys.executable, "train.py", *job, "--training.output_dir", str(run), "--training.num_train_epochs", "6"]
-    command += ["--training.save_total_limit", "null"]
+    flags = ("--training.num_train_epochs", "6", "--training.save_total_limit", "null")
+    command = [sys.executable, "train.py", *job, "--training.output_dir", str(run), *flags]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (run / "checkpoint-3" / "trainer_state.json").exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (run / "model.safetensors").exists(), "it ended before it was killed"
-    subprocess.run([*command, "--training.resume_from_checkpoint", "last"], cwd=REPOSITORY, check=True)
+    assert run_job(job, run, *flags, "--training.resume_from_checkpoint", "last") == 0
     whole = tmp_path / "whole"
-    assert run_job(job, whole, "--training.num_train_epochs", "6", "--training.save_total_limit", "null") == 0
+    assert run_job(job, whole, *flags) == 0
     assert_same(load_file(run / "model.safetensors"), load_file(whole / "model.safetensors"))
     assert_same(*(load_file(folder / "checkpoint-18" / "model.safetensors") for folder in (run, whole)))
     assert (run / "results.csv").read_text().count("\n") == (whole / "results.csv").read_text().count("\n") == 7
@@ -224,7 +228,7 @@ def test_a_run_folder_is_not_overwritten_unless_asked(
     assert "--training.resume_from_checkpoint last" in error
     assert sorted(path.name for path in run.iterdir()) == before
     flags = ("--training.max_steps", "1", "--training.eval_strategy", "no", "--training.save_strategy", "no")
-    assert run_job(job, run, *flags, "--training.overwrite") == 0
+    assert run_job(job, run, *flags, "--training.overwrite", *WITH_REPORT) == 0
     assert not list(run.glob("checkpoint-*"))
     assert not (run / "plots" / "predictions.png").exists(), "no evaluation took place"
     page = parse((run / "report.html").read_text(encoding="utf-8"))
@@ -274,11 +278,12 @@ def test_gradient_checkpointing_changes_nothing(job: list[str], tmp_path: Path) 
         torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_tensorboard_gets_losses_and_ap(job: list[str], tmp_path: Path) -> None:
+def test_tensorboard_gets_losses_and_ap(job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = tmp_path / "run"
+    monkeypatch.setattr("hf_detr_ft.report.write_report.render_page", lambda *_, **__: "drawn by other tests")
     flags = ("--training.num_train_epochs", "1", "--training.report_to", "tensorboard")
-    assert run_job(job, run, *flags) == 0
+    assert run_job(job, run, *flags, *WITH_REPORT) == 0
     (folder,) = {events.parent for events in run.rglob("events.out.tfevents.*")}
     accumulator = event_accumulator.EventAccumulator(str(folder)).Reload()
     assert {"train/loss_giou", "train/class_error", "eval/map"} <= set(accumulator.Tags()["scalars"])

@@ -37,6 +37,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
             **{"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2, "use_cpu": True, "bf16": False},
             "disable_tqdm": True,
         },
+        "report": {"enabled": False},
     }
     path.write_text(yaml.safe_dump(content))
     return path

@@ -10,7 +10,7 @@ import pytest
 from hf_detr_ft.cli import main
 from hf_detr_ft.run_folder import RunFolder, checkpoint_faults
 from hf_detr_ft.training.trainer import DetrTrainer
-from tests.fixtures import tiny_detr, write_coco_folder
+from tests.fixtures import as_flags, tiny_detr, write_coco_folder
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "training.use_cpu": "true",
         "training.disable_tqdm": "true",
         "training.save_total_limit": "null",
+        "report.enabled": "false",
     }
-    return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    return as_flags(flags)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_fewer_images_than_a_batch_are_said_where_the_last_batch_is_dropped(
     assert (metrics["last"]["images"], metrics["last"]["step"]) == (2, 1)
 
 
-@pytest.mark.parametrize("part", ["draw_predictions", "write_run_page"])
+@pytest.mark.parametrize("part", ["draw_predictions", "render_page"])
 def test_what_fails_in_the_report_is_said_and_cannot_undo_a_training(
     part: str, job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,7 +153,8 @@ def test_what_fails_in_the_report_is_said_and_cannot_undo_a_training(
 
     monkeypatch.setattr(f"hf_detr_ft.report.write_report.{part}", fail)
     run = tmp_path / "run"
-    assert main(["train", *job, "--training.output_dir", str(run), "--training.num_train_epochs", "1"]) == 0
+    flags = ["--training.output_dir", str(run), "--training.num_train_epochs", "1", "--report.enabled", "true"]
+    assert main(["train", *job, *flags]) == 0
     out = capsys.readouterr().out
     assert "no room for a figure" in out and f"hf-detr-ft report {run}" in out
     assert {"model.safetensors", "metrics.json", "README.md", "recipe.yaml"} <= contents(run).keys()
