@@ -117,9 +117,9 @@ def plot_calibration(calibration: Calibration) -> Figure:
     return figure
 
 
-def _unit_figure(title: str, x: str, y: str, lines: int = 0) -> tuple[Figure, Axes]:
-    """Figure of axes from 0 to 1, higher where its legend has more than three lines."""
-    figure, axes = new_figure(title, x, y, height=3.0 + 0.2 * max(0, (lines - 3) // 2))
+def _unit_figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    """Figure of axes from 0 to 1."""
+    figure, axes = new_figure(title, x, y)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
     return figure, axes
 
@@ -134,7 +134,7 @@ def _plot_classes(
     names: Sequence[str],
 ) -> tuple[Figure, Axes]:
     """Figure with a line for each class, whose label stands in the legend before its name."""
-    figure, axes = _unit_figure(title, x, y, len(series))
+    figure, axes = _unit_figure(title, x, y)
     lines, shown = [], short_names(names, LEGEND_NAME)
     for place, values in enumerate(series.values()):
         lines += _line(axes, common, values, PALETTE[place], DASHES[place % len(DASHES)])

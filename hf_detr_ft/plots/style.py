@@ -25,7 +25,7 @@ TILE = 480
 
 
 class OnePassLayout(LayoutEngine):
-    """Fits the axes of a figure, their labels, and the legend below them; every text is measured once.
+    """Fits the axes of a figure, their labels, and the legend below them; texts are measured once as a rule.
 
     Constrained layout measures all of them twice, and matplotlib the tick labels once more to put the axes' labels
     beside them: more than half of the time that a small figure takes.
@@ -38,7 +38,16 @@ class OnePassLayout(LayoutEngine):
 
     def execute(self, fig: Figure) -> None:
         """Moves the only axes of a figure of `new_figure`."""
-        (axes,), renderer, point = fig.axes, measuring_renderer(fig.dpi), fig.dpi / 72
+        (axes,) = fig.axes
+        for _ in range(3):
+            ticks = [*axes.get_xticks(), *axes.get_yticks()]
+            self._fit(fig, axes)
+            # Axes of another size can have other ticks, whose labels are wider.
+            if ticks == [*axes.get_xticks(), *axes.get_yticks()]:
+                return
+
+    def _fit(self, fig: Figure, axes: Axes) -> None:
+        renderer, point = measuring_renderer(fig.dpi), fig.dpi / 72
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_label_coords(0.5, 0.5)  # inside, where it does not count
         around, inner = axes.get_tightbbox(renderer, for_layout_only=True), axes.bbox
@@ -47,11 +56,14 @@ class OnePassLayout(LayoutEngine):
         labels = [axis.label.get_window_extent(renderer) for axis in (axes.xaxis, axes.yaxis)]
         legend = sum(legend.get_window_extent(renderer).height for legend in fig.legends)
         gap, width, height = self.margin * point, *fig.bbox.size
+        right = max(0.1, 1 - (around.x1 - inner.x1 + gap) / width)
+        top = max(0.1, 1 - (around.y1 - inner.y1 + gap) / height)
+        # In a figure that is too small for its texts the axes are a tenth of it.
         fig.subplots_adjust(
-            left=(left + labels[1].width + 2 * gap) / width,
-            bottom=(below + labels[0].height + legend + 2 * gap) / height,
-            right=1 - (around.x1 - inner.x1 + gap) / width,
-            top=1 - (around.y1 - inner.y1 + gap) / height,
+            left=min(right - 0.1, (left + labels[1].width + 2 * gap) / width),
+            bottom=min(top - 0.1, (below + labels[0].height + legend + 2 * gap) / height),
+            right=right,
+            top=top,
         )
         for axis, x, y in ((axes.xaxis, 0.0, below + gap / 2), (axes.yaxis, left + gap / 2, 0.0)):
             beside = ScaledTranslation(-x / fig.dpi, -y / fig.dpi, fig.dpi_scale_trans)
@@ -64,6 +76,7 @@ def new_figure(
     """Figure of one panel, in inches, on a transparent ground."""
     figure = Figure(figsize=(width, height), layout=OnePassLayout())
     figure.patch.set_alpha(0.0)
+    figure.subplots_adjust(left=0.12, bottom=0.26, right=0.97, top=0.9)  # about what the layout will find
     axes = figure.add_subplot()
     axes.patch.set_alpha(0.0)
     axes.spines[["top", "right"]].set_visible(False)
@@ -84,20 +97,25 @@ def label_axes(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def add_legend(axes: Axes, handles: Sequence[Artist], labels: Sequence[str]) -> None:
-    """Adds a legend below the axes, where it covers nothing, in as few lines as there is room for."""
+    """Adds a legend below the axes, where it covers nothing, in as few lines as there is room for.
+
+    With more than two lines it makes the figure higher.
+    """
     widths = [text_width(readable(label), LETTERS) + 3.6 * LETTERS for label in labels]
     figure = axes.get_figure(root=True)
     assert figure is not None
     room = 72 * figure.get_figwidth()
-    layouts = (np.array_split(widths, -(-len(widths) // lines)) for lines in range(1, len(widths) + 1))
-    fitting = (len(columns) for columns in layouts if sum(column.max() for column in columns) < room)
+    counts = [-(-len(labels) // lines) for lines in range(1, len(labels) + 1)]
+    columns = next((n for n in counts if sum(column.max() for column in np.array_split(widths, n)) < room), 1)
+    lines = -(-len(labels) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, lines - 2))
     legend = figure.legend(
         handles,
         labels,
         loc="lower left",
         borderpad=0.2,
         borderaxespad=0.2,
-        ncols=next(fitting, 1),
+        ncols=columns,
         fontsize=LETTERS,
         frameon=False,
         labelcolor=INK,

@@ -51,6 +51,24 @@ def test_labels_and_legend_lie_one_below_the_other_and_fill_the_figure(x: str, l
     assert found["axes"].y1 > 0.85 * figure.bbox.height and found["axes"].x1 > 0.9 * figure.bbox.width
 
 
+@pytest.mark.parametrize("lines", [1, 2, 3, 8, 30])
+@pytest.mark.parametrize("top", [0.07, 1.3, 22, 240, 7100])
+def test_ticks_have_room_whatever_the_legend_leaves(lines: int, top: float) -> None:
+    """Lower axes have other ticks, whose labels can be wider: 22.5 beside 20."""
+    figure, axes = new_figure("a title", "across", "")
+    names = [f"a name that is as wide as the figure itself {number}" for number in range(lines)]
+    add_legend(axes, [axes.plot([0, 1], [0.3 * top, top])[0] for _ in names], names)
+    FigureCanvasAgg(figure).draw()
+    for label in axes.get_yticklabels():
+        assert label.get_window_extent().x0 >= 0
+
+
+def test_a_figure_too_small_for_its_texts_is_drawn() -> None:
+    figure = made("a label of the axis\n" * 5, legend=["a name that is long"] * 8)
+    figure.set_size_inches(0.5, 0.5)
+    FigureCanvasAgg(figure).draw()
+
+
 def test_a_figure_that_was_enlarged_is_laid_out_anew() -> None:
     figure = made()
     before = figure.axes[0].get_position().bounds
