@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "quickstart.yaml"
 SMALLER = ("--data.synthetic_images", "400", "--training.num_train_epochs", "3", "--training.save_strategy", "no")
-LAST = ("--training.load_best_model_at_end", "false", "--training.eval_epochs", "3")
+LAST = ("--training.load_best_model_at_end", "false", "--training.eval_epochs", "3", "--report.enabled", "false")
 
 
 def train(seed: int, precision: str, flags: list[str]) -> float:
