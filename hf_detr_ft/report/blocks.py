@@ -25,6 +25,8 @@ KINDS = {
 }
 """What photos of the gallery can be chosen by; the errors are those of TIDE (arXiv:2008.08115)."""
 WRONG = ("localisation", "classification", "both", "duplicate", "background")
+FIRST_ITEMS = 4
+"""Images of a gallery that are seen without a click."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,23 @@ class Bullets:
 
     kind: ClassVar[str] = "bullets"
     texts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class KeyNumber:
+    """One of the few numbers that are seen first."""
+
+    name: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class KeyNumbers:
+    """Numbers in large letters."""
+
+    kind: ClassVar[str] = "key-numbers"
+    numbers: Sequence[KeyNumber]
 
 
 @dataclass(frozen=True)
@@ -195,6 +214,16 @@ class Gallery:
     """Predictions with no higher score are not in the page; the slider begins there."""
 
     @property
+    def first(self) -> Sequence[GalleryItem]:
+        """Items that are seen without a click."""
+        return self.cards[:FIRST_ITEMS]
+
+    @property
+    def more(self) -> Sequence[GalleryItem]:
+        """Items behind a click."""
+        return self.cards[FIRST_ITEMS:]
+
+    @property
     def kinds(self) -> list[tuple[str, str]]:
         """What photos can be chosen by, and the words for it: what occurs on one of them at some threshold."""
         present = {mark.outcome for card in self.cards for mark in card.predictions}
@@ -203,7 +232,7 @@ class Gallery:
         return [(kind, words) for kind, words in KINDS.items() if kind in present | {"all"}]
 
 
-Block = Text | Note | Heading | Bullets | Table | Code | Plot | Picture | Collapsible | Gallery
+Block = Text | Note | Heading | Bullets | KeyNumbers | Table | Code | Plot | Picture | Collapsible | Gallery
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,11 @@ class LoadedRun:
         """Threshold of the best F1; 0.5 without an evaluation."""
         return float(self.evaluation["best_f1"]["threshold"]) if self.evaluation else 0.5
 
+    @property
+    def has_ap_curve(self) -> bool:
+        """True where the training's log has evaluations."""
+        return any("eval_map" in entry for entry in self.history)
+
     def setting(self, section: str, key: str) -> Any:
         """Value of a recipe's field, None where it has none."""
         return (self.recipe.get(section) or {}).get(key)

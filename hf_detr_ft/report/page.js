@@ -94,6 +94,8 @@ function setUp(gallery) {
       one.parentElement.querySelector("b").textContent = one.value === "all" ? cards.length : totals[one.value] || 0;
     }
     gallery.querySelector(".none").hidden = shown > 0;
+    const more = gallery.querySelector(".more");
+    if (more && kind !== "all") more.open = true;
   }
   for (const {element} of cards) {
     const button = element.querySelector(".enlarge");

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.evaluation.analysis import Analysis
@@ -15,6 +16,7 @@ from hf_detr_ft.report.sections.data_section import DataSummary, describe_data
 from hf_detr_ft.report.sections.details_section import compare_recipes, describe_run_details
 from hf_detr_ft.report.sections.error_section import describe_errors, describe_precision
 from hf_detr_ft.report.sections.gallery_section import describe_gallery
+from hf_detr_ft.report.sections.overview_section import describe_overview
 from hf_detr_ft.report.sections.problem_section import describe_problems
 from hf_detr_ft.report.sections.result_section import compare_results, describe_result
 
@@ -49,25 +51,25 @@ def build_run_page(
     """
     failures = [] if failures is None else failures
     analysis, validation, summary = data.analysis, data.validation, data.data
-    sections = [
-        _attempt_section("Result", "result", lambda: describe_result(run, analysis), failures),
-        _attempt_section("Curves", "curves", lambda: describe_curves([run]), failures),
-    ]
+    sections = []
+    if run.evaluation is not None:
+        sections.append(_attempt_section("At a glance", "overview", lambda: describe_overview(run, analysis), failures))
     if analysis is not None and validation is not None:
+        build = partial(describe_gallery, validation, analysis.errors, run.threshold)
+        sections.append(_attempt_section("Gallery", "gallery", build, failures))
+    sections += [
+        _attempt_section("Curves", "curves", lambda: describe_curves([run]), failures),
+        _attempt_section("Result", "result", lambda: describe_result(run, analysis), failures),
+    ]
+    if analysis is not None:
         sections += [
             _attempt_section("Precision and recall", "precision", lambda: describe_precision(analysis), failures),
             _attempt_section("Errors", "errors", lambda: describe_errors(analysis), failures),
-            _attempt_section(
-                "Gallery", "gallery", lambda: describe_gallery(validation, analysis.errors, run.threshold), failures
-            ),
         ]
     if data.attention and analysis is not None:
         names = [row.name for row in analysis.result.per_class]
-        sections.append(
-            _attempt_section(
-                "Attention", "attention", lambda: describe_attention(data.attention, names, failures), failures
-            )
-        )
+        build = partial(describe_attention, data.attention, names, failures)
+        sections.append(_attempt_section("Attention", "attention", build, failures))
     if summary is not None:
         sections.append(_attempt_section("Data", "data", lambda: describe_data(summary), failures))
     sections.append(_attempt_section("How it was made", "making", lambda: describe_run_details(run), failures))

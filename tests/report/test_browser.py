@@ -12,7 +12,7 @@ from hf_detr_ft.report.load_run import load_run
 from hf_detr_ft.report.pages import build_run_page
 from hf_detr_ft.report.render_page import render_page
 from hf_detr_ft.run_folder import RunFolder
-from tests.report.constructed import validation, views, write_run
+from tests.report.constructed import truth, validation, views, write_run
 from tests.report.parsed import Element, parse
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -93,6 +93,15 @@ def test_photos_can_be_chosen_by_kind_of_error(html: str, tmp_path: Path) -> Non
         cards = {card.attributes["data-name"]: card.attributes["class"] for card in page.all("article")}
         assert {name for name, classes in cards.items() if "filtered" not in classes} == expected
         assert ("hidden" in page.all("p", class_="none")[0].attributes) == bool(expected)
+
+
+def test_images_behind_a_click_are_shown_when_a_kind_is_chosen(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    run = write_run(tmp_path / "drawn", root, coco=truth(6))
+    html = render_page(build_run_page(load_run(RunFolder(run)), views(validation(root / "val2017", 6))))
+    assert "open" not in after_script(html, tmp_path)[0].all("details", class_="more")[0].attributes
+    page, said = after_script(html, tmp_path, 'document.querySelector("input[value=right]").click();')
+    assert said == "" and "open" in page.all("details", class_="more")[0].attributes
 
 
 def test_tables_are_sorted_by_a_click_and_colours_are_changed(html: str, tmp_path: Path) -> None:

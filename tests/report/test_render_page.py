@@ -156,6 +156,15 @@ def test_photos_get_smaller_until_the_page_fits() -> None:
     assert small.count("data:image/jpeg") == 24
 
 
+def test_of_many_images_some_are_seen_without_a_click() -> None:
+    cards = [GalleryItem(noise(64, 48, n), f"{n}.jpg", [], []) for n in range(6)]
+    drawn = parse(render_page(Page("a", "b", [Section("c", "d", [Gallery(cards, 0.5, 0.05)])])))
+    (more,) = drawn.all("details", class_="more")
+    assert [card.attributes["data-name"] for card in more.all("article")] == ["4.jpg", "5.jpg"]
+    assert more.all("summary")[0].text() == "2 more images"
+    assert len(drawn.all("article")) == 6
+
+
 def test_where_no_photo_is_small_enough_the_page_has_none_and_says_so() -> None:
     drawn = parse(render_page(full_page(), 30_000))
     assert not drawn.all("img") and not drawn.all("div", class_="gallery")

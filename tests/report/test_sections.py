@@ -14,7 +14,7 @@ from hf_detr_ft.report.load_run import LoadedRun, load_run
 from hf_detr_ft.report.pages import ReportData, build_check_page, build_comparison_page, build_run_page
 from hf_detr_ft.report.render_page import render_page
 from hf_detr_ft.run_folder import RunFolder
-from tests.report.constructed import NAMES, detections, history, truth, write_run
+from tests.report.constructed import NAMES, detections, history, truth, validation, views, write_run
 from tests.report.parsed import Element, parse, table
 
 METRICS = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
@@ -58,6 +58,25 @@ def test_every_number_of_the_tables_is_that_of_metrics_json(run: Path) -> None:
     f1 = best["best_f1"]
     _, threshold = table(page, "best-f1")
     assert threshold == {f"{f1['threshold']:.3f}": [f1["f1"], f1["precision"], f1["recall"]]}
+
+
+def test_the_page_opens_with_images_ap_its_interval_and_its_curve(run: Path) -> None:
+    page = parse(render_page(build_run_page(load_run(RunFolder(run)), views(validation(run.parent / "photos")))))
+    sections = page.all("section")
+    assert [section.attributes["id"] for section in sections[:3]] == ["overview", "gallery", "curves"]
+    best = json.loads((run / "metrics.json").read_text())["best"]
+    (numbers,) = sections[0].all("dl")
+    shown = {number.all("dt")[0].text(): number.all("b")[0].text() for number in numbers.children}
+    f1 = best["best_f1"]
+    assert shown == {
+        **{"AP": f"{best['metrics']['map']:.3f}", "AP50": f"{best['metrics']['map_50']:.3f}"},
+        **{"Found": f"{100 * f1['recall']:.0f} %", "Right": f"{100 * f1['precision']:.0f} %"},
+    }
+    assert "with 95 % confidence" in numbers.text()
+    assert [svg.attributes["aria-label"] for svg in sections[0].all("svg")] == ["average-precision"]
+    assert len(page.all("svg", **{"aria-label": "average-precision"})) == 1, "a figure is drawn once"
+    tables = [element.attributes["id"] for element in page.all("*") if element.tag in ("section", "table")]
+    assert tables.index("gallery") < tables.index("curves") < tables.index("table-coco")
 
 
 def test_numbers_are_of_the_weights_in_the_folder(tmp_path: Path) -> None:

@@ -18,7 +18,10 @@ from tests.fixtures import as_flags, tiny_detr_with_spread_weights, tiny_process
 from tests.report.constructed import write_run
 from tests.report.parsed import Element, parse
 
-TITLES = ["Result", "Curves", "Precision and recall", "Errors", "Gallery", "Attention", "Data", "How it was made"]
+TITLES = [
+    *("At a glance", "Gallery", "Curves", "Result", "Precision and recall", "Errors", "Attention", "Data"),
+    "How it was made",
+]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ SIZES = ("map_small", "map_medium", "map_large")
 
 
 def describe_curves(runs: Sequence[LoadedRun]) -> Section:
-    """Of one run or several."""
+    """Curves of one run, whose AP over all sizes stands at the page's top, or of several."""
     histories = {run.name: run.history for run in runs if run.history}
     missing = [run.name for run in runs if not run.history]
     blocks: list[Block] = []
@@ -38,12 +38,8 @@ def _precision(runs: Sequence[LoadedRun], histories: Histories) -> list[Block]:
     if len(histories) > 1:
         plots = [Plot(f"ap-{name}", plot_average_precision(histories, [name])) for name in METRIC_TITLES]
         return [Heading("Average precision on the validation images"), *plots]
-    best = runs[0].best
-    plots = [
-        Plot("average-precision", plot_average_precision(histories, best_epoch=best.get("epoch") if best else None)),
-        Plot("average-precision-by-size", plot_average_precision(histories, SIZES)),
-    ]
-    return [Heading("Average precision on the validation images"), *plots]
+    plot = Plot("average-precision-by-size", plot_average_precision(histories, SIZES))
+    return [Heading("Average precision on the validation images, by the objects' size"), plot]
 
 
 def _losses(histories: Histories) -> list[Block]:

@@ -7,7 +7,6 @@ from hf_detr_ft.evaluation.analysis import Analysis
 from hf_detr_ft.evaluation.coco_result import COCO_METRICS
 from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.report.blocks import Block, Cell, Note, Number, Section, Table, Text
-from hf_detr_ft.report.describe_errors import describe_result as describe_in_words
 from hf_detr_ft.report.load_run import LoadedRun
 from hf_detr_ft.report.sections.error_section import interval_table, recall_table
 
@@ -20,7 +19,7 @@ def describe_result(run: LoadedRun, analysis: Analysis | None = None) -> Section
 
     Args:
         run: with the numbers.
-        analysis: of the same detections, for what stands out in words; None where there are none.
+        analysis: of the same detections; None where there are none.
     """
     kept = run.evaluation
     if kept is None:
@@ -31,8 +30,6 @@ def describe_result(run: LoadedRun, analysis: Analysis | None = None) -> Section
     blocks: list[Block] = [Text(_in_words(run, kept))]
     if not kept["objects"]:
         blocks.append(Note("The validation images have no objects: AP is not defined, and every prediction is wrong."))
-    if analysis is not None:
-        blocks.append(Text(" ".join(describe_in_words(analysis))))
     blocks += [_coco_table(given), *(interval_table(analysis) if analysis else ()), _size_table(kept)]
     blocks += [*([recall_table(analysis)] if analysis else ()), *_threshold(kept), *_class_table(kept)]
     return Section("Result", "result", blocks)
