@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_detr_ft.evaluation.analysis import Analysis
-from hf_detr_ft.formatting import counted
+from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.plots.training_curves import plot_average_precision
 from hf_detr_ft.report.blocks import Block, KeyNumber, KeyNumbers, Plot, Section, Text
 from hf_detr_ft.report.describe_errors import describe_result
@@ -37,7 +37,7 @@ def _key_numbers(evaluation: Mapping[str, Any], analysis: Analysis | None) -> Se
         numbers.append(KeyNumber(name, "n/a" if value < 0 else f"{value:.3f}", meaning))
     best = evaluation["best_f1"]
     if best["f1"]:
-        objects = counted(evaluation["objects"], "object")
+        objects = pluralize(evaluation["objects"], "object")
         numbers += [
             KeyNumber(
                 "Found", f"{100 * best['recall']:.0f} %", f"of {objects}, with scores above {best['threshold']:.3f}"
