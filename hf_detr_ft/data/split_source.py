@@ -13,6 +13,7 @@ from datasets import Dataset
 from hf_detr_ft.data.coco import LabelMap, read_coco
 from hf_detr_ft.data.dataset import load_split
 from hf_detr_ft.data.drawn_split import draw_split, load_drawn
+from hf_detr_ft.data.file_names import resolve_file_names
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe.sections import DataConfig
 from hf_detr_ft.synthetic.image_set import Series, find_faults, split_indices
@@ -57,8 +58,10 @@ def _read(config: DataConfig, split: str) -> Source:
     def load(coco: dict[str, Any], label_map: LabelMap) -> Dataset:
         return load_split(coco, images_dir, label_map)
 
-    name = getattr(config, f"{split}_annotations")
-    return Source(read_coco(annotations), annotations, images_dir, {name: file_fingerprint(annotations)}, load)
+    name, coco = getattr(config, f"{split}_annotations"), read_coco(annotations)
+    if config.file_names == "similar":
+        coco = resolve_file_names(coco, images_dir)
+    return Source(coco, annotations, images_dir, {name: file_fingerprint(annotations)}, load)
 
 
 def _draw(config: DataConfig, split: str) -> Source:

@@ -31,6 +31,10 @@ class DataConfig:
     """COCO JSON of the validation images (DETR: annotations/instances_val2017.json)."""
     val_images: str = "val2017"
     """Folder of the validation images (DETR: the same)."""
+    file_names: Literal["exact", "similar"] = "exact"
+    """`similar`: take a file_name that no file has for the one image file below the folder whose name differs only in
+    slashes, folder, suffix, percent signs, Unicode form or case; `check` says where that reads all images
+    (DETR: exact)."""
     train_limit: int | None = bounded(None, 1)
     """Use only the first so many training images that have objects; all where not set (DETR: all)."""
     val_limit: int | None = bounded(None, 1)

@@ -11,8 +11,10 @@ from PIL import Image, UnidentifiedImageError
 
 from hf_detr_ft.data.checks.annotation_fields import Entry, Problem
 from hf_detr_ft.data.coco import FETCH_REMEDY, image_path, leaves_folder
+from hf_detr_ft.data.file_names import ImageNames, describe_difference
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.images import QUARTER_TURNS, read_orientation
+from hf_detr_ft.formatting import listed
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 """Wraps a list that is worked through, as `tqdm` does; `iter` shows nothing."""
@@ -63,26 +65,90 @@ def check_images(
     """Reads every image once, on all cores, and compares it with its entry."""
     named = [image for image in images if "file_name" in image.fields]
     outside = [image for image in named if leaves_folder(image.fields["file_name"])]
-    problems = [_outside(image, file, images_dir) for image in outside]
     try:
-        in_lower_case = {name.lower(): name for name in os.listdir(images_dir)}
+        os.listdir(images_dir)
     except OSError as error:
         message = f"expected the folder of the {len(named)} images, cannot read it: {error.strerror}"
-        return [*problems, Problem("error", "images-folder", str(images_dir), "the folder", message, "check the path")]
+        folder = Problem("error", "images-folder", str(images_dir), "the folder", message, "check the path")
+        return [*(_outside(image, file, images_dir) for image in outside), folder]
     inside = [image for image in named if not leaves_folder(image.fields["file_name"])]
+    problems: list[Problem] = []
+    missing: list[tuple[int, Entry]] = []
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         paths = [image_path(images_dir, image.fields["file_name"]) for image in inside]
         work = [(image, path, pool.submit(read_image, path, decode)) for image, path in zip(inside, paths, strict=True)]
-        for image, path, photo in progress(work):
-            if photo.result() == "missing":
-                problems.append(_missing(image, path, file, images_dir, in_lower_case))
+        for image, path, header in progress(work):
+            if header.result() == "missing":
+                missing.append((len(problems), image))
             else:
-                problems.extend(_check_photo(image, path, photo.result(), file))
+                problems.extend(_check_header(image, path, header.result(), file))
     finally:
         # So that Ctrl-C does not wait for the images that are left.
         pool.shutdown(cancel_futures=True)
-    return problems
+    hints = _find_meant([*outside, *(image for _, image in missing)], named, images_dir)
+    for place, image in reversed(missing):
+        problems.insert(place, _missing(image, file, images_dir, hints[image.fields["file_name"]]))
+    return [*(_outside(image, file, images_dir, hints[image.fields["file_name"]]) for image in outside), *problems]
+
+
+def _find_meant(lost: list[Entry], named: list[Entry], images_dir: Path) -> dict[str, str]:
+    """The remedy for each name that no file has: the name that was probably meant; empty where there is none."""
+    if not lost:
+        return {}
+    names, hints = ImageNames(images_dir), {}
+    all_are_clear = names.read_all(list(dict.fromkeys(image.fields["file_name"] for image in named))) is not None
+    setting = f", or set data.file_names to similar, which finds {'it' if len(lost) == 1 else f'all {len(lost)}'}"
+    for file_name in {image.fields["file_name"] for image in lost}:
+        found = names.find(file_name)
+        hints[file_name] = ""
+        if len(found) == 1:
+            difference = describe_difference(file_name, found[0])
+            hints[file_name] = f"write file_name {found[0]!r}, which is in {images_dir} (difference: {difference})"
+            hints[file_name] += setting if all_are_clear else ""
+        elif found:
+            hints[file_name] = f"write the file_name of the one that is meant: {listed(found, 3)}"
+    return hints
+
+
+def _outside(image: Entry, file: str, images_dir: Path, hint: str = "") -> Problem:
+    message = f"expected file_name relative to {images_dir}, found {image.fields['file_name']!r}, which leaves it"
+    remedy = "write it relative, without a drive or '..'" + (f": {hint}" if hint else "")
+    return Problem("error", "path-outside", file, image.name, message, remedy)
+
+
+def _missing(image: Entry, file: str, images_dir: Path, hint: str) -> Problem:
+    file_name = image.fields["file_name"]
+    if not hint and (images_dir.parent / file_name).is_file():
+        hint = f"give {images_dir.parent} as the image folder, or write file_name relative to {images_dir}"
+    message = f"expected the image file {images_dir / file_name}, found none"
+    remedy = hint or "put the file there, correct file_name, or remove the image and its annotations"
+    return Problem("error", "missing-image", file, image.name, message, remedy)
+
+
+def _check_header(image: Entry, path: Path, header: ImageHeader | str, file: str) -> list[Problem]:
+    if isinstance(header, str):
+        remedy = f"{FETCH_REMEDY}, or remove the image and its annotations"
+        message = f"expected an image file, {header}"
+        return [Problem("error", "unreadable-image", str(path), image.name, message, remedy)]
+    if "width" not in image.fields or "height" not in image.fields:
+        return []
+    stated, upright = (image.fields["width"], image.fields["height"]), header.upright
+    if stated == upright:
+        return []
+    found = f"found width x height {stated[0]}x{stated[1]}, expected the image's {upright[0]}x{upright[1]}"
+    if stated == header.stored:
+        found = (
+            f"found {stated[0]}x{stated[1]}, the pixels before EXIF orientation {header.orientation} turns them to "
+            f"{upright[0]}x{upright[1]}: the labels were drawn on unrotated pixels"
+        )
+        remedy = "rotate the labels as the tag says, or strip the EXIF orientation tag from the image"
+        return [Problem("error", "exif-rotation", file, image.name, found, remedy)]
+    if stated == upright[::-1]:
+        remedy = "swap width and height, after a look whether the boxes fit the upright image"
+    else:
+        remedy = "correct them if the boxes fit the image, else give the image that was labelled or scale the boxes"
+    return [Problem("error", "image-size", file, image.name, found, remedy)]
 
 
 def check_image_shapes(images: list[Entry], file: str, size: ImageSize) -> list[Problem]:
@@ -98,46 +164,3 @@ def check_image_shapes(images: list[Entry], file: str, size: ImageSize) -> list[
             remedy = "cut it up, leave it out, or raise model.longest_edge"
             problems.append(Problem("error", "thin-image", file, image.name, message, remedy))
     return problems
-
-
-def _outside(image: Entry, file: str, images_dir: Path) -> Problem:
-    message = f"expected file_name relative to {images_dir}, found {image.fields['file_name']!r}, which leaves it"
-    return Problem("error", "path-outside", file, image.name, message, "write it relative, without a drive or '..'")
-
-
-def _check_photo(image: Entry, path: Path, photo: ImageHeader | str, file: str) -> list[Problem]:
-    if isinstance(photo, str):
-        remedy = f"{FETCH_REMEDY}, or remove the image and its annotations"
-        return [Problem("error", "unreadable-image", str(path), image.name, f"expected an image file, {photo}", remedy)]
-    if "width" not in image.fields or "height" not in image.fields:
-        return []
-    stated = (image.fields["width"], image.fields["height"])
-    if stated == photo.upright:
-        return []
-    found = f"found width x height {stated[0]}x{stated[1]}, expected the image's {photo.upright[0]}x{photo.upright[1]}"
-    if stated == photo.stored:
-        found = (
-            f"found {stated[0]}x{stated[1]}, the pixels before EXIF orientation {photo.orientation} turns them to "
-            f"{photo.upright[0]}x{photo.upright[1]}: the labels were drawn on unrotated pixels"
-        )
-        remedy = "rotate the labels as the tag says, or strip the EXIF orientation tag from the image"
-        return [Problem("error", "exif-rotation", file, image.name, found, remedy)]
-    if stated == photo.upright[::-1]:
-        remedy = "swap width and height, after a look whether the boxes fit the upright image"
-    else:
-        remedy = "correct them if the boxes fit the image, else give the image that was labelled or scale the boxes"
-    return [Problem("error", "image-size", file, image.name, found, remedy)]
-
-
-def _missing(image: Entry, path: Path, file: str, images_dir: Path, in_lower_case: dict[str, str]) -> Problem:
-    """Names the file that was probably meant: under its bare name, in other letter case, or one folder up."""
-    file_name = image.fields["file_name"]
-    bare = file_name.replace("\\", "/").rsplit("/", 1)[-1]
-    meant = in_lower_case.get(bare.lower())
-    if meant is not None:
-        remedy = f"write file_name {meant!r}, which is in {images_dir}: folder, or upper and lower case, differ"
-    elif (images_dir.parent / file_name).is_file():
-        remedy = f"give {images_dir.parent} as the image folder, or write file_name relative to {images_dir}"
-    else:
-        remedy = "put the file there, correct file_name, or remove the image and its annotations"
-    return Problem("error", "missing-image", file, image.name, f"expected the image file {path}, found none", remedy)
