@@ -14,7 +14,7 @@ from hf_detr_ft.data.coco import FETCH_REMEDY, image_path, leaves_folder
 from hf_detr_ft.data.file_names import ImageNames, describe_difference
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.images import QUARTER_TURNS, read_orientation
-from hf_detr_ft.formatting import listed
+from hf_detr_ft.formatting import join_limited
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 """Wraps a list that is worked through, as `tqdm` does; `iter` shows nothing."""
@@ -107,7 +107,7 @@ def _find_meant(lost: list[Entry], named: list[Entry], images_dir: Path) -> dict
             hints[file_name] = f"write file_name {found[0]!r}, which is in {images_dir} (difference: {difference})"
             hints[file_name] += setting if all_are_clear else ""
         elif found:
-            hints[file_name] = f"write the file_name of the one that is meant: {listed(found, 3)}"
+            hints[file_name] = f"write the file_name of the one that is meant: {join_limited(found, 3)}"
     return hints
 
 
