@@ -4,15 +4,9 @@ import ast
 from itertools import pairwise
 from pathlib import Path
 
+from hf_detr_ft.recipe.files import SECTIONS
+
 REPOSITORY = Path(__file__).parents[1]
-SECTIONS = {
-    "data": "DataConfig",
-    "augment": "AugmentConfig",
-    "model": "ModelConfig",
-    "evaluation": "EvaluationConfig",
-    "speed": "SpeedConfig",
-    "training": "DetrTrainingArguments",
-}
 TRANSFORMERS = "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments"
 
 
@@ -26,7 +20,8 @@ def build_page() -> str:
         "In YAML as `section: {field: value}`, on the command line as `--section.field value`; the command line wins.",
         "`hf-detr-ft train --help` prints the same. Made by `scripts/build_recipe_page.py` from the docstrings.",
     ]
-    for section, name in SECTIONS.items():
+    for section, config in SECTIONS.items():
+        name = config.__name__
         summary = (ast.get_docstring(classes[name]) or "").split("\n\n", 1)[0]
         lines += ["", f"## {section}", "", summary, ""]
         if section == "training":

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from hf_detr_ft import attention, plots
+from hf_detr_ft.recipe.files import SECTIONS
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.training.evaluate_model import evaluate_model
@@ -34,6 +35,7 @@ def test_the_page_of_recipe_fields_is_up_to_date() -> None:
     page = runpy.run_path(str(REPOSITORY / "scripts" / "build_recipe_page.py"))["build_page"]()
     assert (REPOSITORY / "docs" / "recipe.md").read_text() == page, "run: python scripts/build_recipe_page.py"
     assert page.count("\n| `") > 45
+    assert re.findall(r"^## (\w+)", page, re.MULTILINE) == list(SECTIONS)
     assert "| `train_limit` | `int \\| None`, 1 or more | not set |" in page
     assert "| `horizontal_flip` | `float \\| None`, 0 to 1 | not set |" in page
 
