@@ -64,13 +64,14 @@ def limit_coco(coco: dict, limit: int | None) -> dict:
     return {**coco, "images": images, "annotations": annotations}
 
 
-def load_split(coco: dict, images_dir: Path, label_map: LabelMap) -> Dataset:
+def load_split(coco: dict, images_dir: Path, label_map: LabelMap, white_level: int | None = None) -> Dataset:
     """Rows of one split: images as paths, those without objects too, and their boxes, crowd apart.
 
     Args:
         coco: a checked COCO dict.
         images_dir: the folder that `file_name` is relative to.
         label_map: from category ids to labels.
+        white_level: of images of 16 bits, see `decode_rgb`; a column of that name where it is not None.
 
     Returns:
         A data set with the columns of `FEATURES`.
@@ -96,7 +97,10 @@ def load_split(coco: dict, images_dir: Path, label_map: LabelMap) -> Dataset:
         "objects": list(objects.values()),
         "crowd": list(crowd.values()),
     }
-    return Dataset.from_dict(columns, features=FEATURES)
+    if white_level is None:
+        return Dataset.from_dict(columns, features=FEATURES)
+    columns["white_level"] = [white_level] * len(coco["images"])
+    return Dataset.from_dict(columns, features=Features({**FEATURES, "white_level": Value("int32")}))
 
 
 def read_column(dataset: Dataset, name: str) -> list:

@@ -86,9 +86,20 @@ class ImageSize:
         return min(self.of(height, width)) < 1
 
 
-def build_processor(config: ModelConfig) -> DetrImageProcessor:
-    """The processor of training, evaluation and the published model, with the sizes of a recipe's `model` section."""
-    return DetrImageProcessor(size=ImageSize.from_config(config).as_dict())
+def build_processor(config: ModelConfig, white_level: int | None = None) -> DetrImageProcessor:
+    """The processor of training, evaluation and the published model, with the sizes of a recipe's `model` section.
+
+    Args:
+        config: the recipe's `model` section.
+        white_level: of images of 16 bits; the processor keeps it for whoever decodes images for its model.
+    """
+    kept = {} if white_level is None else {"white_level": white_level}
+    return DetrImageProcessor(size=ImageSize.from_config(config).as_dict(), **kept)
+
+
+def white_level_of(processor: DetrImageProcessor) -> int | None:
+    """White of the images of 16 bits that a model was trained on, see `decode_rgb`; None where nothing was said."""
+    return getattr(processor, "white_level", None)
 
 
 def resize_image(image: Image.Image, processor: DetrImageProcessor, size: ImageSize | None = None) -> torch.Tensor:

@@ -42,7 +42,12 @@ HINTS = {
 """How files that are often taken for images begin, with what they are and the remedy."""
 
 
-def decode_rgb(source: Path | bytes | BinaryIO, name: str | None = None, least_side: int | None = None) -> Image.Image:
+def decode_rgb(
+    source: Path | bytes | BinaryIO,
+    name: str | None = None,
+    least_side: int | None = None,
+    white_level: int | None = None,
+) -> Image.Image:
     """Decodes an image as the model sees it: upright, 8-bit RGB, and without metadata that could turn it again.
 
     - The EXIF orientation is applied. Of several frames the first is taken.
@@ -57,23 +62,29 @@ def decode_rgb(source: Path | bytes | BinaryIO, name: str | None = None, least_s
         name: what errors call the image; by default its path.
         least_side: decode a JPEG at a half, a quarter or an eighth of its size, as far as no side gets shorter than
             this, in pixels; several times as fast.
+        white_level: value of integers of more than 8 bits that becomes 255, and all above it.
 
     Raises:
         DataError: missing, empty, truncated, too large or not an image.
     """
-    return _decode(source, name or _name(source), least_side)[0]
+    return _decode(source, name or _name(source), least_side, white_level)[0]
 
 
-def decode_cell(image: Mapping[str, Any], least_side: int | None = None) -> Image.Image:
+def decode_cell(image: Mapping[str, Any], least_side: int | None = None, white_level: int | None = None) -> Image.Image:
     """`decode_rgb` of a cell of a data set's `image` column: its "bytes" where it has them, else the file at "path"."""
-    return decode_cell_with_size(image, least_side)[0]
+    return decode_cell_with_size(image, least_side, white_level)[0]
 
 
 def decode_cell_with_size(
-    image: Mapping[str, Any], least_side: int | None = None
+    image: Mapping[str, Any], least_side: int | None = None, white_level: int | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """`decode_cell`, and the (height, width) that the upright image has when it is decoded whole."""
-    return _decode(image["bytes"] or Path(image["path"]), image["path"], least_side)
+    return _decode(image["bytes"] or Path(image["path"]), image["path"], least_side, white_level)
+
+
+def decode_row(row: Mapping[str, Any], least_side: int | None = None) -> Image.Image:
+    """`decode_cell` of a row of `load_split`, with its `white_level` where it has one."""
+    return decode_cell(row["image"], least_side, row.get("white_level"))
 
 
 def cell_size(image: Mapping[str, Any]) -> tuple[int, int]:
@@ -134,7 +145,9 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def _decode(source: Path | bytes | BinaryIO, name: str, least_side: int | None) -> tuple[Image.Image, tuple[int, int]]:
+def _decode(
+    source: Path | bytes | BinaryIO, name: str, least_side: int | None, white_level: int | None
+) -> tuple[Image.Image, tuple[int, int]]:
     """`decode_rgb`'s image, and the upright image's (height, width) when decoded whole."""
     with _opened(source, name) as image:
         width, height = image.size
@@ -143,7 +156,7 @@ def _decode(source: Path | bytes | BinaryIO, name: str, least_side: int | None) 
         reduced = image.size != (width, height)
         image.load()
         orientation = image.getexif().get(EXIF_ORIENTATION)
-    rgb = _to_rgb(image)
+    rgb = _to_rgb(image, white_level)
     if orientation in UPRIGHT:
         rgb = rgb.transpose(UPRIGHT[orientation])
     rgb.info.clear()
@@ -202,10 +215,10 @@ def _what_it_is(stream: BinaryIO) -> str:
     return f"found a file in no format that Pillow knows, beginning with {head[:16]!r}. Convert it to JPEG or PNG."
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, white_level: int | None) -> Image.Image:
     """RGB without alpha; see `decode_rgb` for the rules."""
     if image.mode[0] in "IF":
-        return Image.fromarray(_to_8_bits(np.asarray(image), image.mode)).convert("RGB")
+        return Image.fromarray(_to_8_bits(np.asarray(image), image.mode, white_level)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     rgba = image.convert("RGBA")
@@ -213,9 +226,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, rgba).convert("RGB")
 
 
-def _to_8_bits(values: np.ndarray, mode: str) -> np.ndarray:
+def _to_8_bits(values: np.ndarray, mode: str, white_level: int | None) -> np.ndarray:
     """Grey values of a Pillow mode I;16…, I or F, shape [h, w], as uint8."""
     values = values.astype(np.float64)
+    if white_level is not None and mode != "F":
+        return np.rint(np.clip(values * (255.0 / white_level), 0, 255)).astype(np.uint8)
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)

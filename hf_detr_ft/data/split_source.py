@@ -33,6 +33,7 @@ class Source:
         images_dir: the folder that `file_name` is relative to; None where the photos are no files.
         fingerprint: name and SHA-256 of the annotations, for the record.
         load: the rows (see `load_split`) of this COCO dict, or of a part of its images.
+        white_level: of images of 16 bits, see `decode_rgb`.
     """
 
     coco: dict[str, Any]
@@ -40,6 +41,7 @@ class Source:
     images_dir: Path | None
     fingerprint: dict[str, str]
     load: Callable[[dict[str, Any], LabelMap], Dataset]
+    white_level: int | None = None
 
 
 def load_source(config: DataConfig, split: str) -> Source:
@@ -56,12 +58,12 @@ def _read(config: DataConfig, split: str) -> Source:
     annotations, images_dir = config.path(f"{split}_annotations"), config.path(f"{split}_images")
 
     def load(coco: dict[str, Any], label_map: LabelMap) -> Dataset:
-        return load_split(coco, images_dir, label_map)
+        return load_split(coco, images_dir, label_map, config.white_level)
 
     name, coco = getattr(config, f"{split}_annotations"), read_coco(annotations)
     if config.file_names == "similar":
         coco = resolve_file_names(coco, images_dir)
-    return Source(coco, annotations, images_dir, {name: file_fingerprint(annotations)}, load)
+    return Source(coco, annotations, images_dir, {name: file_fingerprint(annotations)}, load, config.white_level)
 
 
 def _draw(config: DataConfig, split: str) -> Source:

@@ -97,6 +97,7 @@ def _check_source(
         decode=bool(decode),
         progress=progress,
         for_training=split == "train",
+        white_level=source.white_level,
     )
 
 

@@ -13,8 +13,8 @@ from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.images import decode_cell_with_size
 from hf_detr_ft.errors import DataError
 
-COLUMNS = ("image", "image_id", "objects", "original_size")
-"""That the transform reads; only `store_photos` adds the last one."""
+COLUMNS = ("image", "image_id", "objects", "original_size", "white_level")
+"""Columns that the transform reads; rows have at most one of the last two."""
 LIKE = 2000
 """Pixels of the width of an image of which only the aspect ratio is known."""
 
@@ -100,8 +100,8 @@ class DetrTransform:
         Raises:
             DataError: an image cannot be read, or is so elongated that nothing of its short side would be left.
         """
-        columns = [rows[name] for name in COLUMNS if name in rows]
-        samples = [self.sample(*row) for row in zip(*columns, strict=True)]
+        columns = {name: rows[name] for name in COLUMNS if name in rows}
+        samples = [self.sample(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
         return {key: [sample[key] for sample in samples] for key in ("pixel_values", "labels")}
 
     def sample(
@@ -110,10 +110,11 @@ class DetrTransform:
         image_id: int,
         objects: Mapping[str, list],
         original_size: Sequence[int] | None = None,
+        white_level: int | None = None,
     ) -> dict[str, Any]:
         """One row; `original_size` is (height, width) that the boxes belong to, where `store_photos` resized."""
         reduced = original_size is None and self.least_side is not None
-        decoded_image, whole_size = decode_cell_with_size(image, self.least_side if reduced else None)
+        decoded_image, whole_size = decode_cell_with_size(image, self.least_side if reduced else None, white_level)
         pixels = np.asarray(decoded_image)
         decoded, original = pixels.shape[:2], tuple(original_size or whole_size)
         boxes = np.asarray(objects["bbox"], dtype=np.float32).reshape(-1, 4)

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from transformers import DetrForObjectDetection, DetrImageProcessor
 
 from hf_detr_ft.boxes import xyxy_to_xywh
+from hf_detr_ft.data.image_size import white_level_of
 from hf_detr_ft.data.images import decode_rgb, upright_size
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.inference.detect import ImageDetections, detect_prepared, prepare
@@ -52,9 +53,10 @@ def read_ahead(
     files: Sequence[Path], processor: DetrImageProcessor, batch_size: int
 ) -> Iterator[list[Future[tuple[Path, Image.Image, torch.Tensor]]]]:
     """Batches of files with their images, decoded and prepared on all cores while the model has the batch before."""
+    white_level = white_level_of(processor)
 
     def read(path: Path) -> tuple[Path, Image.Image, torch.Tensor]:
-        image = decode_rgb(path)
+        image = decode_rgb(path, white_level=white_level)
         return path, image, prepare(image, processor, str(path))
 
     with ThreadPoolExecutor(count_cores()) as pool:

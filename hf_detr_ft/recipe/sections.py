@@ -35,6 +35,9 @@ class DataConfig:
     """`similar`: take a file_name that no file has for the one image file below the folder whose name differs only in
     slashes, folder, suffix, percent signs, Unicode form or case; `check` says where that reads all images
     (DETR: exact)."""
+    white_level: int | None = bounded(None, 1, 65535)
+    """Value that is white in images of 16 bits, such as 4095 from a camera of 12 bits; 65535 where not set
+    (DETR: 255, as images of 8 bits have it)."""
     train_limit: int | None = bounded(None, 1)
     """Use only the first so many training images that have objects; all where not set (DETR: all)."""
     val_limit: int | None = bounded(None, 1)

@@ -9,6 +9,7 @@ from PIL import Image
 from hf_detr_ft.atomic import check_output_file, explain_refusal, write_bytes
 from hf_detr_ft.attention.attention_plots import plot_attention
 from hf_detr_ft.attention.image_attention import ImageAttention, attend, share_in_box
+from hf_detr_ft.data.image_size import white_level_of
 from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.evaluation.detections import is_above
@@ -49,8 +50,8 @@ def draw_attention(
     path = Path(os.path.expanduser(image_path))
     output = PICTURE if output is None else Path(os.path.expanduser(output))
     check_picture(output, path, overwrite)
-    image = decode_rgb(path)
     model, processor = load_detector(source)
+    image = decode_rgb(path, white_level=white_level_of(processor))
     names = class_names(model)
     attention = attend(model, processor, image, threshold=threshold, name=str(path))
     with explain_refusal(output):

@@ -11,7 +11,7 @@ from hf_detr_ft.attention.image_attention import attend
 from hf_detr_ft.boxes import xywh_to_xyxy
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.image_size import ImageSize, build_processor
-from hf_detr_ft.data.images import decode_cell
+from hf_detr_ft.data.images import decode_row
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import transformed
 from hf_detr_ft.evaluation.analysis import Analysis, analyse_matched
@@ -101,7 +101,7 @@ def collect_data_summary(recipe: Recipe, splits: Splits, stride: int) -> tuple[D
             row, seen = plain[index], as_seen[index]
             labels, crowd = row["objects"]["label"], row["crowd"]
             image = draw_sample(
-                decode_cell(row["image"]),
+                decode_row(row),
                 xywh_to_xyxy(np.array(row["objects"]["bbox"] + crowd, dtype=np.float64)),
                 labels + [0] * len(crowd),
                 names,
@@ -134,7 +134,7 @@ def collect_attention(
         row = validation.rows.with_format(None)[place[image_id]]
         name = row["file_name"]
         with attempt(f"the model's attention over {name}", failed), torch.compiler.set_stance("force_eager"):
-            image = decode_cell(row["image"])
+            image = decode_row(row)
             attention = attend(model, processor, image, threshold=threshold, most=ATTENTION_DETECTIONS, name=name)
             samples.append(AttentionSample(name, image, attention))
     return samples, failed

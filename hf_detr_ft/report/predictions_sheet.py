@@ -13,7 +13,7 @@ from PIL import Image
 
 from hf_detr_ft.atomic import write_bytes
 from hf_detr_ft.boxes import xywh_to_xyxy
-from hf_detr_ft.data.images import decode_cell
+from hf_detr_ft.data.images import decode_row
 from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.evaluation.matching import MatchedDetections
 from hf_detr_ft.plots.box_overlay import ComparedPhoto
@@ -49,7 +49,7 @@ def draw_predictions(run: RunFolder, validation: Validation, threshold: float) -
     picked = [plain[index] for index in pick(len(plain), MOST)]
     images, sizes = [], []
     for row in picked:
-        image = decode_cell(row["image"])
+        image = decode_row(row)
         sizes.append((image.height, image.width))
         images.append(shrink(image, TILE))
     photos = compare(picked, images, sizes, validation.matched, threshold)

@@ -96,7 +96,7 @@ def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: Mod
         )
     model = model_builder(recipe.model, label_map.names, label_map.category_ids, recipe.speed)
     train_stages(model, recipe.model.trainable_stages)
-    processor = build_processor(recipe.model)
+    processor = build_processor(recipe.model, recipe.data.white_level)
     augment = build_train_transform(recipe)
     size_step = choose_size_step(recipe)
     recipe.resolved["speed"] |= {

@@ -35,7 +35,7 @@ def build(folder: Path, kind: str, count: int = 3) -> dict:
         real, written = (pattern.format(f"{id_:03d}") for pattern in KINDS[kind][:2])
         path = folder / "images" / real
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 30)).save(path)
+        Image.new("RGB", (40, 30), "grey").save(path)
         images.append({"id": id_, "file_name": written, "width": 40, "height": 30})
     annotation = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 10, 10], "area": 100.0}
     return {"images": images, "annotations": [annotation], "categories": [{"id": 1, "name": "red"}]}
@@ -89,7 +89,7 @@ def test_folders_decide_between_files_of_one_name(tmp_path: Path) -> None:
 def test_several_that_may_be_meant_are_named(tmp_path: Path) -> None:
     coco, images = build(tmp_path, "subfolder", 1), tmp_path / "images"
     (images / "cam2").mkdir()
-    Image.new("RGB", (40, 30)).save(images / "cam2" / "000.png")
+    Image.new("RGB", (40, 30), "grey").save(images / "cam2" / "000.png")
     [problem] = check_coco(coco, tmp_path / "a.json", images)
     assert problem.remedy == "write the file_name of the one that is meant: cam1/000.png, cam2/000.png"
     assert resolve_file_names(coco, images) == coco

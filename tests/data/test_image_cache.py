@@ -110,7 +110,7 @@ def test_they_are_made_once_and_again_when_a_photo_or_the_size_changes(
     assert first is not None
     expected = list(first)
 
-    def refuse(cell: object) -> None:
+    def refuse(cell: object, white_level: int | None) -> None:
         raise DataError("decoded again")
 
     with monkeypatch.context() as patch:

@@ -50,12 +50,18 @@ def store_photos(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) 
     Raises:
         DataError: a photo cannot be decoded, or the cache cannot be written or read.
     """
+    white_level = rows["white_level"][0] if "white_level" in rows.column_names and len(rows) else None
     photos = rows.select_columns("image")
-    stored = once_per_machine(lambda: _make_or_find(photos, size, limit_bytes, name))
-    return None if stored is None else concatenate_datasets([stored, rows.remove_columns("image")], axis=1)
+    stored = once_per_machine(lambda: _make_or_find(photos, size, white_level, limit_bytes, name))
+    if stored is None:
+        return None
+    others = [column for column in rows.column_names if column not in ("image", "white_level")]
+    return concatenate_datasets([stored, rows.select_columns(others)], axis=1)
 
 
-def _make_or_find(photos: Dataset, size: ImageSize, limit_bytes: float, name: str) -> Dataset | None:
+def _make_or_find(
+    photos: Dataset, size: ImageSize, white_level: int | None, limit_bytes: float, name: str
+) -> Dataset | None:
     """Rows of `STORED`; None beyond the limit."""
     total = 0
     for cell in iterate_column(photos, "image"):
@@ -65,9 +71,9 @@ def _make_or_find(photos: Dataset, size: ImageSize, limit_bytes: float, name: st
             return None
     stored = cached_rows(
         _rows,
-        {"photos": photos, "size": size},
+        {"photos": photos, "size": size, "white_level": white_level},
         STORED,
-        key=store_key(photos, size),
+        key=store_key(photos, size, white_level),
         name=name,
         folder="resized",
         what="resized photos",
@@ -83,10 +89,10 @@ def stored_size(height: int, width: int, size: ImageSize) -> tuple[int, int]:
     return target if fits else (height, width)
 
 
-def store_key(photos: Dataset, size: ImageSize) -> str:
+def store_key(photos: Dataset, size: ImageSize, white_level: int | None = None) -> str:
     """Another one wherever another byte may be made: files count as changed when their size or time does."""
     made_by = [SOURCES.hexdigest(), *(m.__version__ for m in (PIL, torch, torchvision, transformers))]
-    digest = hashlib.sha256(json.dumps([made_by, sorted(size.as_dict().items())]).encode())
+    digest = hashlib.sha256(json.dumps([made_by, sorted(size.as_dict().items()), white_level]).encode())
     for cell in iterate_column(photos, "image"):
         if cell["bytes"]:
             digest.update(hashlib.sha256(cell["bytes"]).digest())
@@ -96,12 +102,12 @@ def store_key(photos: Dataset, size: ImageSize) -> str:
     return digest.hexdigest()[:32]
 
 
-def _rows(photos: Dataset, size: ImageSize) -> Iterator[dict[str, Any]]:
+def _rows(photos: Dataset, size: ImageSize, white_level: int | None) -> Iterator[dict[str, Any]]:
     """Rows of `STORED`. Decoding and resizing leave Python's lock to others, so threads will do."""
     processor = DetrImageProcessor()
 
     def row(cell: dict[str, Any]) -> dict[str, Any]:
-        photo = decode_cell(cell)
+        photo = decode_cell(cell, white_level=white_level)
         original = photo.height, photo.width
         height, width = stored_size(*original, size)
         if (height, width) == original:

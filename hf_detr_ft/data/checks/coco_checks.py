@@ -25,6 +25,7 @@ def check_coco(
     decode: bool = True,
     progress: Progress = iter,
     for_training: bool = True,
+    white_level: int | None = None,
 ) -> list[Problem]:
     """Finds everything that is wrong with one split; no JSON makes it raise.
 
@@ -36,6 +37,7 @@ def check_coco(
         decode: read every image to its end, which finds truncated ones; else no more than its header.
         progress: wraps the list of images, one item each, such as `tqdm`.
         for_training: list categories without objects; those of a validation split `check_splits` lists.
+        white_level: of images of 16 bits, see `decode_rgb`.
 
     Returns:
         Errors first, then warnings.
@@ -58,7 +60,11 @@ def check_coco(
         *_check_references(entries, file),
         *check_crowds(entries, file),
         *(check_unused_categories(entries, file) if for_training else ()),
-        *(check_images(entries.images, file, images_dir, progress, decode) if images_dir is not None else ()),
+        *(
+            check_images(entries.images, file, images_dir, progress, decode, white_level)
+            if images_dir is not None
+            else ()
+        ),
         *(check_image_shapes(entries.images, file, size) if size is not None else ()),
         *check_boxes(entries.annotations, sizes_px, file),
         *check_areas(entries.annotations, file),

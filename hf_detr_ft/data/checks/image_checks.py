@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hf_detr_ft.data.checks.annotation_fields import Entry, Problem
@@ -15,6 +16,11 @@ from hf_detr_ft.data.file_names import ImageNames, describe_difference
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.images import QUARTER_TURNS, read_orientation
 from hf_detr_ft.formatting import join_limited
+
+FEW_BITS = 2**14 - 1
+"""Largest value of cameras of 14 bits; with 16 bits and no brighter pixel, images are a quarter as bright at most."""
+NEARLY_BLACK = 0.06
+"""Share of white that is hardly told from black."""
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 """Wraps a list that is worked through, as `tqdm` does; `iter` shows nothing."""
@@ -25,6 +31,10 @@ class ImageHeader(NamedTuple):
 
     stored: tuple[int, int]
     orientation: int
+    largest: int | None = None
+    """Largest value of a pixel; None where it was not decoded, or its values say nothing of its brightness."""
+    bits: int = 8
+    """8, or 16 of whole numbers of more bits."""
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -50,17 +60,33 @@ def read_image(path: Path, decode: bool = True) -> ImageHeader | str:
                 # Reads every byte as a full decode does, at a third of the time.
                 image.draft("L", (1, 1))
                 image.load()
-                return header
+                return header._replace(largest=_largest_value(image))
             image.load()
-            return header._replace(stored=image.size)
+            largest = _largest_value(image)
+            bits = 16 if image.mode[0] == "I" and largest is not None and largest > 255 else 8
+            return header._replace(stored=image.size, largest=largest, bits=bits)
     except UnidentifiedImageError:
         return f"found {path.stat().st_size} bytes in no image format that Pillow knows"
     except Exception as error:  # Decoders meet broken files with errors of nearly every type; each becomes a Problem.
         return f"found one that cannot be decoded: {error or type(error).__name__}"
 
 
+def _largest_value(image: Image.Image) -> int | None:
+    """Of a decoded image, transparency aside; None of modes whose numbers are no brightness."""
+    if image.mode[0] == "I":
+        return int(np.asarray(image).max())
+    if image.mode not in ("1", "L", "LA", "RGB", "RGBA"):
+        return None
+    return max(int(image.getchannel(band).getextrema()[1]) for band in image.getbands() if band != "A")
+
+
 def check_images(
-    images: list[Entry], file: str, images_dir: Path, progress: Progress, decode: bool = True
+    images: list[Entry],
+    file: str,
+    images_dir: Path,
+    progress: Progress,
+    decode: bool = True,
+    white_level: int | None = None,
 ) -> list[Problem]:
     """Reads every image once, on all cores, and compares it with its entry."""
     named = [image for image in images if "file_name" in image.fields]
@@ -74,6 +100,7 @@ def check_images(
     inside = [image for image in named if not leaves_folder(image.fields["file_name"])]
     problems: list[Problem] = []
     missing: list[tuple[int, Entry]] = []
+    decoded: list[tuple[Entry, ImageHeader]] = []
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         paths = [image_path(images_dir, image.fields["file_name"]) for image in inside]
@@ -83,12 +110,15 @@ def check_images(
                 missing.append((len(problems), image))
             else:
                 problems.extend(_check_header(image, path, header.result(), file))
+                if isinstance(header.result(), ImageHeader):
+                    decoded.append((image, header.result()))
     finally:
         # So that Ctrl-C does not wait for the images that are left.
         pool.shutdown(cancel_futures=True)
     hints = _find_meant([*outside, *(image for _, image in missing)], named, images_dir)
     for place, image in reversed(missing):
         problems.insert(place, _missing(image, file, images_dir, hints[image.fields["file_name"]]))
+    problems += check_brightness(decoded, file, white_level)
     return [*(_outside(image, file, images_dir, hints[image.fields["file_name"]]) for image in outside), *problems]
 
 
@@ -164,3 +194,30 @@ def check_image_shapes(images: list[Entry], file: str, size: ImageSize) -> list[
             remedy = "cut it up, leave it out, or raise model.longest_edge"
             problems.append(Problem("error", "thin-image", file, image.name, message, remedy))
     return problems
+
+
+def check_brightness(images: list[tuple[Entry, ImageHeader]], file: str, white_level: int | None) -> list[Problem]:
+    """Finds images of 16 bits whose values do not go with their white, and splits that are nearly black."""
+    known = [(image, header.largest, header.bits) for image, header in images if header.largest is not None]
+    deep = [(image, largest) for image, largest, bits in known if bits > 8]
+    top = max((largest for _, largest in deep), default=0)
+    if deep and white_level is None and top <= FEW_BITS:
+        bits = max(9, top.bit_length())
+        message = f"expected values up to 65535 in {len(deep)} images of 16 bits, found none above {top}: nearly black"
+        remedy = f"set data.white_level to {2**bits - 1}, the most that a camera of {bits} bits gives"
+        return [Problem("warning", "white-level", file, "images", message, remedy)]
+    beyond = [(image, largest) for image, largest in deep if white_level is not None and largest > white_level]
+    if beyond:
+        message = f"expected values up to data.white_level, {white_level}, found up to {top} in {len(beyond)} images"
+        problem = Problem("warning", "white-level", file, "images", message, "raise it: what is above becomes white")
+        return [problem]
+    white = [(white_level or 65535) if bits > 8 else 255 for _, _, bits in known]
+    dark = [image for (image, largest, _), most in zip(known, white, strict=True) if largest <= NEARLY_BLACK * most]
+    if len(dark) <= len(known) / 2:
+        return []
+    message = (
+        f"expected something to be seen, found {len(dark)} of {len(known)} images nearly black, without a value above "
+        f"{NEARLY_BLACK:.0%} of white: {join_limited([image.name for image in dark], 3)}"
+    )
+    remedy = "look at them, and at how they were exported; more than 8 bits of colour lose all but the upper 8"
+    return [Problem("warning", "dark-images", file, "images", message, remedy)]

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from hf_detr_ft.data.dataset import read_column
-from hf_detr_ft.data.images import cell_size, decode_cell
+from hf_detr_ft.data.images import cell_size, decode_row
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.evaluation.matching import MatchedDetections
@@ -102,7 +102,7 @@ def _card(
 ) -> GalleryItem:
     truth, predictions = matched.truth, matched.predictions
     height, width = cell_size(row["image"])
-    photo = decode_cell(row["image"], SIDE)
+    photo = decode_row(row, SIDE)
     photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     names: Sequence[str] = (
         truth.names if len(truth.names) > 1 else [""]
