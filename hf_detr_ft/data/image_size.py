@@ -1,6 +1,7 @@
 """The size that images are resized to: one rule for the processor, the caches, the statistics and the checks."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,7 +94,7 @@ def build_processor(config: ModelConfig, white_level: int | None = None) -> Detr
         config: the recipe's `model` section.
         white_level: of images of 16 bits; the processor keeps it for whoever decodes images for its model.
     """
-    kept = {} if white_level is None else {"white_level": white_level}
+    kept: dict[str, Any] = {} if white_level is None else {"white_level": white_level}
     return DetrImageProcessor(size=ImageSize.from_config(config).as_dict(), **kept)
 
 

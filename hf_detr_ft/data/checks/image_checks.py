@@ -77,7 +77,7 @@ def _largest_value(image: Image.Image) -> int | None:
         return int(np.asarray(image).max())
     if image.mode not in ("1", "L", "LA", "RGB", "RGBA"):
         return None
-    return max(int(image.getchannel(band).getextrema()[1]) for band in image.getbands() if band != "A")
+    return max(int(np.asarray(image.getchannel(band)).max()) for band in image.getbands() if band != "A")
 
 
 def check_images(
