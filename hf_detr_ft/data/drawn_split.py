@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from datasets import Dataset, Features, Value, concatenate_datasets
 
-from hf_detr_ft.data.cache.row_cache import CELL, cached_rows
+from hf_detr_ft.data.cache.row_cache import CELL, cached_rows, hash_sources
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import iterate_column, load_split
 from hf_detr_ft.machine import count_cores
@@ -21,8 +21,8 @@ DRAWN = Features({"image": CELL, "entries": Value("string")})
 """JPEG under "bytes" and file name under "path"; COCO's entries of image and objects as JSON."""
 ALONE = 64
 """Fewer photos than these are drawn sooner than other processes start."""
-SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(image_set.__file__).parent.glob("*.py"))))
-"""Of the modules that draw, as they were when they were imported: no version number that a change could forget."""
+MODULES = tuple(sorted(Path(image_set.__file__).parent.glob("*.py")))
+"""Files of the modules that draw: with other code, images are drawn anew."""
 
 
 def draw_split(name: str, indices: range, series: Series) -> tuple[dict[str, Any], Dataset]:
@@ -65,7 +65,7 @@ def _rows(indices: range, series: Series) -> Iterator[dict[str, Any]]:
 
 def cache_key(indices: range, series: Series) -> str:
     """Another one wherever another byte may be drawn."""
-    made_by = [SOURCES.hexdigest(), np.__version__, cv2.__version__]
+    made_by = [hash_sources(MODULES), np.__version__, cv2.__version__]
     made_of = [indices.start, len(indices), series.seed, series.classes, series.short_side]
     return hashlib.sha256(json.dumps(made_by + made_of).encode()).hexdigest()[:32]
 

@@ -1,5 +1,6 @@
 """Photos decoded and resized once: the same tensors as from the files, made again only where they must be."""
 
+import errno
 import os
 import time
 from io import BytesIO
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from datasets import Dataset
+from filelock import FileLock
 from PIL import Image
 from transformers import DetrImageProcessor
 
@@ -122,6 +124,27 @@ def test_they_are_made_once_and_again_when_a_photo_or_the_size_changes(
         os.utime(path, (1, 1))
         with pytest.raises(DataError, match="decoded again"):
             store_photos(rows, SIZE, PLENTY, "val")
+
+
+def test_a_read_only_cache_is_read_and_its_lack_costs_time_alone(
+    rows: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = store_photos(rows, SIZE, PLENTY, "val")
+    assert first is not None
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(photo_store, "decode_cell", refuse)
+    again = store_photos(rows, SIZE, PLENTY, "val")
+    assert again is not None
+    assert list(again) == list(first)
+    assert again.features == first.features
+    assert store_photos(rows, SIZE.with_shortest_edge(90), PLENTY, "val") is None
+    assert "Read-only file system" in caplog.text
+    assert "decoded anew in every epoch" in caplog.text
 
 
 def test_nothing_is_made_beyond_the_limit(rows: Dataset, cache_folder: Path) -> None:

@@ -1,10 +1,11 @@
 """Splits from files and from the generator: the same photos, drawn once, kept in the cache of `datasets`."""
 
+import errno
 import hashlib
 import json
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from hf_detr_ft.data import drawn_split as synthetic_split
+from hf_detr_ft.data.cache.row_cache import hash_sources
 from hf_detr_ft.data.drawn_folder import write_drawn_folder
 from hf_detr_ft.data.drawn_split import cache_key
 from hf_detr_ft.data.split_source import file_fingerprint, load_source
@@ -143,7 +146,7 @@ def test_they_are_drawn_once(monkeypatch: pytest.MonkeyPatch, cache_folder: Path
 def test_a_changed_generator_draws_again(monkeypatch: pytest.MonkeyPatch) -> None:
     load_splits(CONFIG)
     forbid_drawing(monkeypatch)
-    monkeypatch.setattr(synthetic_split, "SOURCES", hashlib.sha256(b"other code"))
+    monkeypatch.setattr(synthetic_split, "hash_sources", lambda files: "other code")
     with pytest.raises(DataError, match="drawn again"):
         load_splits(CONFIG)
 
@@ -168,7 +171,7 @@ def test_the_key_knows_every_module_that_draws() -> None:
     folder = Path(synthetic.__file__).parent
     names = ("__init__", "backgrounds", "canvas", "image_set", "render", "scene", "shapes")
     code = b"".join((folder / f"{name}.py").read_bytes() for name in names)
-    assert synthetic_split.SOURCES.hexdigest() == hashlib.sha256(code).hexdigest()
+    assert hash_sources(synthetic_split.MODULES) == hashlib.sha256(code).hexdigest()
 
 
 def test_an_interrupted_drawing_leaves_nothing_that_is_taken_for_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,6 +212,28 @@ def test_a_cache_that_cannot_be_used_is_named_with_the_remedy(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
     with pytest.raises(DataError, match=f"{tmp_path}/file/hf_detr_ft/drawn: .*Not a directory.*HF_DATASETS_CACHE"):
         load_source(CONFIG, "val")
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes the cache one that others share and this user may only read."""
+
+    def make() -> None:
+        def refuse(*args: object, **kwargs: object) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr(FileLock, "acquire", refuse)
+        monkeypatch.setattr(Path, "touch", refuse)
+
+    return make
+
+
+def test_drawn_images_are_read_from_a_read_only_cache(read_only: Callable[[], None]) -> None:
+    expected = rows(load_splits(CONFIG))
+    read_only()
+    assert rows(load_splits(CONFIG)) == expected
+    with pytest.raises(DataError, match=r"drawn: expected a folder .*Read-only file system.*HF_DATASETS_CACHE"):
+        load_splits(DataConfig(**{**DRAWN, "synthetic_seed": 4}))
 
 
 def test_a_full_disk_is_named(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ smaller are resized; the others are kept as they are, decoded.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -20,18 +21,19 @@ from datasets import Dataset, Features, Sequence, Value, concatenate_datasets
 from transformers import DetrImageProcessor
 
 from hf_detr_ft.data import image_size, images
-from hf_detr_ft.data.cache.row_cache import CELL, cached_rows, remove_unused
+from hf_detr_ft.data.cache.row_cache import CELL, ReadOnlyCacheError, cached_rows, hash_sources, remove_unused
 from hf_detr_ft.data.dataset import iterate_column
 from hf_detr_ft.data.image_size import ImageSize, resize_image
 from hf_detr_ft.data.images import cell_size, decode_cell
 from hf_detr_ft.data.once_per_machine import once_per_machine
 from hf_detr_ft.machine import count_cores
 
+logger = logging.getLogger(__name__)
+
 STORED = Features({"image": CELL, "original_size": Sequence(Value("int32"), length=2)})
 """The pixels as PPM under "bytes", the photo's path or name under "path"; (height, width) of the upright photo."""
-MODULES = (__file__, images.__file__, image_size.__file__)
-SOURCES = hashlib.sha256(b"".join(Path(str(module)).read_bytes() for module in MODULES))
-"""Of the modules that decode, as they were when they were imported."""
+MODULES = tuple(Path(str(file)) for file in (__file__, images.__file__, image_size.__file__))
+"""Files of the modules that decode: with other code, images are made anew."""
 AHEAD = 64
 """Photos that are decoded in advance."""
 
@@ -62,22 +64,26 @@ def store_photos(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) 
 def _make_or_find(
     photos: Dataset, size: ImageSize, white_level: int | None, limit_bytes: float, name: str
 ) -> Dataset | None:
-    """Rows of `STORED`; None beyond the limit."""
+    """Rows of `STORED`; None beyond the limit, and where the cache lacks them and can only be read."""
     total = 0
     for cell in iterate_column(photos, "image"):
         height, width = stored_size(*cell_size(cell), size)
         total += height * width * 3
         if total > limit_bytes:
             return None
-    stored = cached_rows(
-        _rows,
-        {"photos": photos, "size": size, "white_level": white_level},
-        STORED,
-        key=store_key(photos, size, white_level),
-        name=name,
-        folder="resized",
-        what="resized photos",
-    )
+    try:
+        stored = cached_rows(
+            _rows,
+            {"photos": photos, "size": size, "white_level": white_level},
+            STORED,
+            key=store_key(photos, size, white_level),
+            name=name,
+            folder="resized",
+            what="resized photos",
+        )
+    except ReadOnlyCacheError as error:
+        logger.warning("%s Images are decoded anew in every epoch instead.", error)
+        return None
     remove_unused(stored, 2 * limit_bytes)
     return stored
 
@@ -91,7 +97,7 @@ def stored_size(height: int, width: int, size: ImageSize) -> tuple[int, int]:
 
 def store_key(photos: Dataset, size: ImageSize, white_level: int | None = None) -> str:
     """Another one wherever another byte may be made: files count as changed when their size or time does."""
-    made_by = [SOURCES.hexdigest(), *(m.__version__ for m in (PIL, torch, torchvision, transformers))]
+    made_by = [hash_sources(MODULES), *(m.__version__ for m in (PIL, torch, torchvision, transformers))]
     digest = hashlib.sha256(json.dumps([made_by, sorted(size.as_dict().items()), white_level]).encode())
     for cell in iterate_column(photos, "image"):
         if cell["bytes"]:

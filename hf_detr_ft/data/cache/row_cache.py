@@ -4,15 +4,19 @@
 their name only when all of them are there; and it maps them into memory, which all processes share.
 """
 
+import errno
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
-from datasets import Dataset, Features, Image, NamedSplit, Value
+from datasets import Dataset, Features, Image, NamedSplit, Value, concatenate_datasets
 from datasets.exceptions import DatasetGenerationError
 
 from hf_detr_ft.errors import DataError, InputError
@@ -22,8 +26,14 @@ CELL = {"bytes": Value("binary"), "path": Value("string")}
 photo at whose path, in the current folder say, there is some file."""
 UNUSED_SECONDS = 3 * 24 * 3600
 """How long nobody must have asked for rows that are removed; workers of a run open the files anew as they begin."""
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of a folder that may be read and not written."""
 LAST_USE = "last_use"
 """An empty file beside the rows; its time says when they were asked for."""
+
+
+class ReadOnlyCacheError(DataError):
+    """Rows are not in the cache, and it can only be read."""
 
 
 def cached_rows(
@@ -50,13 +60,15 @@ def cached_rows(
     Raises:
         InputError: what `make` raised.
         DataError: the cache cannot be written or read.
+        ReadOnlyCacheError: the rows are not in it, and it can only be read.
     """
     place = Path(datasets.config.HF_DATASETS_CACHE) / "hf_detr_ft" / folder
     try:
         rows = Dataset.from_generator(
             make, features, cache_dir=str(place), gen_kwargs=arguments, split=NamedSplit(name), fingerprint=key
         )
-        (_entry(rows) / LAST_USE).touch()
+        with suppress(OSError):  # a cache that others share may be read-only
+            (_entry(rows) / LAST_USE).touch()
         return rows.cast_column("image", Image(decode=False))
     except (OSError, DatasetGenerationError, pa.ArrowInvalid) as error:
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
@@ -64,11 +76,28 @@ def cached_rows(
             raise cause from None
         if not isinstance(cause, OSError | pa.ArrowInvalid):
             raise
+        read_only = isinstance(cause, OSError) and cause.errno in READ_ONLY
+        found = _find_rows(place, key, name) if read_only else None
+        if found is not None:
+            return found.cast_column("image", Image(decode=False))
         reason = getattr(cause, "strerror", None) or cause
-        raise DataError(
+        raise (ReadOnlyCacheError if read_only else DataError)(
             f"{place}: expected a folder to keep the {what} in, cannot write or read them there: {reason}. "
             "Remove it if it is damaged, or name another place in the environment variable HF_DATASETS_CACHE."
         ) from error
+
+
+def _find_rows(place: Path, key: str, name: str) -> Dataset | None:
+    """Whole rows that lie in the cache, without its lock, which takes a file that can be written."""
+    files = sorted(place.glob(f"generator/*{key}/*/generator-{name}*.arrow"))
+    whole = [file for file in files if (file.parent / "dataset_info.json").is_file()]
+    return concatenate_datasets([Dataset.from_file(str(file)) for file in whole]) if whole else None
+
+
+@cache
+def hash_sources(files: tuple[Path, ...]) -> str:
+    """SHA-256 of modules' files: no version number that a change could forget."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def remove_unused(rows: Dataset, limit_bytes: float) -> None:
