@@ -10,7 +10,8 @@ from hf_detr_ft.data.checks.annotation_fields import Entries, Entry, Problem, re
 from hf_detr_ft.data.checks.box_checks import check_areas, check_boxes
 from hf_detr_ft.data.checks.category_checks import check_crowds, check_unused_categories, compare_categories
 from hf_detr_ft.data.checks.image_checks import Progress, check_image_shapes, check_images
-from hf_detr_ft.data.coco import describe_json, image_path, leaves_folder, structure_faults
+from hf_detr_ft.data.coco import image_path, leaves_folder
+from hf_detr_ft.data.formats.other_json import describe_json, structure_faults
 from hf_detr_ft.data.image_size import ImageSize
 
 __all__ = ["Problem", "check_coco", "check_splits"]

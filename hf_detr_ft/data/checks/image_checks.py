@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hf_detr_ft.data.checks.annotation_fields import Entry, Problem
-from hf_detr_ft.data.coco import FETCH_REMEDY, image_path, leaves_folder
+from hf_detr_ft.data.coco import image_path, leaves_folder
 from hf_detr_ft.data.file_names import ImageNames, describe_difference
+from hf_detr_ft.data.formats.other_json import FETCH_REMEDY
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.images import QUARTER_TURNS, read_orientation
 from hf_detr_ft.formatting import join_limited
