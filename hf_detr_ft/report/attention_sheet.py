@@ -1,4 +1,4 @@
-"""`hf-detr-ft report RUN --attention IMAGE`: where a model looks in one photo, as a picture."""
+"""`hf-detr-ft report RUN --attention IMAGE`: a model's attention over one image, as a picture."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ from hf_detr_ft.report.predictions_sheet import to_png
 
 PICTURE = Path("attention.png")
 DPI = 110
-"""A panel of the sheet is 341 pixels wide then: its photo keeps most of its own."""
+"""A panel of the sheet is 341 pixels wide then: its image keeps most of its own."""
 
 
 def draw_attention(

@@ -1,4 +1,4 @@
-"""What a page is made of: sections, and the blocks in them. Plain data; `page.py` turns them into HTML.
+"""Building blocks of a page: sections, and the blocks in them. Plain data; `render_page.py` turns them into HTML.
 
 All texts are plain: whatever stands in them, class and file names above all, is shown as it is.
 """
@@ -23,7 +23,7 @@ KINDS = {
     "background": "boxes on background",
     "right": "right predictions",
 }
-"""What photos of the gallery can be chosen by; the errors are those of TIDE (arXiv:2008.08115)."""
+"""Choices of the gallery's images and the words for them; the errors are those of TIDE (arXiv:2008.08115)."""
 WRONG = ("localisation", "classification", "both", "duplicate", "background")
 FIRST_ITEMS = 4
 """Images of a gallery that are seen without a click."""
@@ -35,7 +35,7 @@ class Number:
 
     value: float | int | None
     shown: str = ""
-    """Where it is not simply rounded to three decimals."""
+    """Text that is shown, where it is not simply the value rounded to three decimals."""
 
     def __str__(self) -> str:
         if self.shown or self.value is None:
@@ -61,7 +61,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Note:
-    """What is missing, and how to get it; set off from the other text."""
+    """Paragraph about something missing and how to get it, set off from the other text."""
 
     kind: ClassVar[str] = "note"
     text: str
@@ -106,7 +106,7 @@ class Table:
 
     kind: ClassVar[str] = "table"
     name: str
-    """In the page's HTML, for those who read it with a program; of one table in the page."""
+    """Name of the table in the page's HTML, for programs; another one for each table of a page."""
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -130,13 +130,13 @@ class Plot:
     name: str
     figure: Figure
     caption: str = ""
-    shows_photos: bool = False
-    """Its photos take part in the page's limit, and its PNG goes to `plots/photos/`, which `push` leaves out."""
+    shows_images: bool = False
+    """Its images take part in the page's limit, and its PNG goes to `plots/photos/`, which `push` leaves out."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A photo, which may have something drawn in; those that follow each other share a grid."""
+    """An image, which may have something drawn in; those that follow each other share a grid."""
 
     kind: ClassVar[str] = "picture"
     image: Image.Image
@@ -158,7 +158,7 @@ class BoxMark:
     """A box of the gallery.
 
     Attributes:
-        left: of the photo's width, in percent; `top`, `width` and `height` likewise.
+        left: of the image's width, in percent; `top`, `width` and `height` likewise.
         name: of the class.
         outcome: `right`, a kind of error, or `ignored`, of a prediction; `object` or `crowd` of what is true.
         score: of a prediction; of an object that of the prediction which finds it, -1 where none does.
@@ -179,7 +179,7 @@ class BoxMark:
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """A photo of the gallery with what is true on it and what was predicted."""
+    """An image of the gallery with what is true on it and what was predicted."""
 
     image: Image.Image
     name: str
@@ -208,7 +208,7 @@ class Gallery:
     """Photos, truth and predictions side by side, with a slider for the threshold."""
 
     kind: ClassVar[str] = "gallery"
-    cards: Sequence[GalleryItem]
+    items: Sequence[GalleryItem]
     threshold: float
     least_score: float
     """Predictions with no higher score are not in the page; the slider begins there."""
@@ -216,18 +216,18 @@ class Gallery:
     @property
     def first(self) -> Sequence[GalleryItem]:
         """Items that are seen without a click."""
-        return self.cards[:FIRST_ITEMS]
+        return self.items[:FIRST_ITEMS]
 
     @property
     def more(self) -> Sequence[GalleryItem]:
         """Items behind a click."""
-        return self.cards[FIRST_ITEMS:]
+        return self.items[FIRST_ITEMS:]
 
     @property
     def kinds(self) -> list[tuple[str, str]]:
-        """What photos can be chosen by, and the words for it: what occurs on one of them at some threshold."""
-        present = {mark.outcome for card in self.cards for mark in card.predictions}
-        if any(mark.outcome == "object" for card in self.cards for mark in card.truth):
+        """Outcomes that occur on an image at some threshold, by which images can be chosen, and the words for them."""
+        present = {mark.outcome for card in self.items for mark in card.predictions}
+        if any(mark.outcome == "object" for card in self.items for mark in card.truth):
             present.add("missed")
         return [(kind, words) for kind, words in KINDS.items() if kind in present | {"all"}]
 
@@ -252,7 +252,7 @@ class Page:
     subtitle: str
     sections: Sequence[Section]
     notes: Sequence[str] = field(default=())
-    """What is missing, above all sections."""
+    """Notes on what is missing, above all sections."""
 
     def blocks(self) -> list[Block]:
         """All blocks in their order, those inside of folds too."""

@@ -141,7 +141,7 @@ def collect_attention(
 
 
 def add_numbers(metrics: Mapping[str, Any], analysis: Analysis | None, data: DataSummary | None) -> dict[str, Any]:
-    """metrics.json with the numbers that the page adds to it."""
+    """Content of metrics.json with the numbers that the page adds to it."""
     added = dict(metrics)
     if analysis is not None:
         added["analysis"] = analysis.as_dict()

@@ -1,4 +1,4 @@
-"""`RUN/plots/predictions.png`: what the run's weights find, miss and get wrong on validation images."""
+"""`RUN/plots/predictions.png`: objects that are found and missed on validation images, and wrong predictions."""
 
 import io
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ from hf_detr_ft.run_folder import RunFolder
 MOST = 16
 """Images on the sheet."""
 TILES = (TILE, 400, 320, 240)
-"""Longer sides of a photo, in pixels; the largest is taken with which the file is not larger than `LARGEST`."""
+"""Longer sides of an image, in pixels; the largest is taken with which the file is not larger than `LARGEST`."""
 LARGEST = 3_000_000
-"""In bytes."""
+"""Bytes of the file at most, where smaller images help."""
 
 
 def draw_predictions(run: RunFolder, validation: Validation, threshold: float) -> Path:
@@ -84,12 +84,12 @@ def compare(
         threshold: predictions with a score above it are shown.
     """
     objects, predictions = matched.truth, matched.predictions
-    kept = is_above(predictions.score, threshold)
-    found = matched.found_objects(kept)
+    above = is_above(predictions.score, threshold)
+    found = matched.found_objects(above)
     photos = []
     for row, image, size in zip(rows, images, sizes, strict=True):
         place = np.searchsorted(objects.image_ids, row["image_id"])
-        true, shown = objects.image == place, np.flatnonzero(kept & (predictions.image == place))
+        true, shown = objects.image == place, np.flatnonzero(above & (predictions.image == place))
         shown = shown[np.argsort(-predictions.score[shown], kind="stable")]
         photos.append(
             ComparedPhoto(
@@ -111,7 +111,7 @@ def compare(
 
 
 def encode(photos: Sequence[ComparedPhoto], names: Sequence[str], title: str) -> bytes:
-    """The sheet as PNG, with photos as large as `LARGEST` allows."""
+    """The sheet as PNG, with images as large as `LARGEST` allows."""
     content = b""
     for tile in TILES:
         with style.context("default"):  # whatever the user's matplotlibrc says

@@ -1,4 +1,4 @@
-"""From sections to one HTML file: nothing in it comes from elsewhere, and it is no larger than a limit."""
+"""Rendering of a page as one HTML file: nothing in it comes from elsewhere, and it is no larger than a limit."""
 
 import base64
 import hashlib
@@ -95,7 +95,7 @@ def _without_images(page: Page) -> Page:
 
     def kept(blocks: Iterable[Block]) -> list[Block]:
         shown = [
-            b for b in blocks if not (isinstance(b, Picture | Gallery) or (isinstance(b, Plot) and b.shows_photos))
+            b for b in blocks if not (isinstance(b, Picture | Gallery) or (isinstance(b, Plot) and b.shows_images))
         ]
         return [
             replace(block, blocks=kept(block.blocks)) if isinstance(block, Collapsible) else block for block in shown

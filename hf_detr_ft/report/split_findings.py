@@ -1,23 +1,22 @@
-"""What stands out in the data, in sentences: objects too small to be seen, and splits that are not alike."""
+"""Sentences about the data: objects too small to be seen, and splits that are not alike."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import fisher_exact, mannwhitneyu
 
 from hf_detr_ft.data.statistics import SplitStatistics
 from hf_detr_ft.formatting import percent
 
 SIGNIFICANCE = 0.01
-"""How probable a difference may be by chance alone, over all classes together."""
+"""Largest probability of a difference by chance alone that counts as one, over all classes together."""
 SHARE_RATIO, COUNT_RATIO, SIZE_RATIO = 1.5, 1.5, 1.25
-"""From which ratio on a difference between splits matters, however certain it is."""
+"""Least ratio of two splits at which a difference matters, however certain it is."""
 LISTED = 10
 """Classes that a sentence names."""
 
 
 def describe_split_findings(statistics: SplitStatistics, name: str) -> list[str]:
-    """What stands out in one split.
+    """Lists what stands out in one split.
 
     Args:
         statistics: of it.
@@ -43,7 +42,7 @@ def describe_split_findings(statistics: SplitStatistics, name: str) -> list[str]
 
 
 def compare_splits(train: SplitStatistics, val: SplitStatistics) -> list[str]:
-    """How validation differs from training by more than chance, where it matters.
+    """Lists where validation differs from training by more than chance, as far as it matters.
 
     Objects of one image are alike, so images are what is counted: the images that show a class, an image's median
     object, the objects on an image. Shares are compared by Fisher's exact test, the others by Mann and Whitney's.
@@ -148,16 +147,20 @@ def _medians_per_image(split: SplitStatistics) -> np.ndarray:
 
 
 def _tend(train: np.ndarray, val: np.ndarray, larger: bool) -> bool:
-    """Whether validation's values tend to be the larger ones, or the smaller ones, by more than chance."""
+    """True where validation's values tend to be the larger (or the smaller) ones by more than chance."""
     alternative = "greater" if larger else "less"
+    from scipy.stats import mannwhitneyu  # 0.3 s, which most pages do without
+
     return bool(mannwhitneyu(val, train, alternative=alternative).pvalue < SIGNIFICANCE / 2)
 
 
 def _shares_differ(one: tuple[int, int], other: tuple[int, int], comparisons: int = 1) -> bool:
-    """Whether two shares, given as counts and totals, are a ratio apart that matters and that is not by chance."""
+    """True where two shares, as counts and totals, are a ratio apart that matters and that is not by chance."""
     shares = _share(*one), _share(*other)
     if _ratio(*shares) < SHARE_RATIO:
         return False
+    from scipy.stats import fisher_exact  # as above
+
     table = [[count, total - count] for count, total in (one, other)]
     return bool(fisher_exact(table).pvalue < SIGNIFICANCE / comparisons)
 

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from xml.etree import ElementTree
 
@@ -27,12 +28,31 @@ _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 Encode = Callable[[Image.Image], str]
-"""From an image to a data URI."""
+"""Function from an image to a data URI, or to a token that stands for one."""
+
+
+_styled: ContextVar[bool] = ContextVar("styled", default=False)
 
 
 @contextmanager
 def report_style() -> Iterator[None]:
-    """What is made or drawn here does not depend on the user's matplotlibrc, and no name is taken for a formula."""
+    """Keeps what is made or drawn from the user's matplotlibrc, and names from being taken for formulas.
+
+    Matplotlib takes 10 ms to change its parameters, so only the outermost of nested contexts does it.
+    """
+    if _styled.get():
+        yield
+        return
+    token = _styled.set(True)
+    try:
+        with _own_parameters():
+            yield
+    finally:
+        _styled.reset(token)
+
+
+@contextmanager
+def _own_parameters() -> Iterator[None]:
     own: Any = {"svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False}
     with style.context("default"), matplotlib.rc_context(own), warnings.catch_warnings():
         # In the page a text has the letters of the reader's fonts, whatever matplotlib's own font lacks.
@@ -47,7 +67,7 @@ def to_svg(figure: Figure, name: str, label: str, encode: Encode | None = None) 
         figure: in the colours of `plots/style.py`, which become the page's.
         name: another one for each figure of a page.
         label: what it shows, for those who do not see it.
-        encode: for its photos; without it they stay as they are, PNG.
+        encode: for its images; without it they stay as they are, PNG.
     """
     stream = io.StringIO()
     with report_style():
@@ -76,7 +96,7 @@ def to_svg(figure: Figure, name: str, label: str, encode: Encode | None = None) 
 
 
 def _own(key: str, value: str, name: str) -> str:
-    """An attribute's value, its ids with the figure's name before them, its colours and letters the page's."""
+    """Value of an attribute, its ids with the figure's name before them, its colours and letters the page's."""
     if key == "id":
         return f"{name}-{value}"
     if key in ("d", "x", "y"):
@@ -89,7 +109,7 @@ def _own(key: str, value: str, name: str) -> str:
 
 
 def _encoded(uri: str, encode: Encode) -> str:
-    """A PNG's data URI, encoded anew where it is a photo: something that has no transparent part."""
+    """A PNG's data URI, encoded anew where no part of it is transparent, as of a photograph."""
     head, comma, content = uri.partition(",")
     if not comma or "base64" not in head:
         return uri

@@ -122,7 +122,7 @@ def write_plots(page: Page, folder: Path, failures: list[str]) -> None:
     for block in page.blocks():
         if isinstance(block, Plot):
             with attempt(f"{block.name}.png", failures):
-                place = folder / IMAGE_PLOTS if block.shows_photos else folder
+                place = folder / IMAGE_PLOTS if block.shows_images else folder
                 place.mkdir(parents=True, exist_ok=True)
                 write_bytes(place / f"{block.name}.png", to_png(block.figure))
 

@@ -18,7 +18,7 @@ from hf_detr_ft.report.load_run import Validation
 from hf_detr_ft.report.pages import ReportData
 
 NAMES = ("<script>alert(1)</script>", 'a "b" & c')
-"""Of the categories 3 and 7."""
+"""Names of the categories 3 and 7."""
 RESULTS = (
     (1, 3, (10, 10, 40, 40), 0.9, "right"),
     (1, 3, (12, 10, 40, 40), 0.8, "duplicate"),
@@ -77,7 +77,7 @@ def validation(folder: Path, images: int = 4) -> Validation:
 
 
 def views(one: Validation) -> ReportData:
-    """Of the validation split alone."""
+    """Report data of the validation split alone."""
     return ReportData(one, analyse_detections(one.truth, one.detections))
 
 

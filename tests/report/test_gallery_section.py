@@ -50,8 +50,8 @@ def test_outcomes_do_not_depend_on_detections_with_lower_scores() -> None:
 
 def test_the_worst_photo_comes_first_and_boxes_are_in_percent_of_it(tmp_path: Path) -> None:
     gallery = gallery_of(describe_gallery(validation(tmp_path), 0.3))
-    assert [card.name for card in gallery.cards] == ["2.png", "</script><b>1.png", "3.png", "4.png"]
-    card = gallery.cards[1]
+    assert [card.name for card in gallery.items] == ["2.png", "</script><b>1.png", "3.png", "4.png"]
+    card = gallery.items[1]
     assert [(mark.outcome, mark.name, mark.score) for mark in card.truth] == [
         ("object", NAMES[0], 0.9),
         ("object", NAMES[0], 0.2),
@@ -62,8 +62,8 @@ def test_the_worst_photo_comes_first_and_boxes_are_in_percent_of_it(tmp_path: Pa
     assert card.predictions[-1].score == 0.9, "the surest lies on top"
     assert card.summary(0.3) == "1 found, 1 missed, 2 wrong"
     assert card.summary(0.15) == "2 found, 0 missed, 2 wrong"
-    assert [mark.outcome for mark in gallery.cards[2].truth] == ["crowd"]
-    assert gallery.cards[2].summary(0.3) == "no objects, 0 wrong"
+    assert [mark.outcome for mark in gallery.items[2].truth] == ["crowd"]
+    assert gallery.items[2].summary(0.3) == "no objects, 0 wrong"
     assert gallery.kinds[0] == ("all", "anything")
     assert {kind for kind, _ in gallery.kinds} == {"all", "missed", "right", *(k for *_, k in RESULTS)} - {"ignored"}
 
@@ -72,7 +72,7 @@ def test_a_box_over_the_border_ends_there(tmp_path: Path) -> None:
     one = validation(tmp_path)
     over = Detections.from_results([{"image_id": 1, "category_id": 3, "bbox": [-40, 60, 300, 400], "score": 0.9}])
     mark = next(
-        m for c in gallery_of(describe_gallery(Validation(one.truth, over, one.rows), 0.5)).cards for m in c.predictions
+        m for c in gallery_of(describe_gallery(Validation(one.truth, over, one.rows), 0.5)).items for m in c.predictions
     )
     assert (mark.left, mark.top, mark.width, mark.height) == (0, 50, 100, 50)
 
@@ -82,7 +82,7 @@ def test_with_one_class_its_name_goes_without_saying(tmp_path: Path) -> None:
     coco = {**one.truth, "categories": one.truth["categories"][:1]}
     coco["annotations"] = [entry for entry in coco["annotations"] if entry["category_id"] == 3]
     few = Detections.from_results([e for e in detections().to_results() if e["category_id"] == 3])
-    cards = gallery_of(describe_gallery(Validation(coco, few, one.rows), 0.3)).cards
+    cards = gallery_of(describe_gallery(Validation(coco, few, one.rows), 0.3)).items
     assert {mark.name for card in cards for mark in (*card.truth, *card.predictions)} == {""}
 
 
@@ -111,7 +111,7 @@ def test_photos_that_are_gone_are_said_to_be(tmp_path: Path) -> None:
     one = validation(tmp_path)
     (tmp_path / "2.png").unlink()
     section = describe_gallery(one, 0.3)
-    assert [card.name for card in gallery_of(section).cards] == ["</script><b>1.png", "3.png", "4.png"]
+    assert [card.name for card in gallery_of(section).items] == ["</script><b>1.png", "3.png", "4.png"]
     (note,) = [block for block in section.blocks if isinstance(block, Note)]
     assert "1 photo cannot be shown" in note.text and "2.png" in note.text
     for path in tmp_path.rglob("*.png"):
@@ -131,14 +131,14 @@ def test_no_detection_and_no_object(tmp_path: Path) -> None:
     rows = load_split(empty, tmp_path, LabelMap.from_coco(empty))
     for coco, found in ((one.truth, Detections.empty()), (empty, one.detections), (empty, Detections.empty())):
         gallery = gallery_of(describe_gallery(Validation(coco, found, rows), 0.5))
-        assert len(gallery.cards) == 4
+        assert len(gallery.items) == 4
     assert gallery.kinds == [("all", "anything")]
-    assert gallery.cards[0].summary(0.5) == "no objects, 0 wrong"
+    assert gallery.items[0].summary(0.5) == "no objects, 0 wrong"
 
 
 def test_only_the_best_predictions_of_a_photo_are_in_the_page(tmp_path: Path) -> None:
     one = validation(tmp_path)
     many = [{"image_id": 1, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.06 + n / 1000} for n in range(300)]
-    cards = gallery_of(describe_gallery(Validation(one.truth, Detections.from_results(many), one.rows), 0.3)).cards
+    cards = gallery_of(describe_gallery(Validation(one.truth, Detections.from_results(many), one.rows), 0.3)).items
     scores = [mark.score for card in cards for mark in card.predictions]
     assert len(scores) == MOST_MARKS and min(scores) == pytest.approx(0.26)

@@ -41,7 +41,7 @@ def no_inference(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         raise AssertionError("the model is not to run")
 
-    monkeypatch.setattr(report_module, "evaluate_model", refuse)
+    monkeypatch.setattr("hf_detr_ft.report.read_inputs.evaluate_model", refuse)
 
 
 def test_the_page_and_its_pictures_lie_in_the_run_folder(

@@ -138,7 +138,7 @@ def test_the_page_has_the_numbers_of_metrics_json_and_needs_no_inference(
     rows = table(parse(page), "coco")[1]
     assert [row[1] for row in rows.values()] == [None if v < 0 else v for v in best["metrics"].values()]
     assert len(parse(page).all("article", class_="card")) == best["images"]
-    monkeypatch.setattr("hf_detr_ft.runs.report.evaluate_model", None)
+    monkeypatch.setattr("hf_detr_ft.report.read_inputs.evaluate_model", None)
     assert main(["report", str(finished), "--output", str(tmp_path / "again.html")]) == 0
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
 

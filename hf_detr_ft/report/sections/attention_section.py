@@ -44,11 +44,11 @@ def describe_attention(samples: Sequence[AttentionSample], names: Sequence[str],
 
 def _plot_sample(sample: AttentionSample, number: int, names: Sequence[str]) -> list[Plot]:
     attention = sample.attention
-    plots = [Plot(f"places-{number}", plot_places(sample.image, attention), sample.name, shows_photos=True)]
+    plots = [Plot(f"places-{number}", plot_places(sample.image, attention), sample.name, shows_images=True)]
     for index in range(len(attention)):
         figure = plot_cross_attention(sample.image, attention, index, names)
-        plots.append(Plot(f"decoder-attention-{number}-{index + 1}", figure, shows_photos=True))
+        plots.append(Plot(f"decoder-attention-{number}-{index + 1}", figure, shows_images=True))
     for index in range(len(attention.points_xy_px)):
         figure = plot_self_attention(sample.image, attention, index, names)
-        plots.append(Plot(f"encoder-attention-{number}-{index + 1}", figure, shows_photos=True))
+        plots.append(Plot(f"encoder-attention-{number}-{index + 1}", figure, shows_images=True))
     return plots

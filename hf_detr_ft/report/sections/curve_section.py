@@ -14,6 +14,7 @@ from hf_detr_ft.plots.training_curves import (
 )
 from hf_detr_ft.report.blocks import Block, Collapsible, Heading, Note, Plot, Section, Text
 from hf_detr_ft.report.load_run import LoadedRun
+from hf_detr_ft.run_folder import LOG
 
 LAYERED = ("loss_ce", "loss_bbox", "loss_giou")
 SIZES = ("map_small", "map_medium", "map_large")
@@ -25,7 +26,7 @@ def describe_curves(runs: Sequence[LoadedRun]) -> Section:
     missing = [run.name for run in runs if not run.history]
     blocks: list[Block] = []
     if missing:
-        text = f"{', '.join(missing)}: no log of the training (trainer_state.json), so there are no curves."
+        text = f"{', '.join(missing)}: no log of the training ({LOG}), so there are no curves."
         blocks.append(Note(text))
     if histories:
         blocks += [*_precision(runs, histories), *_losses(histories), *_steps(runs, histories)]

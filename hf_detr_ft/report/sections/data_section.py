@@ -26,24 +26,24 @@ MOST_CLASSES = 1000
 
 @dataclass(frozen=True, eq=False)
 class DataSummary:
-    """What the section shows.
+    """Contents of the section.
 
     Attributes:
         statistics: of the splits `training` and `validation`.
-        photos: training photos with their true boxes, and their names.
+        images: training images with their true boxes, and their names.
         samples: the same as the model gets them, augmented, drawn back from the tensors.
         problems: what the checks found.
     """
 
     statistics: Mapping[str, SplitStatistics]
-    photos: Sequence[tuple[str, Image.Image]]
+    images: Sequence[tuple[str, Image.Image]]
     samples: Sequence[tuple[str, Image.Image]]
     problems: Sequence[Problem]
 
 
-def describe_data(view: DataSummary) -> Section:
-    """Numbers, figures, photos, problems."""
-    splits = view.statistics
+def describe_data(summary: DataSummary) -> Section:
+    """Describes both splits: numbers, figures, images, problems."""
+    splits = summary.statistics
     findings = [text for name, split in splits.items() for text in describe_split_findings(split, name)]
     findings += compare_splits(*splits.values())
     blocks: list[Block] = [_counts(splits)]
@@ -60,13 +60,13 @@ def describe_data(view: DataSummary) -> Section:
         _classes(splits),
     ]
     for title, pictures in (
-        ("Training photos with their true boxes", view.photos),
-        ("The same as the model sees them: augmented, resized, drawn back from its input", view.samples),
+        ("Training photos with their true boxes", summary.images),
+        ("The same as the model sees them: augmented, resized, drawn back from its input", summary.samples),
     ):
         if pictures:
             blocks += [Heading(title), *(Picture(image, name) for name, image in pictures)]
-    problems = describe_problems(view.problems)
-    blocks.append(Collapsible(f"Problems that the checks found ({len(view.problems)})", problems.blocks))
+    problems = describe_problems(summary.problems)
+    blocks.append(Collapsible(f"Problems that the checks found ({len(summary.problems)})", problems.blocks))
     return Section("Data", "data", blocks)
 
 

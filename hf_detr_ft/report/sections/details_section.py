@@ -6,15 +6,16 @@ from typing import Any
 
 from hf_detr_ft.report.blocks import Block, Cell, Code, Collapsible, Note, Section, Table, Text
 from hf_detr_ft.report.load_run import LoadedRun
+from hf_detr_ft.run_folder import RECIPE
 
 SECTIONS = ("data", "augment", "model", "evaluation", "speed", "report", "training")
 
 
 def describe_run_details(run: LoadedRun) -> Section:
-    """Of one run."""
+    """Describes how one run was made."""
     title, anchor = "How it was made", "making"
     if not run.recipe:
-        return Section(title, anchor, [Note(f"{run.name} has no recipe.yaml, which would say how it was made.")])
+        return Section(title, anchor, [Note(f"{run.name} has no {RECIPE}, which would say how it was made.")])
     made_with = run.recipe.get("made_with") or {}
     blocks: list[Block] = [Table("making", "This run", ["", ""], _facts(run, made_with))]
     if run.folder is not None:
@@ -22,18 +23,18 @@ def describe_run_details(run: LoadedRun) -> Section:
     versions = [(name, str(version)) for name, version in (made_with.get("versions") or {}).items()]
     if versions:
         blocks.append(Collapsible("Versions", [Table("versions", "Packages", ["Package", "Version"], versions)]))
-    blocks.append(Collapsible("The recipe as resolved", [Code("recipe.yaml", run.recipe_text)]))
+    blocks.append(Collapsible("The recipe as resolved", [Code(RECIPE, run.recipe_text)]))
     return Section(title, anchor, blocks)
 
 
 def compare_recipes(runs: Sequence[LoadedRun]) -> Section:
-    """What the recipes of several runs differ in."""
+    """Lists the fields in which the recipes of several runs differ."""
     title, anchor = "What differs", "making"
     with_recipe = [run for run in runs if run.recipe]
     blocks: list[Block] = []
     if len(with_recipe) < len(runs):
         without = ", ".join(run.name for run in runs if not run.recipe)
-        blocks.append(Note(f"No recipe.yaml in {without}."))
+        blocks.append(Note(f"No {RECIPE} in {without}."))
     fields = {run.name: _flat(run.recipe) for run in with_recipe}
     keys = dict.fromkeys(key for flat in fields.values() for key in flat)
     rows = [(key, *(flat.get(key, "not set") for flat in fields.values())) for key in keys]
@@ -75,7 +76,7 @@ def _gibibytes(count: int | None) -> str | None:
 
 
 def _commands(folder: str) -> str:
-    recipe = shlex.quote(f"{folder}/recipe.yaml")
+    recipe = shlex.quote(f"{folder}/{RECIPE}")
     run, again = shlex.quote(folder), shlex.quote(f"{folder}_again")
     return "\n".join(
         [

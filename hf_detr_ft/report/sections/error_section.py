@@ -21,7 +21,7 @@ MEANINGS = {
     "background": "on nothing",
     "missed": "an object that no detection took or came near",
 }
-"""Of the kinds of errors."""
+"""Meaning of each kind of error."""
 
 
 def describe_precision(analysis: Analysis) -> Section:
@@ -61,7 +61,7 @@ def describe_errors(analysis: Analysis) -> Section:
 
 
 def interval_table(analysis: Analysis) -> list[Block]:
-    """Between which numbers AP lies over other images of the kind; none where that cannot be said."""
+    """Intervals of AP over other images of the kind; none where they cannot be told."""
     names = {"map": "AP", "map_50": "AP50", "map_75": "AP75"}
     given = [(key, interval) for key, interval in analysis.intervals.items() if interval is not None]
     rows: list[Sequence[Cell]] = [

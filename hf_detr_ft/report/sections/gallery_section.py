@@ -1,4 +1,4 @@
-"""The section Gallery: validation photos with truth and predictions side by side, the worst ones first."""
+"""The section Gallery: validation images with truth and predictions side by side, the worst ones first."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,18 +19,18 @@ from hf_detr_ft.report.load_run import Validation
 WORST, OF_EACH_KIND, MOST = 12, 3, 24
 """Photos: so many of the worst, then so many for each kind of error (and for right ones), no more than so many."""
 SIDE = 640
-"""The longer side of a photo, in pixels."""
+"""Longer side of an image in the page, in pixels."""
 GALLERY_ORDER = (
     *(Outcome.MISS, Outcome.LOC, Outcome.CLS, Outcome.BOTH),
     *(Outcome.DUPE, Outcome.BKG, Outcome.TP),
 )
-"""Outcomes in the order in which photos are chosen for them."""
+"""Outcomes in the order in which images are chosen for them."""
 LEAST_SCORE, MOST_MARKS = 0.05, 100
 """Predictions in the page: none with a score that is not above, and no more of the best than so many on a photo."""
 
 
 def describe_gallery(validation: Validation, errors: TideErrors, threshold: float) -> Section:
-    """Up to 24 photos.
+    """Shows up to 24 images.
 
     Args:
         validation: with or without rows.
@@ -44,24 +44,24 @@ def describe_gallery(validation: Validation, errors: TideErrors, threshold: floa
     images = choose_images(matched, errors.outcome, threshold)
     place = {image_id: index for index, image_id in enumerate(read_column(validation.rows, "image_id"))}
     plain, least = validation.rows.with_format(None), min(LEAST_SCORE, threshold)
-    cards, unreadable = [], []
+    items, unreadable = [], []
     for image in images:
         row = plain[place[int(matched.truth.image_ids[image])]]
         try:
-            cards.append(_card(row, matched, errors.outcome, image, least))
+            items.append(_build_item(row, matched, errors.outcome, image, least))
         except DataError as error:
             unreadable.append(str(error))
     blocks: list[Block] = []
     if unreadable:
         blocks.append(Note(_unreadable(unreadable)))
-    if cards:
+    if items:
         total = len(matched.truth.image_ids)
-        shown = "all of them" if len(cards) == total else f"{len(cards)} of them, for each kind of error the worst"
+        shown = "all of them" if len(items) == total else f"{len(items)} of them, for each kind of error the worst"
         text = (
             f"{pluralize(total, 'validation image')}, {shown}, in the order of what is missed and wrong at the "
             "threshold of the best F1. A prediction is right that takes an object of its class at IoU 0.5."
         )
-        blocks += [Text(text), Gallery(cards, threshold, least)]
+        blocks += [Text(text), Gallery(items, threshold, least)]
     return Section(title, anchor, blocks)
 
 
@@ -74,17 +74,17 @@ def choose_images(matched: MatchedDetections, outcome: np.ndarray, threshold: fl
     """Positions in `truth.image_ids`, those with most missed objects and wrong predictions first."""
     truth, predictions = matched.truth, matched.predictions
     images = len(truth.image_ids)
-    kept = is_above(predictions.score, threshold)
+    above = is_above(predictions.score, threshold)
     per_kind = {
-        kind: np.bincount(predictions.image[kept & (outcome == kind)], minlength=images)
+        kind: np.bincount(predictions.image[above & (outcome == kind)], minlength=images)
         for kind in (*ERRORS, Outcome.TP)
     }
-    missed = ~truth.crowd & ~matched.found_objects(kept)
+    missed = ~truth.crowd & ~matched.found_objects(above)
     per_kind[Outcome.MISS] = np.bincount(truth.image[missed], minlength=images)
     errors = np.sum([per_kind[kind] for kind in ERRORS], axis=0)
     # Of equally many errors those are worse that the model is surer of.
     surest = np.zeros(images)
-    wrong = kept & np.isin(outcome, ERRORS)
+    wrong = above & np.isin(outcome, ERRORS)
     np.maximum.at(surest, predictions.image[wrong], predictions.score[wrong])
     order = np.lexsort((-surest, -errors))
     chosen = dict.fromkeys(order[:WORST].tolist())
@@ -97,13 +97,13 @@ def choose_images(matched: MatchedDetections, outcome: np.ndarray, threshold: fl
     return sorted(list(chosen)[:MOST], key=lambda image: rank[image])
 
 
-def _card(
+def _build_item(
     row: dict[str, Any], matched: MatchedDetections, outcome: np.ndarray, image: int, least_score: float
 ) -> GalleryItem:
     truth, predictions = matched.truth, matched.predictions
     height, width = cell_size(row["image"])
-    photo = decode_row(row, SIDE)
-    photo.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    shown = decode_row(row, SIDE)
+    shown.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     names: Sequence[str] = (
         truth.names if len(truth.names) > 1 else [""]
     )  # where there is one class it goes without saying
@@ -112,11 +112,11 @@ def _card(
     for index in np.flatnonzero(truth.image == image):
         kind = "crowd" if truth.crowd[index] else "object"
         score = score_of.get(int(index), -1.0)
-        objects.append(_mark(truth.boxes_xywh_px[index], width, height, names[truth.category[index]], kind, score))
+        objects.append(_box_mark(truth.boxes_xywh_px[index], width, height, names[truth.category[index]], kind, score))
     own = np.flatnonzero((predictions.image == image) & is_above(predictions.score, least_score))
     own = own[np.argsort(-predictions.score[own], kind="stable")][:MOST_MARKS]
     marks = [
-        _mark(
+        _box_mark(
             predictions.boxes_xywh_px[index],
             width,
             height,
@@ -126,7 +126,7 @@ def _card(
         )
         for index in own[::-1]  # the surest on top
     ]
-    return GalleryItem(photo, row["file_name"], objects, marks)
+    return GalleryItem(shown, row["file_name"], objects, marks)
 
 
 def _scores_of_objects(matched: MatchedDetections, image: int) -> dict[int, float]:
@@ -134,8 +134,8 @@ def _scores_of_objects(matched: MatchedDetections, image: int) -> dict[int, floa
     return dict(zip(matched.matched_gt[takers].tolist(), matched.predictions.score[takers].tolist(), strict=True))
 
 
-def _mark(box_xywh_px: np.ndarray, width: int, height: int, name: str, outcome: str, score: float) -> BoxMark:
-    """The box in percent of the photo, cut off at its border, as DETR's boxes can reach over it."""
+def _box_mark(box_xywh_px: np.ndarray, width: int, height: int, name: str, outcome: str, score: float) -> BoxMark:
+    """The box in percent of the image, cut off at its border, as DETR's boxes can reach over it."""
     x0, y0 = np.clip(box_xywh_px[:2] / (width, height), 0, 1)
     x1, y1 = np.clip((box_xywh_px[:2] + box_xywh_px[2:]) / (width, height), 0, 1)
     return BoxMark(100 * x0, 100 * y0, 100 * (x1 - x0), 100 * (y1 - y0), name, outcome, score)

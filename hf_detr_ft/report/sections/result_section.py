@@ -9,34 +9,35 @@ from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.report.blocks import Block, Cell, Note, Number, Section, Table, Text
 from hf_detr_ft.report.load_run import LoadedRun
 from hf_detr_ft.report.sections.error_section import interval_table, recall_table
+from hf_detr_ft.run_folder import METRICS
 
 MOST_CLASSES = 1000
 """Rows of a table."""
 
 
 def describe_result(run: LoadedRun, analysis: Analysis | None = None) -> Section:
-    """Of one run.
+    """Describes the result of one run.
 
     Args:
         run: with the numbers.
         analysis: of the same detections; None where there are none.
     """
-    kept = run.evaluation
-    if kept is None:
+    evaluation = run.evaluation
+    if evaluation is None:
         note = "No evaluation took place (training.eval_strategy: no), so there is no result. Evaluate the run with"
         return Section("Result", "result", [Note(f"{note} hf-detr-ft evaluate {run.folder or run.name}.")])
     columns = [(_title("Best", run.best), run.best), (_title("Last", run.last), run.last)]
     given = [(title, evaluation) for title, evaluation in columns if evaluation]
-    blocks: list[Block] = [Text(_in_words(run, kept))]
-    if not kept["objects"]:
+    blocks: list[Block] = [Text(_in_words(run, evaluation))]
+    if not evaluation["objects"]:
         blocks.append(Note("The validation images have no objects: AP is not defined, and every prediction is wrong."))
-    blocks += [_coco_table(given), *(interval_table(analysis) if analysis else ()), _size_table(kept)]
-    blocks += [*([recall_table(analysis)] if analysis else ()), *_threshold(kept), *_class_table(kept)]
+    blocks += [_coco_table(given), *(interval_table(analysis) if analysis else ()), _size_table(evaluation)]
+    blocks += [*([recall_table(analysis)] if analysis else ()), *_threshold(evaluation), *_class_table(evaluation)]
     return Section("Result", "result", blocks)
 
 
 def compare_results(runs: Sequence[LoadedRun]) -> Section:
-    """Of several runs, a column each: the evaluation whose weights lie in the folder."""
+    """Sets several runs side by side, a column each: the evaluation whose weights lie in the folder."""
     given = [(run.name, run.evaluation) for run in runs if run.evaluation]
     without = [run.name for run in runs if not run.evaluation]
     blocks: list[Block] = [Note(f"No evaluation took place in {', '.join(without)}.")] if without else []
@@ -54,12 +55,12 @@ def _title(which: str, evaluation: Mapping[str, Any] | None) -> str:
     return which if epoch is None else f"{which} (epoch {epoch:.4g})"
 
 
-def _in_words(run: LoadedRun, kept: Mapping[str, Any]) -> str:
-    over = f"on {pluralize(kept['images'], 'image')} with {pluralize(kept['objects'], 'object')}"
+def _in_words(run: LoadedRun, evaluation: Mapping[str, Any]) -> str:
+    over = f"on {pluralize(evaluation['images'], 'image')} with {pluralize(evaluation['objects'], 'object')}"
     if run.last is None:
         return f"The weights as they are, evaluated {over} for this page."
     which = "best" if run.keeps_best_weights else "last"
-    where = "" if kept.get("epoch") is None else f", after epoch {kept['epoch']:.4g}"
+    where = "" if evaluation.get("epoch") is None else f", after epoch {evaluation['epoch']:.4g}"
     return f"The run folder holds the weights of the {which} evaluation{where}, {over}."
 
 
@@ -72,35 +73,35 @@ def _coco_table(given: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     return Table("coco", caption, ["", "Of", *(title for title, _ in given)], rows)
 
 
-def _size_table(kept: Mapping[str, Any]) -> Table:
+def _size_table(evaluation: Mapping[str, Any]) -> Table:
     limits = {"small": "below 32²", "medium": "from 32² to 96²", "large": "from 96² on"}
     rows: list[Sequence[Cell]] = [
         (
             f"{size} ({limits[size]})",
-            Number(kept["sizes"][size]),
-            *(Number.of_metric(kept["metrics"][f"{kind}_{size}"]) for kind in ("map", "mar")),
+            Number(evaluation["sizes"][size]),
+            *(Number.of_metric(evaluation["metrics"][f"{kind}_{size}"]) for kind in ("map", "mar")),
         )
         for size in limits
     ]
     return Table("sizes", "By size of the object, in square pixels", ["Size", "Objects", "AP", "AR"], rows)
 
 
-def _class_table(kept: Mapping[str, Any]) -> list[Block]:
+def _class_table(evaluation: Mapping[str, Any]) -> list[Block]:
     columns = ["Class", "Objects", "AP", "AP50", "AR"]
     rows = [
         (row["name"], Number(row["objects"]), *(Number.of_metric(row[key]) for key in ("ap", "ap_50", "ar_100")))
-        for row in kept["per_class"]
+        for row in evaluation["per_class"]
     ]
     blocks: list[Block] = [Table("classes", "By class", columns, rows[:MOST_CLASSES], sortable=len(rows) > 1)]
     if len(rows) > MOST_CLASSES:
-        blocks.append(Note(f"{len(rows) - MOST_CLASSES} more classes are in metrics.json."))
+        blocks.append(Note(f"{len(rows) - MOST_CLASSES} more classes are in {METRICS}."))
     return blocks
 
 
-def _threshold(kept: Mapping[str, Any]) -> list[Block]:
-    if not kept["best_f1"]["f1"]:
+def _threshold(evaluation: Mapping[str, Any]) -> list[Block]:
+    if not evaluation["best_f1"]["f1"]:
         return [Text("There is no threshold of the best F1: no detection matches an object.")]
-    return [_f1_table([("", kept)])]
+    return [_f1_table([("", evaluation)])]
 
 
 def _f1_table(given: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
