@@ -18,11 +18,11 @@ from hf_detr_ft.recipe.sections import AugmentConfig
 
 cv2.setNumThreads(0)  # the loader's workers are the parallelism; OpenCV's threads would fight them for the cores
 
-ORIGINAL_EDGE = 800
+DETR_EDGE = 800
 """Short side that the numbers of facebookresearch/detr (`datasets/coco.py`) belong to; others scale with it."""
-ORIGINAL_SCALES = tuple(range(480, 801, 32))
-ORIGINAL_CROP_SCALES = (400, 500, 600)
-ORIGINAL_CROP = (384, 600)
+DETR_SCALES = tuple(range(480, 801, 32))
+DETR_CROP_SCALES = (400, 500, 600)
+DETR_CROP = (384, 600)
 
 PRESETS: dict[str, dict[str, float]] = {
     "detr": {"horizontal_flip": 0.5, "random_crop": 0.5, "multi_scale": 1},
@@ -30,15 +30,15 @@ PRESETS: dict[str, dict[str, float]] = {
     "none": {},
 }
 
-PIXELS = 2**32
+PIXEL_SEED_OFFSET = 2**32
 """Added to a seed, which is below it, for the draws that do not change the shape."""
 
-KNOBS = ("horizontal_flip", "vertical_flip", "rotate", "random_crop", "multi_scale", "color_jitter")
+PRESET_FIELDS = ("horizontal_flip", "vertical_flip", "rotate", "random_crop", "multi_scale", "color_jitter")
 """Fields of the recipe's `augment` section that a preset decides where they are not set."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class CropParams:
     """What becomes of the shape of one image; known without its pixels."""
 
     window: tuple[int, int, int, int]
@@ -49,19 +49,19 @@ class Plan:
     """What the processor is to resize the short side to."""
 
 
-class ShrinkAndCrop(BaseCrop):
-    """Cuts out the window of a `Plan`, given as `plan`, and resizes it: the window alone, however long the image."""
+class RandomSizeCrop(BaseCrop):
+    """Cuts out the window of a `CropParams`, given as `crop`, and resizes that alone, however long the image."""
 
     _targets = (Targets.IMAGE, Targets.BBOXES)
 
     @property
     def targets_as_params(self) -> list[str]:
         """What the pipeline has to be called with besides image and boxes."""
-        return ["plan"]
+        return ["crop"]
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """As the methods below take them."""
-        return {"crop_coords": data["plan"].window, "size": data["plan"].size}
+        return {"crop_coords": data["crop"].window, "size": data["crop"].size}
 
     def apply(
         self, img: np.ndarray, crop_coords: tuple[int, int, int, int], size: tuple[int, int], **_: Any
@@ -103,7 +103,7 @@ class Augmentation:
     side drawn from `crop_edges`; a window of it, its sides drawn one by one from `crop_sides`, is what remains.
 
     Args:
-        pipeline: of albumentations, for boxes in COCO's format with the label field `kept`, with a `ShrinkAndCrop`
+        pipeline: of albumentations, for boxes in COCO's format with the label field `kept`, with a `RandomSizeCrop`
             where it crops.
         shortest_edges: short sides in pixels to draw the final size from.
         random_crop: probability.
@@ -130,7 +130,7 @@ class Augmentation:
         """Whether an image's shape differs from epoch to epoch."""
         return len(set(self.shortest_edges)) > 1 or self.random_crop > 0
 
-    def plan(self, height: int, width: int, seed: int) -> Plan:
+    def draw_crop(self, height: int, width: int, seed: int) -> CropParams:
         """The shape that `seed` draws for an image of so many pixels.
 
         Photos that differ in size alone get windows that differ in size alone, so that the shape that the model sees
@@ -139,11 +139,11 @@ class Augmentation:
         draws = random.Random(seed)
         shortest_edge = draws.choice(self.shortest_edges)
         if draws.random() >= self.random_crop:
-            return Plan((0, 0, width, height), (height, width), shortest_edge)
+            return CropParams((0, 0, width, height), (height, width), shortest_edge)
         scale = draws.choice(self.crop_edges) / min(height, width)
         drawn = [self._draw(draws, side, scale) for side in (height, width)]
         (top, bottom, new_height), (left, right, new_width) = drawn
-        return Plan((left, top, right, bottom), (new_height, new_width), shortest_edge)
+        return CropParams((left, top, right, bottom), (new_height, new_width), shortest_edge)
 
     def _draw(self, draws: random.Random, side: int, scale: float) -> tuple[int, int, int]:
         """Begin and end of the window along one side of the image, and the pixels that it is resized to."""
@@ -166,15 +166,15 @@ class Augmentation:
         boxes = np.asarray(boxes_xywh_px, dtype=np.float64).reshape(-1, 4)
         finite = np.flatnonzero(np.isfinite(boxes).all(axis=1))
         height, width = image.shape[:2]
-        plan = self.plan(height, width, seed)
+        crop = self.draw_crop(height, width, seed)
         # One generator for all steps: `set_random_seed` would give each the same draws, and flip just what is cropped.
-        self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed + PIXELS))
-        result = self.pipeline(image=image, bboxes=boxes[finite], kept=finite, plan=plan)
+        self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed + PIXEL_SEED_OFFSET))
+        result = self.pipeline(image=image, bboxes=boxes[finite], kept=finite, crop=crop)
         return Augmented(
             image=result["image"],
             boxes_xywh_px=np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, 4),
             kept=np.asarray(result["kept"], dtype=np.float64).astype(np.int64),  # albumentations returns floats
-            shortest_edge=plan.shortest_edge,
+            shortest_edge=crop.shortest_edge,
         )
 
 
@@ -186,19 +186,19 @@ def build_augmentation(config: AugmentConfig, shortest_edge: int) -> Augmentatio
         shortest_edge: pixels of the short side in evaluation; the presets' sizes scale with it.
     """
     chosen = {
-        knob: PRESETS[config.preset].get(knob, 0) if getattr(config, knob) is None else getattr(config, knob)
-        for knob in KNOBS
+        name: PRESETS[config.preset].get(name, 0) if getattr(config, name) is None else getattr(config, name)
+        for name in PRESET_FIELDS
     }
 
     def scaled(pixels: int) -> int:
-        return max(1, round(pixels * shortest_edge / ORIGINAL_EDGE))
+        return max(1, round(pixels * shortest_edge / DETR_EDGE))
 
     jitter = dict.fromkeys(("brightness", "contrast", "saturation"), chosen["color_jitter"])
     steps = {
         "horizontal_flip": A.HorizontalFlip(p=chosen["horizontal_flip"]),
         "vertical_flip": A.VerticalFlip(p=chosen["vertical_flip"]),
         "rotate": A.Rotate(limit=chosen["rotate"], p=1.0),
-        "random_crop": ShrinkAndCrop(p=1.0),
+        "random_crop": RandomSizeCrop(p=1.0),
         "color_jitter": A.ColorJitter(**jitter, hue=0.0, p=0.8),
     }
     boxes = A.BboxParams(
@@ -212,13 +212,13 @@ def build_augmentation(config: AugmentConfig, shortest_edge: int) -> Augmentatio
         check_each_transform=False,
         min_visibility=max(1e-9, config.min_visibility * (1 - 1e-6)),
     )
-    used = [step for knob, step in steps.items() if chosen[knob]]
+    used = [step for name, step in steps.items() if chosen[name]]
     pipeline = A.Compose([A.NoOp(), *used], bbox_params=boxes)  # it warns where no step of it can move a box
-    edges = [scaled(edge) for edge in ORIGINAL_SCALES] if chosen["multi_scale"] else [shortest_edge]
+    edges = [scaled(edge) for edge in DETR_SCALES] if chosen["multi_scale"] else [shortest_edge]
     return Augmentation(
         pipeline,
         edges,
         random_crop=chosen["random_crop"],
-        crop_edges=[scaled(edge) for edge in ORIGINAL_CROP_SCALES],
-        crop_sides=(scaled(ORIGINAL_CROP[0]), scaled(ORIGINAL_CROP[1])),
+        crop_edges=[scaled(edge) for edge in DETR_CROP_SCALES],
+        crop_sides=(scaled(DETR_CROP[0]), scaled(DETR_CROP[1])),
     )

@@ -15,7 +15,7 @@ from hf_detr_ft.atomic import is_free, write_folder
 from hf_detr_ft.data.formats.coco_json import describe, write_coco
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.machine import count_cores
-from hf_detr_ft.synthetic.image_set import Series, build_coco, draw_photos, find_faults, split_indices
+from hf_detr_ft.synthetic.image_set import ImageSetConfig, build_coco, draw_images, find_faults, split_indices
 from hf_detr_ft.synthetic.render import SHORT_SIDE, select_classes
 
 
@@ -50,14 +50,14 @@ def write_drawn_folder(
     val_images = max(1, images // 5) if val_images is None else val_images
     workers = count_cores() if workers is None else workers
     _check_arguments(workers, images=images, val_images=val_images, classes=classes, seed=seed, short_side=short_side)
-    series = Series(select_classes(classes), seed, short_side)
+    set_config = ImageSetConfig(select_classes(classes), seed, short_side)
     destination = Path(os.path.abspath(destination.expanduser()))
     if not is_free(destination):
         raise DataError(f"{destination}: expected a new or empty folder, found other things; give another name")
     descriptions = {}
     with write_folder(destination) as work:
         for split, indices in split_indices(images, val_images).items():
-            coco = _write_split(work / f"{split}2017", indices, series, workers)
+            coco = _write_split(work / f"{split}2017", indices, set_config, workers)
             write_coco(work / "annotations" / f"custom_{split}.json", coco)
             descriptions[split] = describe(coco)
     return [f"{destination} {split}: {description}" for split, description in descriptions.items()]
@@ -73,12 +73,12 @@ def _check_arguments(workers: int, **arguments: Any) -> None:
         raise RecipeError("\n  ".join(["get synthetic: the arguments are wrong:", *lines]))
 
 
-def _write_split(folder: Path, indices: range, series: Series, workers: int) -> dict[str, Any]:
+def _write_split(folder: Path, indices: range, set_config: ImageSetConfig, workers: int) -> dict[str, Any]:
     """Writes the photos; returns their COCO dict."""
     folder.mkdir()
     entries = []
-    with draw_photos(indices, series, workers) as photos:
+    with draw_images(indices, set_config, workers) as photos:
         for photo in tqdm(photos, total=len(indices), unit="photo", desc=folder.name, disable=None):
             (folder / photo.image["file_name"]).write_bytes(photo.jpeg)
             entries.append((photo.image, photo.annotations))
-    return build_coco(entries, series.classes)
+    return build_coco(entries, set_config.classes)

@@ -15,39 +15,39 @@ from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import iterate_column, load_split
 from hf_detr_ft.machine import count_cores
 from hf_detr_ft.synthetic import image_set
-from hf_detr_ft.synthetic.image_set import Series, build_coco, draw_photos
+from hf_detr_ft.synthetic.image_set import ImageSetConfig, build_coco, draw_images
 
-DRAWN = Features({"image": CELL, "entries": Value("string")})
+DRAWN_FEATURES = Features({"image": CELL, "entries": Value("string")})
 """JPEG under "bytes" and file name under "path"; COCO's entries of image and objects as JSON."""
-ALONE = 64
+LEAST_PARALLEL = 64
 """Fewer photos than these are drawn sooner than other processes start."""
 MODULES = tuple(sorted(Path(image_set.__file__).parent.glob("*.py")))
 """Files of the modules that draw: with other code, images are drawn anew."""
 
 
-def draw_split(name: str, indices: range, series: Series) -> tuple[dict[str, Any], Dataset]:
-    """The COCO dict of a split, without outlines, and its photos with the columns of `DRAWN`.
+def draw_split(name: str, indices: range, set_config: ImageSetConfig) -> tuple[dict[str, Any], Dataset]:
+    """The COCO dict of a split, without outlines, and its photos with the columns of `DRAWN_FEATURES`.
 
     They are drawn where they are not in the cache.
 
     Args:
         name: of the split, for the progress bar.
         indices: of the photos.
-        series: what they have in common.
+        set_config: what they have in common.
 
     Raises:
         DataError: the cache cannot be written or read, or a process that draws was killed.
     """
     photos = cached_rows(
         _rows,
-        {"indices": indices, "series": series},
-        DRAWN,
-        key=cache_key(indices, series),
+        {"indices": indices, "set_config": set_config},
+        DRAWN_FEATURES,
+        key=cache_key(indices, set_config),
         name=name,
         folder="drawn",
         what="drawn photos",
     )
-    return build_coco(map(_without_outlines, iterate_column(photos, "entries")), series.classes), photos
+    return build_coco(map(_without_outlines, iterate_column(photos, "entries")), set_config.classes), photos
 
 
 def _without_outlines(entries: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -56,17 +56,17 @@ def _without_outlines(entries: str) -> tuple[dict[str, Any], list[dict[str, Any]
     return image, [{key: entry[key] for key in entry if key != "segmentation"} for entry in annotations]
 
 
-def _rows(indices: range, series: Series) -> Iterator[dict[str, Any]]:
-    """Rows of `DRAWN`."""
-    with draw_photos(indices, series, 1 if len(indices) < ALONE else count_cores()) as photos:
+def _rows(indices: range, set_config: ImageSetConfig) -> Iterator[dict[str, Any]]:
+    """Rows of `DRAWN_FEATURES`."""
+    with draw_images(indices, set_config, 1 if len(indices) < LEAST_PARALLEL else count_cores()) as photos:
         for jpeg, image, annotations in photos:
             yield {"image": {"path": image["file_name"], "bytes": jpeg}, "entries": json.dumps([image, annotations])}
 
 
-def cache_key(indices: range, series: Series) -> str:
+def cache_key(indices: range, set_config: ImageSetConfig) -> str:
     """Another one wherever another byte may be drawn."""
     made_by = [hash_sources(MODULES), np.__version__, cv2.__version__]
-    made_of = [indices.start, len(indices), series.seed, series.classes, series.short_side]
+    made_of = [indices.start, len(indices), set_config.seed, set_config.classes, set_config.short_side]
     return hashlib.sha256(json.dumps(made_by + made_of).encode()).hexdigest()[:32]
 
 

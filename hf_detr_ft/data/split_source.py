@@ -16,7 +16,7 @@ from hf_detr_ft.data.drawn_split import draw_split, load_drawn
 from hf_detr_ft.data.file_names import resolve_file_names
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe.sections import DataConfig
-from hf_detr_ft.synthetic.image_set import Series, find_faults, split_indices
+from hf_detr_ft.synthetic.image_set import ImageSetConfig, find_faults, split_indices
 from hf_detr_ft.synthetic.render import select_classes
 
 SYNTHETIC = ("images", "val_images", "classes", "seed", "short_side")
@@ -72,9 +72,9 @@ def _draw(config: DataConfig, split: str) -> Source:
     if faults:
         raise RecipeError("\n".join(f"data.synthetic_{name}: {fault}" for name, fault in faults.items()))
     least, largest = config.synthetic_short_side
-    series = Series(select_classes(config.synthetic_classes), config.synthetic_seed, (least, largest))
+    set_config = ImageSetConfig(select_classes(config.synthetic_classes), config.synthetic_seed, (least, largest))
     indices = split_indices(settings["images"], settings["val_images"])[split]
-    coco, photos = draw_split(split, indices, series)
+    coco, photos = draw_split(split, indices, set_config)
     name = f"synthetic {split}"
     digest = hashlib.sha256(json.dumps(coco).encode()).hexdigest()
     return Source(coco, Path(name), None, {name: digest}, partial(load_drawn, images=coco["images"], photos=photos))

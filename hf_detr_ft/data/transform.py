@@ -15,7 +15,7 @@ from hf_detr_ft.errors import DataError
 
 COLUMNS = ("image", "image_id", "objects", "original_size", "white_level")
 """Columns that the transform reads; rows have at most one of the last two."""
-LIKE = 2000
+NOMINAL_WIDTH = 2000
 """Pixels of the width of an image of which only the aspect ratio is known."""
 
 
@@ -83,11 +83,11 @@ class DetrTransform:
             return np.tile(self.size.shape, (len(image_ids), 1))
         shapes = []
         for image_id, aspect_ratio in zip(image_ids, aspect_ratios, strict=True):
-            shape = max(1, round(LIKE / aspect_ratio)), LIKE
+            shape = max(1, round(NOMINAL_WIDTH / aspect_ratio)), NOMINAL_WIDTH
             size = self.size
             if self.augmentation is not None:
-                plan = self.augmentation.plan(*shape, self._seed_of(image_id))
-                shape, size = plan.size, size.with_shortest_edge(plan.shortest_edge)
+                crop = self.augmentation.draw_crop(*shape, self._seed_of(image_id))
+                shape, size = crop.size, size.with_shortest_edge(crop.shortest_edge)
             shapes.append(size.of(*shape))
         return -(-np.array(shapes, dtype=np.int64).reshape(-1, 2) // step) * step
 
@@ -112,7 +112,7 @@ class DetrTransform:
         original_size: Sequence[int] | None = None,
         white_level: int | None = None,
     ) -> dict[str, Any]:
-        """One row; `original_size` is (height, width) that the boxes belong to, where `store_photos` resized."""
+        """One row; `original_size` is (height, width) that the boxes belong to, where `cache_images` resized."""
         reduced = original_size is None and self.least_side is not None
         decoded_image, whole_size = decode_cell_with_size(image, self.least_side if reduced else None, white_level)
         pixels = np.asarray(decoded_image)

@@ -216,7 +216,7 @@ def draw_distractor(canvas: Canvas) -> None:
     canvas.paint(mask, canvas.surface(object_colour(rng), textured=0.5) * light[..., None], labelled=False)
 
 
-def take_photo(rng: np.random.Generator, scene: Array) -> NDArray[np.uint8]:
+def apply_camera(rng: np.random.Generator, scene: Array) -> NDArray[np.uint8]:
     """Light that falls off, a colour cast, contrast, vignette, blur and noise; uint8 [height, width, 3]."""
     size = scene.shape[0], scene.shape[1]
     x, y = _grid(size)

@@ -25,7 +25,7 @@ CHUNK = 8
 
 
 @dataclass(frozen=True)
-class Series:
+class ImageSetConfig:
     """What the photos of a data set have in common."""
 
     classes: tuple[str, ...]
@@ -34,7 +34,7 @@ class Series:
     """Least and largest, in pixels."""
 
 
-class DrawnPhoto(NamedTuple):
+class DrawnImage(NamedTuple):
     """A photo as a data set has it."""
 
     jpeg: bytes
@@ -68,7 +68,7 @@ def split_indices(images: int, val_images: int) -> dict[str, range]:
 
 
 @contextmanager
-def draw_photos(indices: range, series: Series, workers: int) -> Iterator[Iterator[DrawnPhoto]]:
+def draw_images(indices: range, set_config: ImageSetConfig, workers: int) -> Iterator[Iterator[DrawnImage]]:
     """The photos one by one, in the order of their indices, drawn in this process or, in advance, in others.
 
     Raises:
@@ -76,13 +76,13 @@ def draw_photos(indices: range, series: Series, workers: int) -> Iterator[Iterat
     """
     workers = min(workers, -(-len(indices) // CHUNK))
     if workers <= 1:
-        yield (draw_photo(index, series) for index in indices)
+        yield (draw_image(index, set_config) for index in indices)
         return
     # Not forked: a fork copies locks that threads of this process may hold.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,))
     try:
-        yield pool.map(draw_photo, indices, [series] * len(indices), chunksize=CHUNK)
+        yield pool.map(draw_image, indices, [set_config] * len(indices), chunksize=CHUNK)
     except BrokenProcessPool as error:
         raise DataError(
             "synthetic photos: a process that draws them was killed, perhaps for lack of memory; run again with fewer "
@@ -92,15 +92,15 @@ def draw_photos(indices: range, series: Series, workers: int) -> Iterator[Iterat
         pool.shutdown(cancel_futures=True)
 
 
-def draw_photo(index: int, series: Series) -> DrawnPhoto:
+def draw_image(index: int, set_config: ImageSetConfig) -> DrawnImage:
     """One photo, named and numbered by its index."""
-    photo = render(index, seed=series.seed, classes=series.classes, short_side=series.short_side)
-    quality = int(np.random.default_rng([series.seed, index, 1]).integers(*JPEG_QUALITY))
+    photo = render(index, seed=set_config.seed, classes=set_config.classes, short_side=set_config.short_side)
+    quality = int(np.random.default_rng([set_config.seed, index, 1]).integers(*JPEG_QUALITY))
     done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(photo.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done, "OpenCV writes JPEG of any uint8 image"
     height, width = photo.image.shape[:2]
     image = {"id": index, "file_name": f"{index:012d}.jpg", "height": height, "width": width}
-    return DrawnPhoto(jpeg.tobytes(), image, coco_annotations(photo, index, series.classes))
+    return DrawnImage(jpeg.tobytes(), image, coco_annotations(photo, index, set_config.classes))
 
 
 def build_coco(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.synthetic.backgrounds import draw_background, draw_distractor, take_photo
+from hf_detr_ft.synthetic.backgrounds import apply_camera, draw_background, draw_distractor
 from hf_detr_ft.synthetic.scene import Placed, compose, draw_layer, place
 from hf_detr_ft.synthetic.shapes import SHAPES
 
@@ -102,10 +102,10 @@ def render(
     light /= np.linalg.norm(light)
     background = draw_background(rng, (height, width))
     placed: list[Placed] = []
-    for name, extent in _things(rng, classes, min(height, width)):
+    for name, extent in _draw_objects(rng, classes, min(height, width)):
         draw, lean = (draw_distractor, np.pi) if name is None else SHAPES[name]
         place(rng, placed, draw_layer(rng, draw, name, extent, lean, light), (height, width))
-    image = take_photo(rng, compose(rng, background, placed))
+    image = apply_camera(rng, compose(rng, background, placed))
     return SyntheticImage(image, [_object(item) for item in placed if item.layer.name is not None])
 
 
@@ -115,7 +115,7 @@ def _random_size(rng: np.random.Generator, short_side: tuple[int, int]) -> tuple
     return round(short * high / min(wide, high)), round(short * wide / min(wide, high))
 
 
-def _things(rng: np.random.Generator, classes: Sequence[str], side: int) -> list[tuple[str | None, float]]:
+def _draw_objects(rng: np.random.Generator, classes: Sequence[str], side: int) -> list[tuple[str | None, float]]:
     """Class and extent in pixels of what to place, from back to front; no class for distractors."""
     count = 0 if rng.random() < EMPTY_SHARE else min(1 + int(rng.poisson(2.2)), MAX_OBJECTS)
     low, high = np.log(EXTENTS)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hf_detr_ft.data.augment import build_augmentation
-from hf_detr_ft.data.cache.image_cache import store_photos
+from hf_detr_ft.data.cache.image_cache import cache_images
 from hf_detr_ft.data.image_size import ImageSize, build_processor
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import DetrTransform
@@ -19,8 +19,8 @@ def store_splits(recipe: Recipe, splits: Splits) -> Splits:
     # A crop or a turn belongs before the resize to a square: training images keep their shape.
     train_size = size if size.keeps_shape else ImageSize(size.shortest_edge, 8 * size.shortest_edge)
     limit = recipe.speed.store_gigabytes * 1e9
-    train = store_photos(splits.train, train_size, limit, "train")
-    val = store_photos(splits.val, size, limit, "val")
+    train = cache_images(splits.train, train_size, limit, "train")
+    val = cache_images(splits.val, size, limit, "val")
     return replace(splits, train=splits.train if train is None else train, val=splits.val if val is None else val)
 
 

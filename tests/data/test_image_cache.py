@@ -18,7 +18,7 @@ from transformers import DetrImageProcessor
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.cache import image_cache as photo_store
 from hf_detr_ft.data.cache import row_cache
-from hf_detr_ft.data.cache.image_cache import store_photos, stored_size
+from hf_detr_ft.data.cache.image_cache import cache_images, cached_size
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import load_split
 from hf_detr_ft.data.image_size import ImageSize
@@ -57,7 +57,7 @@ def processor(size: ImageSize = SIZE) -> DetrImageProcessor:
 
 @pytest.mark.parametrize("size", [SIZE, ImageSize.exactly(96, 96)], ids=["by edges", "square"])
 def test_evaluation_sees_the_very_same_pixels(rows: Dataset, size: ImageSize) -> None:
-    stored = store_photos(rows, size, PLENTY, "val")
+    stored = cache_images(rows, size, PLENTY, "val")
     assert stored is not None
     assert all(row["image"]["bytes"].startswith(b"P6 ") for row in stored)
     transform = DetrTransform(processor(size))
@@ -72,7 +72,7 @@ def test_evaluation_sees_the_very_same_pixels(rows: Dataset, size: ImageSize) ->
 
 
 def test_training_without_a_change_of_shape_sees_the_very_same_pixels(rows: Dataset) -> None:
-    stored = store_photos(rows, SIZE, PLENTY, "train")
+    stored = cache_images(rows, SIZE, PLENTY, "train")
     assert stored is not None
     flipped = build_augmentation(AugmentConfig(preset="none", horizontal_flip=1.0), SIZE.shortest_edge)
     transform = DetrTransform(processor(), flipped)
@@ -83,7 +83,7 @@ def test_training_without_a_change_of_shape_sees_the_very_same_pixels(rows: Data
 
 
 def test_crops_of_stored_photos_keep_their_boxes_on_the_objects(rows: Dataset) -> None:
-    stored = store_photos(rows, SIZE, PLENTY, "train")
+    stored = cache_images(rows, SIZE, PLENTY, "train")
     assert stored is not None
     transform = DetrTransform(processor(), build_augmentation(AugmentConfig(preset="detr"), SIZE.shortest_edge), 3)
     seen = 0
@@ -96,11 +96,11 @@ def test_crops_of_stored_photos_keep_their_boxes_on_the_objects(rows: Dataset) -
 
 
 def test_only_photos_that_get_smaller_are_resized(rows: Dataset) -> None:
-    stored = store_photos(rows, SIZE, PLENTY, "val")
+    stored = cache_images(rows, SIZE, PLENTY, "val")
     assert stored is not None
     kept = [Image.open(BytesIO(row["image"]["bytes"])).size[::-1] for row in stored]
-    assert kept == [stored_size(*size, SIZE) for size in SIZES.values()] == [(96, 128), (160, 51), (40, 60), (96, 159)]
-    assert stored_size(1000, 2, SIZE) == (1000, 2), "resized, nothing would be left; the transform says so"
+    assert kept == [cached_size(*size, SIZE) for size in SIZES.values()] == [(96, 128), (160, 51), (40, 60), (96, 159)]
+    assert cached_size(1000, 2, SIZE) == (1000, 2), "resized, nothing would be left; the transform says so"
     assert stored["original_size"][:] == [list(size) for size in SIZES.values()]
     assert [row["image"]["path"] for row in stored] == [row["image"]["path"] for row in rows]
 
@@ -108,7 +108,7 @@ def test_only_photos_that_get_smaller_are_resized(rows: Dataset) -> None:
 def test_they_are_made_once_and_again_when_a_photo_or_the_size_changes(
     rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = store_photos(rows, SIZE, PLENTY, "val")
+    first = cache_images(rows, SIZE, PLENTY, "val")
     assert first is not None
     expected = list(first)
 
@@ -117,19 +117,19 @@ def test_they_are_made_once_and_again_when_a_photo_or_the_size_changes(
 
     with monkeypatch.context() as patch:
         patch.setattr(photo_store, "decode_cell", refuse)
-        assert list(store_photos(rows, SIZE, PLENTY, "val") or []) == expected
+        assert list(cache_images(rows, SIZE, PLENTY, "val") or []) == expected
         with pytest.raises(DataError, match="decoded again"):
-            store_photos(rows, SIZE.with_shortest_edge(90), PLENTY, "val")
+            cache_images(rows, SIZE.with_shortest_edge(90), PLENTY, "val")
         path = tmp_path / "small.jpg"
         os.utime(path, (1, 1))
         with pytest.raises(DataError, match="decoded again"):
-            store_photos(rows, SIZE, PLENTY, "val")
+            cache_images(rows, SIZE, PLENTY, "val")
 
 
 def test_a_read_only_cache_is_read_and_its_lack_costs_time_alone(
     rows: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = store_photos(rows, SIZE, PLENTY, "val")
+    first = cache_images(rows, SIZE, PLENTY, "val")
     assert first is not None
 
     def refuse(*args: object, **kwargs: object) -> None:
@@ -138,35 +138,35 @@ def test_a_read_only_cache_is_read_and_its_lack_costs_time_alone(
     monkeypatch.setattr(FileLock, "acquire", refuse)
     monkeypatch.setattr(Path, "touch", refuse)
     monkeypatch.setattr(photo_store, "decode_cell", refuse)
-    again = store_photos(rows, SIZE, PLENTY, "val")
+    again = cache_images(rows, SIZE, PLENTY, "val")
     assert again is not None
     assert list(again) == list(first)
     assert again.features == first.features
-    assert store_photos(rows, SIZE.with_shortest_edge(90), PLENTY, "val") is None
+    assert cache_images(rows, SIZE.with_shortest_edge(90), PLENTY, "val") is None
     assert "Read-only file system" in caplog.text
     assert "decoded anew in every epoch" in caplog.text
 
 
 def test_nothing_is_made_beyond_the_limit(rows: Dataset, cache_folder: Path) -> None:
     needed = 3 * (96 * 128 + 160 * 51 + 40 * 60 + 96 * 159)
-    assert store_photos(rows, SIZE, needed - 1, "val") is None
-    assert store_photos(rows, SIZE, 0, "val") is None
+    assert cache_images(rows, SIZE, needed - 1, "val") is None
+    assert cache_images(rows, SIZE, 0, "val") is None
     assert not cache_folder.exists()
-    assert store_photos(rows, SIZE, needed, "val") is not None
+    assert cache_images(rows, SIZE, needed, "val") is not None
 
 
 def test_a_damaged_photo_is_named(rows: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "wide.jpg"
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(DataError, match=r"wide\.jpg: expected a whole image"):
-        store_photos(rows, SIZE, PLENTY, "val")
+        cache_images(rows, SIZE, PLENTY, "val")
     with pytest.raises(DataError, match=r"wide\.jpg: expected a whole image"):
-        store_photos(rows, SIZE, PLENTY, "val")
+        cache_images(rows, SIZE, PLENTY, "val")
 
 
 def test_more_photos_than_are_decoded_in_advance_stay_in_order(rows: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photo_store, "AHEAD", 3)
-    stored = store_photos(rows, SIZE, PLENTY, "val")
+    stored = cache_images(rows, SIZE, PLENTY, "val")
     assert stored is not None
     assert stored["original_size"][:] == [list(size) for size in SIZES.values()]
 
@@ -174,7 +174,7 @@ def test_more_photos_than_are_decoded_in_advance_stay_in_order(rows: Dataset, mo
 def test_what_was_not_used_for_days_goes_when_there_is_too_much(rows: Dataset, cache_folder: Path) -> None:
     def store(edge: int) -> int:
         """Makes one and returns how many there are; the limit is what the smallest of them takes."""
-        assert store_photos(rows, SIZE.with_shortest_edge(edge), 3 * 96 * 160 * 4, "val") is not None
+        assert cache_images(rows, SIZE.with_shortest_edge(edge), 3 * 96 * 160 * 4, "val") is not None
         return len(list((cache_folder / "hf_detr_ft" / "resized" / "generator").iterdir()))
 
     assert [store(edge) for edge in (60, 64, 68, 72, 76, 80)] == [1, 2, 3, 4, 5, 6], "all of them are in use"

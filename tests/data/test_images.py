@@ -19,7 +19,7 @@ UPRIGHT[:8, :16], UPRIGHT[:8, 16:], UPRIGHT[8:, :16], UPRIGHT[8:, 16:] = (
     128,
 )
 
-STORED = {
+CACHED_FEATURES = {
     1: UPRIGHT,
     2: UPRIGHT[:, ::-1],
     3: UPRIGHT[::-1, ::-1],
@@ -54,7 +54,7 @@ def exif(orientation: int) -> Image.Exif:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_comes_out_upright(orientation: int, suffix: str):
     options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(suffix, {})
-    data = encode(Image.fromarray(STORED[orientation]), suffix, exif=exif(orientation), **options)
+    data = encode(Image.fromarray(CACHED_FEATURES[orientation]), suffix, exif=exif(orientation), **options)
     decoded = decode_rgb(data)
     np.testing.assert_allclose(np.asarray(decoded), UPRIGHT, atol=12 if suffix == "JPEG" else 0)
     assert not decoded.getexif()
@@ -95,13 +95,13 @@ def insert(png: bytes, content: bytes, behind_pixels: bool) -> bytes:
 @pytest.mark.parametrize("kind", ORIENTATIONS)
 @pytest.mark.parametrize("behind_pixels", [False, True])
 def test_a_png_is_upright_wherever_its_orientation_stands(kind: str, behind_pixels: bool):
-    png = insert(encode(Image.fromarray(STORED[6]), "PNG"), ORIENTATIONS[kind], behind_pixels)
+    png = insert(encode(Image.fromarray(CACHED_FEATURES[6]), "PNG"), ORIENTATIONS[kind], behind_pixels)
     np.testing.assert_array_equal(np.asarray(decode_rgb(png)), UPRIGHT)
     assert upright_size(png) == (24, 40)
 
 
 def test_an_animated_png_is_its_first_frame():
-    frames = [Image.fromarray(STORED[6]), Image.new("RGB", (24, 40))]
+    frames = [Image.fromarray(CACHED_FEATURES[6]), Image.new("RGB", (24, 40))]
     png = encode(frames[0], "PNG", save_all=True, append_images=frames[1:])
     for behind_pixels in (False, True):
         turned = insert(png, ORIENTATIONS["eXIf"], behind_pixels)

@@ -24,7 +24,7 @@ from hf_detr_ft.data.splits import Splits, build_splits, check_data, check_split
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.recipe.sections import DataConfig
 from hf_detr_ft.synthetic import render as synthetic
-from hf_detr_ft.synthetic.image_set import Series, draw_photos
+from hf_detr_ft.synthetic.image_set import ImageSetConfig, draw_images
 
 CLASSES = ["star", "balloon", "cone"]
 DRAWN: dict[str, Any] = {
@@ -58,7 +58,7 @@ def forbid_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     def draw(*args: object) -> None:
         raise DataError("drawn again")
 
-    monkeypatch.setattr(synthetic_split, "draw_photos", draw)
+    monkeypatch.setattr(synthetic_split, "draw_images", draw)
 
 
 def test_drawn_splits_are_those_that_get_synthetic_writes(written: Path) -> None:
@@ -117,12 +117,12 @@ def test_several_processes_draw_the_same(monkeypatch: pytest.MonkeyPatch, cache_
     shutil.rmtree(cache_folder)
     workers = []
 
-    def watch(indices: range, series: Series, count: int) -> Any:
+    def watch(indices: range, set_config: ImageSetConfig, count: int) -> Any:
         workers.append(count)
-        return draw_photos(indices, series, count)
+        return draw_images(indices, set_config, count)
 
-    monkeypatch.setattr(synthetic_split, "draw_photos", watch)
-    monkeypatch.setattr(synthetic_split, "ALONE", 12)
+    monkeypatch.setattr(synthetic_split, "draw_images", watch)
+    monkeypatch.setattr(synthetic_split, "LEAST_PARALLEL", 12)
     monkeypatch.setattr(synthetic_split, "count_cores", lambda: 2)
     several = load_splits(CONFIG)
     assert workers == [2, 1], "training in two processes, the few of validation in this one"
@@ -152,18 +152,21 @@ def test_a_changed_generator_draws_again(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_whatever_changes_a_photo_changes_the_key_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    series = Series(("star",), 0, (48, 64))
-    keys = [cache_key(range(8), series), cache_key(range(1, 9), series), cache_key(range(9), series)]
+    set_config = ImageSetConfig(("star",), 0, (48, 64))
+    keys = [cache_key(range(8), set_config), cache_key(range(1, 9), set_config), cache_key(range(9), set_config)]
     keys += [
-        cache_key(range(8), Series(("balloon",), 0, (48, 64))),
-        cache_key(range(8), Series(("star",), 1, (48, 64))),
+        cache_key(range(8), ImageSetConfig(("balloon",), 0, (48, 64))),
+        cache_key(range(8), ImageSetConfig(("star",), 1, (48, 64))),
     ]
-    keys += [cache_key(range(8), Series(("star",), 0, (48, 65))), cache_key(range(8), Series(("star",), 0, (47, 64)))]
-    assert cache_key(range(8), Series(("star",), 0, (48, 64))) == keys[0]
+    keys += [
+        cache_key(range(8), ImageSetConfig(("star",), 0, (48, 65))),
+        cache_key(range(8), ImageSetConfig(("star",), 0, (47, 64))),
+    ]
+    assert cache_key(range(8), ImageSetConfig(("star",), 0, (48, 64))) == keys[0]
     for module, name in ((np, "__version__"), (synthetic_split.cv2, "__version__")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, "0")
-            keys.append(cache_key(range(8), series))
+            keys.append(cache_key(range(8), set_config))
     assert len(set(keys)) == len(keys)
 
 
@@ -181,11 +184,11 @@ def test_an_interrupted_drawing_leaves_nothing_that_is_taken_for_whole(monkeypat
             raise KeyboardInterrupt
             yield
 
-        with draw_photos(indices[:3], *args) as photos:
+        with draw_images(indices[:3], *args) as photos:
             yield (photo for part in (photos, stop()) for photo in part)
 
     with monkeypatch.context() as patch:
-        patch.setattr(synthetic_split, "draw_photos", interrupted)
+        patch.setattr(synthetic_split, "draw_images", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load_source(CONFIG, "train")
     assert len(load_source(CONFIG, "train").coco["images"]) == 12
@@ -195,7 +198,7 @@ def test_what_goes_wrong_while_they_are_drawn_is_said_in_its_own_words(monkeypat
     def draw(*args: object) -> None:
         raise DataError("a process that draws them was killed")
 
-    monkeypatch.setattr(synthetic_split, "draw_photos", draw)
+    monkeypatch.setattr(synthetic_split, "draw_images", draw)
     with pytest.raises(DataError, match="^a process that draws them was killed$"):
         load_source(CONFIG, "train")
 
@@ -240,7 +243,7 @@ def test_a_full_disk_is_named(cache_folder: Path, monkeypatch: pytest.MonkeyPatc
     def draw(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(synthetic_split, "draw_photos", draw)
+    monkeypatch.setattr(synthetic_split, "draw_images", draw)
     with pytest.raises(DataError, match=f"{cache_folder}/hf_detr_ft/drawn: .*No space left on device"):
         load_source(CONFIG, "val")
 

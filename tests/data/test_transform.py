@@ -10,7 +10,7 @@ from datasets import Dataset
 from PIL import Image, ImageDraw
 
 from hf_detr_ft.data.augment import Augmentation, build_augmentation
-from hf_detr_ft.data.cache.image_cache import store_photos
+from hf_detr_ft.data.cache.image_cache import cache_images
 from hf_detr_ft.data.checks.coco_checks import check_coco
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
@@ -121,7 +121,7 @@ def test_boxes_lie_on_the_object_whatever_the_orientation(
     assert check_coco(coco, tmp_path / "a.json", tmp_path) == []
     rows = load_split(coco, tmp_path, LabelMap.from_coco(coco))
     if way == "cached":
-        kept = store_photos(rows, ImageSize(96, 160), 1e9, "train")
+        kept = cache_images(rows, ImageSize(96, 160), 1e9, "train")
         assert kept is not None
         rows = kept
     transform = DetrTransform(tiny_processor(), augmentation(), least_side=80 if way == "reduced" else None)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import DetrImageProcessor
 
-from hf_detr_ft.data.cache.image_cache import store_photos
+from hf_detr_ft.data.cache.image_cache import cache_images
 from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.data.image_size import ImageSize, build_processor, white_level_of
 from hf_detr_ft.data.images import decode_rgb, decode_row
@@ -100,7 +100,7 @@ def test_training_sees_images_of_12_bits_as_bright_as_they_are(
         rows = load_splits(DataConfig(root=str(root), white_level=white_level), size).train
         shown = np.asarray(decode_row(rows[0]))
         if way == "cached":
-            kept = store_photos(rows, size, 1e9, "train")
+            kept = cache_images(rows, size, 1e9, "train")
             assert kept is not None
             rows = kept
         seen.append((shown, transformed(rows, DetrTransform(tiny_processor()))[0]))

@@ -13,7 +13,7 @@ from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.recipe.sections import DataConfig
 
 CONFIG = DataConfig(synthetic_images=20, synthetic_val_images=5, synthetic_short_side=(64, 64))
-DRAW_PHOTOS = drawn_split.draw_photos
+DRAW_IMAGES = drawn_split.draw_images
 
 
 def run(folder: Path) -> None:
@@ -26,10 +26,10 @@ def run(folder: Path) -> None:
 
     def watch(indices: range, *args: Any) -> Any:
         drawn.append(len(indices))
-        return DRAW_PHOTOS(indices, *args)
+        return DRAW_IMAGES(indices, *args)
 
-    drawn_split.draw_photos = watch
-    drawn_split.ALONE = 20
+    drawn_split.draw_images = watch
+    drawn_split.LEAST_PARALLEL = 20
     drawn_split.count_cores = lambda: 2
     datasets.config.HF_DATASETS_CACHE = folder / "cache"
     PartialState().wait_for_everyone()  # so that all of them find nothing in the cache

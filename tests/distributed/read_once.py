@@ -35,7 +35,7 @@ def run(folder: Path, broken: bool) -> None:
         }
         try:
             loaded = splits.load_splits(DataConfig(root=str(root)), size)
-            kept = image_cache.store_photos(loaded.train, size, 1e9, "train")
+            kept = image_cache.cache_images(loaded.train, size, 1e9, "train")
             assert kept is not None
             got = [loaded.fingerprints, loaded.truth, kept[1]["objects"], len(kept[0]["image"]["bytes"])]
             got += [split.as_dict() for split in loaded.statistics.values()]

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from hf_detr_ft.boxes import xywh_to_xyxy
 from hf_detr_ft.data.augment import build_augmentation
-from hf_detr_ft.data.cache.image_cache import store_photos
+from hf_detr_ft.data.cache.image_cache import cache_images
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import load_split
@@ -157,7 +157,7 @@ def prepare(rows: Dataset, way: str, change: str) -> tuple[Dataset, object, Epoc
         size = ImageSize.from_processor(processor)
         if square and settings is not None:
             size = ImageSize(EDGE, 8 * EDGE)
-        stored = store_photos(rows, size, 1e9, "train")
+        stored = cache_images(rows, size, 1e9, "train")
         assert stored is not None
         rows = stored
     if settings is None:

@@ -5,20 +5,27 @@ import multiprocessing
 import pytest
 
 from hf_detr_ft.errors import DataError
-from hf_detr_ft.synthetic.image_set import Series, build_coco, draw_photo, draw_photos, find_faults, split_indices
+from hf_detr_ft.synthetic.image_set import (
+    ImageSetConfig,
+    build_coco,
+    draw_image,
+    draw_images,
+    find_faults,
+    split_indices,
+)
 from hf_detr_ft.synthetic.render import VALIDATION_START
 
-SERIES = Series(("balloon", "star"), seed=4, short_side=(48, 64))
+SERIES = ImageSetConfig(("balloon", "star"), seed=4, short_side=(48, 64))
 RIGHT = {"images": 3, "val_images": 2, "classes": None, "seed": 0, "short_side": (32, 32)}
 
 
 def test_any_number_of_processes_draws_the_same_in_the_same_order() -> None:
     indices = range(5, 25)  # three chunks, the last of them short
-    with draw_photos(indices, SERIES, 1) as photos:
+    with draw_images(indices, SERIES, 1) as photos:
         alone = list(photos)
-    with draw_photos(indices, SERIES, 2) as photos:
+    with draw_images(indices, SERIES, 2) as photos:
         assert list(photos) == alone
-    assert alone[3] == draw_photo(8, SERIES)
+    assert alone[3] == draw_image(8, SERIES)
     assert [photo.image["file_name"] for photo in alone] == [f"{index:012d}.jpg" for index in indices]
 
 
@@ -27,9 +34,9 @@ def test_few_photos_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("started")
 
     monkeypatch.setattr(multiprocessing, "get_context", start)
-    with draw_photos(range(8), SERIES, 2) as photos:
+    with draw_images(range(8), SERIES, 2) as photos:
         assert len(list(photos)) == 8
-    with pytest.raises(AssertionError, match="started"), draw_photos(range(9), SERIES, 2):
+    with pytest.raises(AssertionError, match="started"), draw_images(range(9), SERIES, 2):
         pass
 
 
@@ -37,7 +44,7 @@ def test_a_process_that_is_killed_is_reported() -> None:
     before = set(multiprocessing.active_children())
 
     def draw_and_kill() -> None:
-        with draw_photos(range(4000), SERIES, 2) as photos:
+        with draw_images(range(4000), SERIES, 2) as photos:
             next(photos)
             for process in set(multiprocessing.active_children()) - before:
                 process.kill()
@@ -49,7 +56,7 @@ def test_a_process_that_is_killed_is_reported() -> None:
 
 
 def test_objects_are_numbered_through_all_photos() -> None:
-    with draw_photos(range(6), SERIES, 1) as photos:
+    with draw_images(range(6), SERIES, 1) as photos:
         entries = [(photo.image, photo.annotations) for photo in photos]
     coco = build_coco(entries, SERIES.classes)
     assert [image["id"] for image in coco["images"]] == list(range(6))

@@ -30,7 +30,7 @@ from hf_detr_ft.machine import count_cores
 
 logger = logging.getLogger(__name__)
 
-STORED = Features({"image": CELL, "original_size": Sequence(Value("int32"), length=2)})
+CACHED_FEATURES = Features({"image": CELL, "original_size": Sequence(Value("int32"), length=2)})
 """The pixels as PPM under "bytes", the photo's path or name under "path"; (height, width) of the upright photo."""
 MODULES = tuple(Path(str(file)) for file in (__file__, images.__file__, image_size.__file__))
 """Files of the modules that decode: with other code, images are made anew."""
@@ -38,7 +38,7 @@ AHEAD = 64
 """Photos that are decoded in advance."""
 
 
-def store_photos(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) -> Dataset | None:
+def cache_images(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) -> Dataset | None:
     """The rows with their photos decoded and at most as large as the model takes them, and `original_size`.
 
     One process of each machine makes them for all.
@@ -64,10 +64,10 @@ def store_photos(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) 
 def _make_or_find(
     photos: Dataset, size: ImageSize, white_level: int | None, limit_bytes: float, name: str
 ) -> Dataset | None:
-    """Rows of `STORED`; None beyond the limit, and where the cache lacks them and can only be read."""
+    """Rows of `CACHED_FEATURES`; None beyond the limit, and where the cache lacks them and can only be read."""
     total = 0
     for cell in iterate_column(photos, "image"):
-        height, width = stored_size(*cell_size(cell), size)
+        height, width = cached_size(*cell_size(cell), size)
         total += height * width * 3
         if total > limit_bytes:
             return None
@@ -75,8 +75,8 @@ def _make_or_find(
         stored = cached_rows(
             _rows,
             {"photos": photos, "size": size, "white_level": white_level},
-            STORED,
-            key=store_key(photos, size, white_level),
+            CACHED_FEATURES,
+            key=cached_images_key(photos, size, white_level),
             name=name,
             folder="resized",
             what="resized photos",
@@ -88,14 +88,14 @@ def _make_or_find(
     return stored
 
 
-def stored_size(height: int, width: int, size: ImageSize) -> tuple[int, int]:
+def cached_size(height: int, width: int, size: ImageSize) -> tuple[int, int]:
     """(height, width) in which a photo is kept; as it is where the other one would be larger, or nothing at all."""
     target = size.of(height, width)
     fits = 1 <= target[0] <= height and 1 <= target[1] <= width
     return target if fits else (height, width)
 
 
-def store_key(photos: Dataset, size: ImageSize, white_level: int | None = None) -> str:
+def cached_images_key(photos: Dataset, size: ImageSize, white_level: int | None = None) -> str:
     """Another one wherever another byte may be made: files count as changed when their size or time does."""
     made_by = [hash_sources(MODULES), *(m.__version__ for m in (PIL, torch, torchvision, transformers))]
     digest = hashlib.sha256(json.dumps([made_by, sorted(size.as_dict().items()), white_level]).encode())
@@ -109,13 +109,13 @@ def store_key(photos: Dataset, size: ImageSize, white_level: int | None = None) 
 
 
 def _rows(photos: Dataset, size: ImageSize, white_level: int | None) -> Iterator[dict[str, Any]]:
-    """Rows of `STORED`. Decoding and resizing leave Python's lock to others, so threads will do."""
+    """Rows of `CACHED_FEATURES`. Decoding and resizing leave Python's lock to others, so threads will do."""
     processor = DetrImageProcessor()
 
     def row(cell: dict[str, Any]) -> dict[str, Any]:
         photo = decode_cell(cell, white_level=white_level)
         original = photo.height, photo.width
-        height, width = stored_size(*original, size)
+        height, width = cached_size(*original, size)
         if (height, width) == original:
             pixels = photo.tobytes()
         else:
