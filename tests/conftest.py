@@ -1,5 +1,6 @@
 """Fixtures of many tests, and an environment in which the user's settings, caches and network play no part."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -25,8 +26,15 @@ from tests.fixtures import as_flags, tiny_detr, write_coco_folder, write_run_wit
 from tests.hub.hub_server import HubServer, point_client_at  # noqa: E402
 
 
+def pytest_collection_finish() -> None:
+    """Spares the imported libraries garbage collection, of which every training makes a whole one at its end."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_unconfigure() -> None:
     """Removes what this process cached."""
+    gc.unfreeze()
     shutil.rmtree(HOME, ignore_errors=True)
 
 
