@@ -39,14 +39,14 @@ PRESET_FIELDS = ("horizontal_flip", "vertical_flip", "rotate", "random_crop", "m
 
 @dataclass(frozen=True)
 class CropParams:
-    """What becomes of the shape of one image; known without its pixels."""
+    """Shape of one augmented image, drawn without its pixels."""
 
     window: tuple[int, int, int, int]
-    """(left, top, right, bottom) of what is cut out, in the image's pixels."""
+    """Window that is cut out, (left, top, right, bottom) in the image's pixels."""
     size: tuple[int, int]
-    """(height, width) that the window is resized to before the processor's resize."""
+    """Size (height, width) that the window is resized to before the processor's resize."""
     shortest_edge: int
-    """What the processor is to resize the short side to."""
+    """Short side in pixels that the processor resizes to."""
 
 
 class RandomSizeCrop(BaseCrop):
@@ -56,11 +56,11 @@ class RandomSizeCrop(BaseCrop):
 
     @property
     def targets_as_params(self) -> list[str]:
-        """What the pipeline has to be called with besides image and boxes."""
+        """Arguments that the pipeline has to be called with besides image and boxes."""
         return ["crop"]
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """As the methods below take them."""
+        """Parameters of the methods below."""
         return {"crop_coords": data["crop"].window, "size": data["crop"].size}
 
     def apply(
@@ -87,19 +87,19 @@ class Augmented:
     """One image after augmentation, before the processor's resize."""
 
     image: np.ndarray
-    """`[h, w, 3]` uint8."""
+    """Pixels `[h, w, 3]` uint8."""
     boxes_xywh_px: np.ndarray
-    """`[k, 4]` float32, inside the image."""
+    """Boxes `[k, 4]` float32, inside the image."""
     kept: np.ndarray
-    """`[k]` int64: which of the boxes given these are."""
+    """Indices `[k]` int64 of these among the boxes that were given."""
     shortest_edge: int
-    """What the processor is to resize the short side to."""
+    """Short side in pixels that the processor resizes to."""
 
 
 class Augmentation:
     """Draws and applies one augmentation; the same seed on the same image gives the same result, everywhere.
 
-    A crop is the original's `RandomResize` and `RandomSizeCrop` in one: the image is thought of as resized to a short
+    A crop is DETR's `RandomResize` and `RandomSizeCrop` in one: the image is thought of as resized to a short
     side drawn from `crop_edges`; a window of it, its sides drawn one by one from `crop_sides`, is what remains.
 
     Args:
@@ -127,13 +127,13 @@ class Augmentation:
 
     @property
     def draws_shapes(self) -> bool:
-        """Whether an image's shape differs from epoch to epoch."""
+        """True where an image's shape differs from epoch to epoch."""
         return len(set(self.shortest_edges)) > 1 or self.random_crop > 0
 
     def draw_crop(self, height: int, width: int, seed: int) -> CropParams:
         """The shape that `seed` draws for an image of so many pixels.
 
-        Photos that differ in size alone get windows that differ in size alone, so that the shape that the model sees
+        Images that differ in size alone get windows that differ in size alone, so that the shape that the model sees
         follows, but for rounding, from the aspect ratio.
         """
         draws = random.Random(seed)

@@ -123,7 +123,7 @@ def leaves_folder(file_name: str) -> bool:
 
 
 def image_path(images_dir: Path, file_name: str) -> Path:
-    """Where an image lies. Raises DataError where `file_name` leaves the image folder; the file may not exist."""
+    """Path of an image. Raises DataError where `file_name` leaves the image folder; the file may not exist."""
     if leaves_folder(file_name):
         raise DataError(
             f"image {file_name!r}: expected a path inside {images_dir}, found one that leaves it; "

@@ -31,7 +31,7 @@ WINDOW = 64
 
 
 def prepare_coco(coco: dict, limit: int | None) -> dict:
-    """What a run needs of a COCO dict: the images up to the limit, right areas, and no outlines.
+    """Reduces a COCO dict to what a run needs: the images up to the limit, right areas, and no outlines.
 
     The outlines are most of a file, and nothing but the areas is computed from them.
 

@@ -1,6 +1,6 @@
-"""`hf-detr-ft get synthetic DIR`: draws a small data set and lays it out as DETR fine-tuners expect it.
+"""A small data set of drawn images, written as DETR fine-tuners expect it (`hf-detr-ft get synthetic DIR`).
 
-Each photo depends on its seed and index only, so any number of processes writes the same bytes. All work happens in a
+Each image depends on its seed and index only, so any number of processes writes the same bytes. All work happens in a
 hidden folder beside DIR, which is renamed when it is complete, so DIR is either whole or not there.
 """
 
@@ -29,15 +29,15 @@ def write_drawn_folder(
     short_side: tuple[int, int] = SHORT_SIDE,
     workers: int | None = None,
 ) -> list[str]:
-    """Writes a data set of synthetic photos.
+    """Writes a data set of synthetic images.
 
     Args:
         destination: the folder to make, with `annotations/custom_{train,val}.json`, `train2017/` and `val2017/`.
-        images: the number of training photos.
-        val_images: the number of validation photos, none of which is in training; a fifth as many by default.
-        seed: other photos for each.
+        images: the number of training images.
+        val_images: the number of validation images, none of which is in training; a fifth as many by default.
+        seed: other images for each.
         classes: what is drawn and annotated; all classes by default.
-        short_side: least and largest short side of the photos in pixels.
+        short_side: least and largest short side of the images in pixels.
         workers: the number of processes, which changes nothing in the result; one for each core by default.
 
     Returns:
@@ -74,7 +74,7 @@ def _check_arguments(workers: int, **arguments: Any) -> None:
 
 
 def _write_split(folder: Path, indices: range, set_config: ImageSetConfig, workers: int) -> dict[str, Any]:
-    """Writes the photos; returns their COCO dict."""
+    """Writes the images; returns their COCO dict."""
     folder.mkdir()
     entries = []
     with draw_images(indices, set_config, workers) as photos:

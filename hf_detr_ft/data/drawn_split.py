@@ -1,4 +1,4 @@
-"""Synthetic photos as a `datasets.Dataset`, drawn once and kept in the cache of `datasets`."""
+"""Synthetic images as a `datasets.Dataset`, drawn once and kept in the cache of `datasets`."""
 
 import hashlib
 import json
@@ -20,19 +20,19 @@ from hf_detr_ft.synthetic.image_set import ImageSetConfig, build_coco, draw_imag
 DRAWN_FEATURES = Features({"image": CELL, "entries": Value("string")})
 """JPEG under "bytes" and file name under "path"; COCO's entries of image and objects as JSON."""
 LEAST_PARALLEL = 64
-"""Fewer photos than these are drawn sooner than other processes start."""
+"""Least images that other processes are started for; fewer are drawn sooner than these start."""
 MODULES = tuple(sorted(Path(image_set.__file__).parent.glob("*.py")))
 """Files of the modules that draw: with other code, images are drawn anew."""
 
 
 def draw_split(name: str, indices: range, set_config: ImageSetConfig) -> tuple[dict[str, Any], Dataset]:
-    """The COCO dict of a split, without outlines, and its photos with the columns of `DRAWN_FEATURES`.
+    """The COCO dict of a split, without outlines, and its images with the columns of `DRAWN_FEATURES`.
 
     They are drawn where they are not in the cache.
 
     Args:
         name: of the split, for the progress bar.
-        indices: of the photos.
+        indices: of the images.
         set_config: what they have in common.
 
     Raises:
@@ -51,7 +51,7 @@ def draw_split(name: str, indices: range, set_config: ImageSetConfig) -> tuple[d
 
 
 def _without_outlines(entries: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """COCO's entries of a photo as `draw_split` needs them; its areas are right."""
+    """COCO's entries of an image as `draw_split` needs them; its areas are right."""
     image, annotations = json.loads(entries)
     return image, [{key: entry[key] for key in entry if key != "segmentation"} for entry in annotations]
 
@@ -64,22 +64,22 @@ def _rows(indices: range, set_config: ImageSetConfig) -> Iterator[dict[str, Any]
 
 
 def cache_key(indices: range, set_config: ImageSetConfig) -> str:
-    """Another one wherever another byte may be drawn."""
+    """Key of drawn images, another one wherever another byte may be drawn."""
     made_by = [hash_sources(MODULES), np.__version__, cv2.__version__]
     made_of = [indices.start, len(indices), set_config.seed, set_config.classes, set_config.short_side]
     return hashlib.sha256(json.dumps(made_by + made_of).encode()).hexdigest()[:32]
 
 
 def load_drawn(coco: dict[str, Any], label_map: LabelMap, *, images: list[dict[str, Any]], photos: Dataset) -> Dataset:
-    """Rows as those of `load_split`, with the photos' bytes.
+    """Rows as those of `load_split`, with the images' bytes.
 
     Args:
         coco: of the split, or of a part of its images.
         label_map: from category ids to labels.
         images: COCO's entries of all images of the split.
-        photos: of the split, one for each of `images`.
+        images: of the split, one for each of `images`.
     """
-    # With all images, and selected from afterwards: `datasets` joins columns of selected rows by copying the photos.
+    # With all images, and selected from afterwards: `datasets` joins columns of selected rows by copying the images.
     rows = load_split({**coco, "images": images}, Path(), label_map).remove_columns("image")
     joined = concatenate_datasets([photos.select_columns("image"), rows], axis=1)
     places = {image["id"]: place for place, image in enumerate(images)}

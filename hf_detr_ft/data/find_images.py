@@ -1,4 +1,4 @@
-"""What the user means by files, folders and patterns."""
+"""Image files that the user means by files, folders and patterns."""
 
 import glob
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from hf_detr_ft.errors import DataError, RecipeError
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What counts as an image in folders and patterns; a file that is named itself can have any suffix."""
+"""Suffixes of images in folders and patterns; a file that is named itself can have any suffix."""
 
 
 def find_images(inputs: Sequence[str], output: Path) -> list[Path]:
@@ -65,5 +65,5 @@ def expand(pattern: str, output: Path) -> Iterator[Path]:
 
 
 def is_image(name: str) -> bool:
-    """Going by its suffix."""
+    """True for the name of an image, going by its suffix."""
     return name.lower().endswith(SUFFIXES)

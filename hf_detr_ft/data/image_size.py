@@ -23,7 +23,7 @@ class ImageSize:
     longest_edge: int
     """Longest that the long side may be."""
     shape: tuple[int, int] | None = None
-    """(height, width) of every image, whatever its own shape; None where images keep theirs."""
+    """Size (height, width) of every image, whatever its own shape; None where images keep theirs."""
 
     @classmethod
     def exactly(cls, height: int, width: int) -> "ImageSize":
@@ -70,13 +70,13 @@ class ImageSize:
         return {"shortest_edge": self.shortest_edge, "longest_edge": self.longest_edge}
 
     def of(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) in pixels of a resized image; a 0 among them where `is_too_thin`."""
+        """Size (height, width) in pixels of a resized image; a 0 among them where `is_too_thin`."""
         if self.shape is not None:
             return self.shape
         return get_size_with_aspect_ratio((height, width), self.shortest_edge, self.longest_edge)
 
     def of_each(self, sizes_px: np.ndarray) -> np.ndarray:
-        """(height, width) in pixels of resized images, `[N, 2]` in and out."""
+        """Sizes (height, width) in pixels of resized images, `[N, 2]` in and out."""
         # Images have few different sizes, and the processor's own rounding is better asked for than imitated.
         different, which = np.unique(sizes_px.reshape(-1, 2), axis=0, return_inverse=True)
         resized = [self.of(*size) for size in different.tolist()]

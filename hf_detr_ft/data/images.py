@@ -25,7 +25,7 @@ UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-"""What makes an image of an EXIF orientation upright; 1 and unknown values need nothing."""
+"""Turns that make an image of an EXIF orientation upright; 1 and unknown values need nothing."""
 
 QUARTER_TURNS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
@@ -39,7 +39,7 @@ HINTS = {
     b"ftyphe": "a HEIC photo, which Pillow does not read. Convert it to JPEG.",
     b"ftypmif": "a HEIF photo, which Pillow does not read. Convert it to JPEG.",
 }
-"""How files that are often taken for images begin, with what they are and the remedy."""
+"""Beginnings of files that are often taken for images, with what they are and the remedy."""
 
 
 def decode_rgb(
@@ -71,29 +71,29 @@ def decode_rgb(
 
 
 def decode_cell(image: Mapping[str, Any], least_side: int | None = None, white_level: int | None = None) -> Image.Image:
-    """`decode_rgb` of a cell of a data set's `image` column: its "bytes" where it has them, else the file at "path"."""
+    """Decodes a cell of a data set's `image` column: its "bytes" where it has them, else the file at "path"."""
     return decode_cell_with_size(image, least_side, white_level)[0]
 
 
 def decode_cell_with_size(
     image: Mapping[str, Any], least_side: int | None = None, white_level: int | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """`decode_cell`, and the (height, width) that the upright image has when it is decoded whole."""
+    """Decodes a cell, and gives the (height, width) that the upright image has when it is decoded whole."""
     return _decode(image["bytes"] or Path(image["path"]), image["path"], least_side, white_level)
 
 
 def decode_row(row: Mapping[str, Any], least_side: int | None = None) -> Image.Image:
-    """`decode_cell` of a row of `load_split`, with its `white_level` where it has one."""
+    """Decodes the image of a row of `load_split`, with its `white_level` where it has one."""
     return decode_cell(row["image"], least_side, row.get("white_level"))
 
 
 def cell_size(image: Mapping[str, Any]) -> tuple[int, int]:
-    """`upright_size` of such a cell."""
+    """Size (height, width) of the upright image in such a cell."""
     return upright_size(image["bytes"] or Path(image["path"]), image["path"])
 
 
 def upright_size(source: Path | bytes | BinaryIO, name: str | None = None) -> tuple[int, int]:
-    """(height, width) that `decode_rgb` will give, without decoding any pixel.
+    """Size (height, width) that `decode_rgb` will give, without decoding any pixel.
 
     Raises:
         DataError: missing, empty or not an image.
@@ -148,7 +148,7 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 def _decode(
     source: Path | bytes | BinaryIO, name: str, least_side: int | None, white_level: int | None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """`decode_rgb`'s image, and the upright image's (height, width) when decoded whole."""
+    """Decodes for `decode_rgb`, and gives the upright image's (height, width) when decoded whole."""
     with _opened(source, name) as image:
         width, height = image.size
         if least_side is not None:

@@ -1,4 +1,4 @@
-"""In which order images are drawn."""
+"""Order in which images are drawn."""
 
 from collections.abc import Callable, Iterator
 

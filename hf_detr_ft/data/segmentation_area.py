@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 MEDIUM_AREA, LARGE_AREA = 32**2, 96**2
-"""Where COCO's medium and large objects begin, in square pixels."""
+"""Least areas of COCO's medium and large objects, in square pixels."""
 MAX_RASTER_SIDE = 30_000
 MAX_RASTER_PERIMETER = 1_000_000
 """Pixels; beyond them pycocotools would need gigabytes for one outline, and the polygon is nonsense anyway."""
@@ -24,7 +24,7 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 
 def segmentation_fault(segmentation: object) -> str | None:
-    """What keeps a segmentation from being COCO's: polygons [[x, y, x, y, x, y, …], …] or RLE {size, counts}."""
+    """Fault that keeps a segmentation from being COCO's: polygons [[x, y, x, y, x, y, …], …] or RLE {size, counts}."""
     if isinstance(segmentation, dict):
         return _rle_fault(segmentation)
     if not isinstance(segmentation, list):

@@ -1,4 +1,4 @@
-"""Where a split of a recipe comes from: files, or the generator of synthetic photos."""
+"""Sources of a recipe's splits: files, or the generator of synthetic images."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ class Source:
     Attributes:
         coco: its COCO dict.
         annotations: what messages call it: the annotation file.
-        images_dir: the folder that `file_name` is relative to; None where the photos are no files.
+        images_dir: the folder that `file_name` is relative to; None where the images are no files.
         fingerprint: name and SHA-256 of the annotations, for the record.
         load: the rows (see `load_split`) of this COCO dict, or of a part of its images.
         white_level: of images of 16 bits, see `decode_rgb`.
@@ -48,8 +48,8 @@ def load_source(config: DataConfig, split: str) -> Source:
     """The split "train" or "val" of a recipe's `data`.
 
     Raises:
-        RecipeError: synthetic photos are described wrongly.
-        DataError: the annotation file is not there or is no COCO JSON, or photos cannot be drawn.
+        RecipeError: synthetic images are described wrongly.
+        DataError: the annotation file is not there or is no COCO JSON, or images cannot be drawn.
     """
     return _read(config, split) if config.synthetic_images is None else _draw(config, split)
 

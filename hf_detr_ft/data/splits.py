@@ -1,4 +1,4 @@
-"""Both splits of a recipe: read, checked, and as data sets."""
+"""Splits of a recipe: read, checked, and as data sets."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -68,8 +68,8 @@ def check_data(
         The splits under "train" and "val"; and the problems, errors first.
 
     Raises:
-        RecipeError: synthetic photos are described wrongly.
-        DataError: a file is not there or is no COCO JSON, or photos cannot be drawn.
+        RecipeError: synthetic images are described wrongly.
+        DataError: a file is not there or is no COCO JSON, or images cannot be drawn.
     """
     sources = {split: load_source(config, split) for split in ("train", "val")}
     return sources, check_sources(sources, size, decode=decode, progress=progress)
@@ -122,12 +122,12 @@ def require_no_errors(problems: list[Problem]) -> None:
 
 
 def load_splits(config: DataConfig, size: ImageSize | None = None, progress: Progress = iter) -> Splits:
-    """Both splits, checked by their images' headers, by one process of each machine for all; see `check_data`."""
+    """Reads both splits and checks their images' headers, by one process of each machine for all; see `check_data`."""
     return once_per_machine(lambda: build_splits(config, *check_data(config, size, decode=False, progress=progress)))
 
 
 def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[Problem]) -> Splits:
-    """Both splits, from what `check_data` returned.
+    """Makes both splits of what `check_data` returned.
 
     Raises:
         DataError: lists every error that the checks found.

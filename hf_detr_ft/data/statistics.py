@@ -1,4 +1,4 @@
-"""What a split holds: images, objects, classes, shapes, places, and how much of it is left after the model's resize."""
+"""Contents of a split: images, objects, classes, shapes, places, and what is left of it after the model's resize."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -61,63 +61,63 @@ class SplitStatistics:
 
     @property
     def images(self) -> int:
-        """How many there are."""
+        """Number of images, I."""
         return len(self.image_sizes_px)
 
     @property
     def objects(self) -> int:
-        """How many there are, N."""
+        """Number of objects, N."""
         return len(self.labels)
 
     @cached_property
     def objects_per_image(self) -> np.ndarray:
-        """`[I]`."""
+        """Objects of each image, `[I]`."""
         return np.bincount(self.image_indices, minlength=self.images)
 
     @cached_property
     def objects_per_class(self) -> np.ndarray:
-        """`[C]`, by label."""
+        """Objects of each class, `[C]`, by label."""
         return np.bincount(self.labels, minlength=len(self.label_map))
 
     @cached_property
     def images_per_class(self) -> np.ndarray:
-        """`[C]`, by label: images that show at least one object of it."""
+        """Images of each class, `[C]`, by label: those that show at least one object of it."""
         pairs = np.unique(self.labels * max(1, self.images) + self.image_indices)
         return np.bincount(pairs // max(1, self.images), minlength=len(self.label_map))
 
     @cached_property
     def placed(self) -> np.ndarray:
-        """`[N]` bool: the M objects whose box has an area within the image."""
+        """Mask `[N]` of the M objects whose box has an area within the image."""
         return np.all(self._sides_rel > 0, axis=1)
 
     @property
     def _sides_rel(self) -> np.ndarray:
-        """`[N, 2]` (width, height) of boxes, relative to their images."""
+        """Sides `[N, 2]` (width, height) of boxes, relative to their images."""
         return self.boxes_xyxy_rel[:, 2:] - self.boxes_xyxy_rel[:, :2]
 
     def _sides_px(self, sizes_px: np.ndarray) -> np.ndarray:
-        """`[M, 2]` (width, height) of boxes in images of these (height, width), `[I, 2]`."""
+        """Sides `[M, 2]` (width, height) of boxes in images of these (height, width), `[I, 2]`."""
         return self._sides_rel[self.placed] * sizes_px[self.image_indices[self.placed], ::-1]
 
     @cached_property
     def relative_sizes(self) -> np.ndarray:
-        """`[M]`, square root of the box's area over that of the image's area, 0 to 1."""
+        """Sizes of boxes, `[M]`: square root of the box's area over that of the image's area, 0 to 1."""
         return np.sqrt(self._sides_rel[self.placed].prod(axis=1))
 
     @cached_property
     def short_sides_px(self) -> np.ndarray:
-        """`[M]`, of boxes in the resized image."""
+        """Short sides of boxes in the resized image, `[M]`."""
         return self._sides_px(self.resized_sizes_px).min(axis=1)
 
     @cached_property
     def aspect_ratios(self) -> np.ndarray:
-        """`[M]`, width over height of boxes in the original image."""
+        """Width over height, `[M]`, of boxes in the original image."""
         width, height = self._sides_px(self.image_sizes_px).T
         return width / height
 
     @property
     def image_aspect_ratios(self) -> np.ndarray:
-        """`[I]`, width over height."""
+        """Width over height of images, `[I]`."""
         return self.image_sizes_px[:, 1] / self.image_sizes_px[:, 0]
 
     @property
@@ -138,7 +138,7 @@ class SplitStatistics:
 
     @cached_property
     def positions(self) -> np.ndarray:
-        """`[GRID, GRID]`, rows from the top: how often objects are there, as a multiple of an even spread.
+        """Map `[GRID, GRID]`, rows from the top, of how often objects are there, as a multiple of an even spread.
 
         Each of the M objects counts the same, spread evenly over its box: by their centres alone large objects would
         seem to be all in the middle, by the area that they cover small ones would not be seen. The mean is 1, or 0
@@ -156,7 +156,7 @@ class SplitStatistics:
         return total * GRID**2 / max(1, len(boxes))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: counts, and of each distribution its least, median and largest value, None without any."""
+        """Counts, and the least, median and largest value of each distribution, None without any, for JSON."""
         return {
             "images": self.images,
             "objects": self.objects,

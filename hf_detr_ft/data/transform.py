@@ -16,7 +16,7 @@ from hf_detr_ft.errors import DataError
 COLUMNS = ("image", "image_id", "objects", "original_size", "white_level")
 """Columns that the transform reads; rows have at most one of the last two."""
 NOMINAL_WIDTH = 2000
-"""Pixels of the width of an image of which only the aspect ratio is known."""
+"""Width in pixels that an image is given of which only the aspect ratio is known."""
 
 
 class Epoch:
@@ -47,7 +47,7 @@ class DetrTransform:
         processor: resizes, normalises and converts boxes.
         augmentation: None in evaluation.
         seed: of all random draws.
-        least_side: of a photo that is decoded at a reduced size, see `decode_rgb`; None: all are decoded whole.
+        least_side: of an image that is decoded at a reduced size, see `decode_rgb`; None: all are decoded whole.
 
     Attributes:
         epoch: the running epoch, which whoever trains has to set; 0 until then.
@@ -68,11 +68,11 @@ class DetrTransform:
         self.least_side = least_side
 
     def _seed_of(self, image_id: int) -> int:
-        """Of all that is drawn for an image in the running epoch."""
+        """Seed of all that is drawn for an image in the running epoch."""
         return int(np.random.SeedSequence((self.seed, self.epoch.get(), abs(image_id))).generate_state(1)[0])
 
     def shapes(self, image_ids: Sequence[int], aspect_ratios: Sequence[float], step: int = 1) -> np.ndarray:
-        """What the running epoch makes of images, without their pixels: (height, width) `[N, 2]`, but for rounding.
+        """Shapes (height, width) `[N, 2]` that the running epoch gives images, without reading their pixels.
 
         Args:
             image_ids: N.

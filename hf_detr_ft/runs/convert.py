@@ -1,4 +1,4 @@
-"""`hf-detr-ft convert FORMAT SRC DST`: annotations of another format to a COCO JSON."""
+"""Annotations of another format to a COCO JSON (`hf-detr-ft convert FORMAT SRC DST`)."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def convert(
         format: `via`.
         source: a VIA JSON, or a folder with `via_region_data.json`.
         destination: the COCO JSON to write.
-        images: folder of the photos, whose sizes are read; by default the folder of the VIA JSON.
+        images: folder of the images, whose sizes are read; by default the folder of the VIA JSON.
         class_attribute: region attribute that holds the class; without it all objects are of one class.
         class_name: name of that one class (default: "object").
         overwrite: whether `destination` may be replaced.

@@ -1,4 +1,4 @@
-"""What is behind and between the objects of a synthetic photo, and what the camera does to all of it."""
+"""Backgrounds and distractors of a synthetic image, and the camera's effects on all of it."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from hf_detr_ft.synthetic.canvas import (
 )
 
 Size = tuple[int, int]
-"""(height, width)."""
+"""Height and width in pixels."""
 
 
 def _muted(rng: np.random.Generator) -> Array:
@@ -182,7 +182,7 @@ def draw_background(rng: np.random.Generator, size: Size) -> Array:
 
 
 def draw_distractor(canvas: Canvas) -> None:
-    """A thing of no class: a panel, a blob, a flat disc, a cross, an arrow, a crescent, a pole, scribbled letters."""
+    """An object of no class: a panel, a blob, a flat disc, a cross, an arrow, a crescent, a pole, scribbled letters."""
     rng = canvas.rng
     kind = rng.integers(8)
     if kind == 0:

@@ -1,4 +1,4 @@
-"""What the shapes of the synthetic photos are drawn with: noise, colours, textures, shading, and a canvas in parts.
+"""Tools to draw the shapes of synthetic images with: noise, colours, textures, shading, and a canvas in parts.
 
 Colours are RGB in [0, 1], arrays of floats are float32. A canvas is square, its coordinates run from -1 to 1, x to the
 right and y down.
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
-"""Of float32."""
+"""Array of float32."""
 Mask = NDArray[Any]
-"""Of uint8, 0 or 255."""
+"""Array of uint8, 0 or 255."""
 SUBPIXEL_BITS = 4
-"""Of the points that are given to OpenCV."""
+"""Fractional bits of the points that are given to OpenCV."""
 
 
 def value_noise(rng: np.random.Generator, size: tuple[int, int], cells: tuple[float, float], octaves: int = 3) -> Array:
@@ -47,7 +47,7 @@ def random_colour(
 
 
 def object_colour(rng: np.random.Generator) -> Array:
-    """Vivid, pale, dark or grey: what things are painted in."""
+    """A colour to paint an object in: vivid, pale, dark or grey."""
     kind = rng.random()
     if kind < 0.65:
         return random_colour(rng, (0.55, 1), (0.45, 1))
@@ -57,7 +57,7 @@ def object_colour(rng: np.random.Generator) -> Array:
 
 
 def mix(first: ArrayLike, second: ArrayLike, share: Array) -> Array:
-    """From `first` where `share` is 0 to `second` where it is 1; colours broadcast over [height, width]."""
+    """Blend from `first` where `share` is 0 to `second` where it is 1; colours broadcast over [height, width]."""
     first, second = np.asarray(first, np.float32), np.asarray(second, np.float32)
     return first + (second - first) * share[..., None]
 
@@ -90,10 +90,10 @@ def pattern(rng: np.random.Generator, x: Array, y: Array, pixel: float) -> Array
 
 @dataclass
 class Canvas:
-    """A thing that is drawn part by part, the later parts over the earlier ones."""
+    """An object that is drawn part by part, the later parts over the earlier ones."""
 
     side: int
-    """In pixels."""
+    """Side in pixels."""
     light: tuple[float, float, float]
     """Unit vector towards the light; z points to the viewer."""
     rng: np.random.Generator
@@ -104,7 +104,7 @@ class Canvas:
         self.colour: Array = np.zeros((self.side, self.side, 3), np.float32)
         self.opacity: Array = np.ones((self.side, self.side), np.float32)
         self.solid: Mask = np.zeros((self.side, self.side), np.uint8)
-        """255 where anything of the thing is, a balloon's string included."""
+        """255 where anything of the object is, a balloon's string included."""
         self.labelled: Mask = np.zeros((self.side, self.side), np.uint8)
         """255 where what is annotated is."""
 
@@ -175,7 +175,7 @@ class Canvas:
 
 
 Draw = Callable[[Canvas], None]
-"""Draws one thing in the middle of a canvas; varies it with the canvas's random numbers."""
+"""Draws one object in the middle of a canvas; varies it with the canvas's random numbers."""
 
 
 def ellipse(cx: float, cy: float, rx: float, ry: float, start: float = 0, stop: float = 2 * np.pi) -> NDArray:

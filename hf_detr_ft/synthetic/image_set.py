@@ -1,4 +1,4 @@
-"""Synthetic photos as a data set has them, JPEG and COCO's entries, drawn by any number of processes.
+"""Synthetic images as a data set has them, JPEG and COCO's entries, drawn by any number of processes.
 
 What draws in other processes is here, apart from `datasets` and torch, which every one of them would import.
 """
@@ -21,12 +21,12 @@ JPEG_QUALITY = (70, 96)
 """Least, and one more than the largest."""
 LEAST_SIDE = 32
 CHUNK = 8
-"""Photos that a process is given at once."""
+"""Images that a process is given at once."""
 
 
 @dataclass(frozen=True)
 class ImageSetConfig:
-    """What the photos of a data set have in common."""
+    """Settings that the images of a data set have in common."""
 
     classes: tuple[str, ...]
     seed: int
@@ -35,19 +35,19 @@ class ImageSetConfig:
 
 
 class DrawnImage(NamedTuple):
-    """A photo as a data set has it."""
+    """An image as a data set has it."""
 
     jpeg: bytes
     image: dict[str, Any]
     """COCO's entry of it."""
     annotations: list[dict[str, Any]]
-    """COCO's entries of its objects, numbered from 1 in every photo; `build_coco` numbers them anew."""
+    """COCO's entries of its objects, numbered from 1 in every image; `build_coco` numbers them anew."""
 
 
 def find_faults(
     *, images: int, val_images: int, classes: Sequence[str] | None, seed: int, short_side: Sequence[int]
 ) -> dict[str, str]:
-    """What is wrong with each of the arguments that make a data set: by name, what was expected and what was found."""
+    """Faults of the arguments that make a data set: by name, what was expected and what was found."""
     faults = {
         name: f"expected at least {least}, found {value}"
         for name, value, least in (("images", images, 1), ("val_images", val_images, 1), ("seed", seed, 0))
@@ -63,13 +63,13 @@ def find_faults(
 
 
 def split_indices(images: int, val_images: int) -> dict[str, range]:
-    """The photos of the training and the validation split, "train" and "val", none of them in both."""
+    """The images of the training and the validation split, "train" and "val", none of them in both."""
     return {"train": range(images), "val": range(VALIDATION_START, VALIDATION_START + val_images)}
 
 
 @contextmanager
 def draw_images(indices: range, set_config: ImageSetConfig, workers: int) -> Iterator[Iterator[DrawnImage]]:
-    """The photos one by one, in the order of their indices, drawn in this process or, in advance, in others.
+    """The images one by one, in the order of their indices, drawn in this process or, in advance, in others.
 
     Raises:
         DataError: one of the other processes was killed.
@@ -93,7 +93,7 @@ def draw_images(indices: range, set_config: ImageSetConfig, workers: int) -> Ite
 
 
 def draw_image(index: int, set_config: ImageSetConfig) -> DrawnImage:
-    """One photo, named and numbered by its index."""
+    """One image, named and numbered by its index."""
     photo = render(index, seed=set_config.seed, classes=set_config.classes, short_side=set_config.short_side)
     quality = int(np.random.default_rng([set_config.seed, index, 1]).integers(*JPEG_QUALITY))
     done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(photo.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -106,7 +106,7 @@ def draw_image(index: int, set_config: ImageSetConfig) -> DrawnImage:
 def build_coco(
     entries: Iterable[tuple[dict[str, Any], list[dict[str, Any]]]], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """The COCO dict of a split from COCO's entries of each photo, its objects' ids from 1."""
+    """The COCO dict of a split from COCO's entries of each image, its objects' ids from 1."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image, objects in entries:

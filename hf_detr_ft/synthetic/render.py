@@ -1,6 +1,6 @@
-"""Synthetic photos: objects of a few classes, with exact masks, on busy backgrounds; no files and no network.
+"""Synthetic images: objects of a few classes, with exact masks, on busy backgrounds; no files and no network.
 
-A photo is a function of its seed and its index alone, so any number of processes makes the same data set, and a data
+An image is a function of its seed and its index alone, so any number of processes makes the same data set, and a data
 set needs no files. The same versions of NumPy and OpenCV make the same bytes.
 """
 
@@ -19,17 +19,17 @@ from hf_detr_ft.synthetic.shapes import SHAPES
 
 CLASSES = tuple(SHAPES)
 SHORT_SIDE = (240, 320)
-"""Of the photos, in pixels: least and largest."""
+"""Least and largest short side of the images, in pixels."""
 EXTENTS = (0.1, 0.8)
 """Geometric mean of an object's width and height, relative to the short side: least and largest, log-uniform."""
 ASPECTS = ((1, 1), (3, 4), (2, 3), (9, 16), (4, 3), (4, 3), (3, 2), (3, 2), (16, 9))
 """Width and height of portraits, landscapes and squares."""
 EMPTY_SHARE = 0.06
-"""Of the photos, those without any object."""
+"""Share of the images without any object."""
 MAX_OBJECTS = 8
 MAX_DISTRACTORS = 3
 VALIDATION_START = 10**9
-"""Index of the first validation photo; training's begin at 0."""
+"""Index of the first validation image; training's begin at 0."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SyntheticObject:
     """One object, or rather what can be seen of it."""
 
     name: str
-    """Its class."""
+    """Class name."""
     polygons: list[list[float]]
     """Outlines [x, y, x, y, …] in pixels, several where something in front divides it; holes are left out."""
     box_xywh_px: tuple[int, int, int, int]
@@ -45,21 +45,21 @@ class SyntheticObject:
     area: int
     """The number of its visible pixels."""
     visible_share: float
-    """Of all its pixels, those that are in the photo and that nothing covers."""
+    """Share of its pixels that are in the image and that nothing covers."""
 
 
 @dataclass(frozen=True)
 class SyntheticImage:
-    """A photo and all there is to annotate in it."""
+    """An image and all there is to annotate in it."""
 
     image: NDArray[np.uint8]
     """RGB, [height, width, 3]."""
     objects: list[SyntheticObject]
-    """From back to front."""
+    """Objects from back to front."""
 
 
 def classes_fault(names: Sequence[str] | None) -> str | None:
-    """What was expected and what was found where the names, all classes where None, are no classes."""
+    """Fault of the names, all classes where None: what was expected and what was found; None where all are classes."""
     unknown = [name for name in names or () if name not in SHAPES]
     if names is None or (names and not unknown):
         return None
@@ -82,13 +82,13 @@ def render(
     size: tuple[int, int] | None = None,
     short_side: tuple[int, int] = SHORT_SIDE,
 ) -> SyntheticImage:
-    """Makes one photo.
+    """Makes one image.
 
     Args:
-        index: which of the endless row of photos; not negative.
+        index: which of the endless row of images; not negative.
         seed: which row; not negative.
         classes: of the objects; those of other classes do not appear.
-        size: (height, width) of the photo; by default drawn at random.
+        size: (height, width) of the image; by default drawn at random.
         short_side: least and largest short side in pixels, where `size` is not given.
 
     Raises:
@@ -119,7 +119,7 @@ def _draw_objects(rng: np.random.Generator, classes: Sequence[str], side: int) -
     """Class and extent in pixels of what to place, from back to front; no class for distractors."""
     count = 0 if rng.random() < EMPTY_SHARE else min(1 + int(rng.poisson(2.2)), MAX_OBJECTS)
     low, high = np.log(EXTENTS)
-    # Some photos show many of one kind, such as a bunch of balloons.
+    # Some images show many of one kind, such as a bunch of balloons.
     pool = [classes[int(rng.integers(len(classes)))]] if rng.random() < 0.15 else list(classes)
     things: list[tuple[str | None, float]] = [
         (pool[int(rng.integers(len(pool)))], side * float(np.exp(rng.uniform(low, high)))) for _ in range(count)
@@ -196,7 +196,7 @@ def coco_categories(classes: Sequence[str]) -> list[dict[str, Any]]:
 def coco_annotations(
     photo: SyntheticImage, image_id: int, classes: Sequence[str], first_id: int = 1
 ) -> list[dict[str, Any]]:
-    """COCO's `annotations` of one photo, numbered from `first_id`."""
+    """COCO's `annotations` of one image, numbered from `first_id`."""
     ids = {category["name"]: category["id"] for category in coco_categories(classes)}
     return [
         {

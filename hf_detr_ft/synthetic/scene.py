@@ -1,4 +1,4 @@
-"""Things of a synthetic photo as layers: turned and scaled onto its pixels, put where enough of each can be seen."""
+"""Objects of a synthetic image as layers: turned and scaled onto its pixels, put where enough of each can be seen."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ from hf_detr_ft.synthetic.canvas import Array, Canvas, Draw
 
 MIN_VISIBLE_SHARE = 0.3
 MIN_VISIBLE_PIXELS = 20
-"""A thing that would leave less of any object to be seen is not placed: nothing is shown without its annotation."""
+"""An object that would leave less of any object to be seen is not placed: nothing is shown without its annotation."""
 TRIES = 10
-"""Places that are tried for a thing, until it is left out."""
+"""Places that are tried for an object, until it is left out."""
 
 Pixels = NDArray[np.bool_]
 
 
 @dataclass
 class Layer:
-    """A thing on the photo's pixels, in a patch of its own; its masks hold pixels at least half covered."""
+    """An object on the image's pixels, in a patch of its own; its masks hold pixels at least half covered."""
 
     name: str | None
     """The class; None for what is not annotated."""
@@ -32,24 +32,24 @@ class Layer:
 
 @dataclass
 class Placed:
-    """A layer in the photo."""
+    """A layer in the image."""
 
     layer: Layer
     left: int
     top: int
     visible: Pixels
-    """Of the labelled pixels, those in the photo that nothing covers, [height, width]."""
+    """Mask [height, width] of the labelled pixels in the image that nothing covers."""
 
     @property
     def share(self) -> float:
-        """What is visible, relative to the whole object."""
+        """Visible share of the whole object."""
         return float(self.visible.sum() / max(int(self.layer.labelled.sum()), 1))
 
 
 def draw_layer(
     rng: np.random.Generator, draw: Draw, name: str | None, extent: float, lean: float, light: NDArray[np.float64]
 ) -> Layer:
-    """Draws a thing, turns, stretches, mirrors and blurs it.
+    """Draws an object, turns, stretches, mirrors and blurs it.
 
     Args:
         rng: where the variation comes from.
@@ -57,7 +57,7 @@ def draw_layer(
         name: its class.
         extent: geometric mean of its width and height, in pixels.
         lean: how far it is turned at most, in radians; one in eight is turned anyhow.
-        light: unit vector towards the light of the photo.
+        light: unit vector towards the light of the image.
     """
     angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.125 else lean * rng.uniform(-1, 1)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -75,7 +75,7 @@ def draw_layer(
 
 
 def _blur(rng: np.random.Generator, extent: float) -> float:
-    """Standard deviation in pixels: most things are sharp, some out of focus, small ones never beyond recognition."""
+    """Standard deviation in pixels: most objects are sharp, some out of focus, small ones never beyond recognition."""
     return float(min(rng.uniform(0.5, 2.5), 0.03 * extent) if rng.random() < 0.25 else 0)
 
 
@@ -105,7 +105,7 @@ def _onto_pixels(canvas: Canvas, matrix: NDArray[np.float64], name: str | None, 
 def _window(
     layer: Layer, left: int, top: int, size: tuple[int, int]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """What of a photo of (height, width), and what of the patch, lie on each other."""
+    """Slices of an image of (height, width) and of the patch that lie on each other."""
     height, width = layer.alpha.shape
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + width, size[1]), min(top + height, size[0])
     x1, y1 = max(x0, x1), max(y0, y1)
@@ -119,7 +119,7 @@ def place(rng: np.random.Generator, placed: list[Placed], layer: Layer, size: tu
         rng: where the places to try come from.
         placed: the layers behind it, from back to front; gets it, and their `visible` what it covers.
         layer: the new one.
-        size: (height, width) of the photo.
+        size: (height, width) of the image.
 
     Returns:
         Whether there was such a place.
@@ -130,7 +130,7 @@ def place(rng: np.random.Generator, placed: list[Placed], layer: Layer, size: tu
         if placed and kind < 0.25:  # beside another one, which it then often covers in part
             other = placed[rng.integers(len(placed))]
             middle = np.array([other.top, other.left]) + np.array(other.layer.alpha.shape) * rng.uniform(-0.1, 1.1, 2)
-        elif kind < 0.65:  # as wholly in the photo as it can be
+        elif kind < 0.65:  # as wholly in the image as it can be
             room = np.maximum(np.array(size) - patch, 0)
             middle = (np.array(size) - room) / 2 + room * rng.random(2)
         else:

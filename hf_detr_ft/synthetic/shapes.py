@@ -1,4 +1,4 @@
-"""The classes of the synthetic photos: a function for each draws one object, different each time."""
+"""The classes of the synthetic images: a function for each draws one object, different each time."""
 
 from itertools import pairwise
 from types import MappingProxyType

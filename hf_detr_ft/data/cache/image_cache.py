@@ -1,6 +1,6 @@
-"""Photos decoded and resized once, for all epochs and all runs at this size; kept in the cache of `datasets`.
+"""Images decoded and resized once, for all epochs and all runs at this size; kept in the cache of `datasets`.
 
-What is kept is what `DetrImageProcessor` makes of a photo before it normalises, byte for byte. Only photos that get
+What is kept is what `DetrImageProcessor` makes of an image before it normalises, byte for byte. Only images that get
 smaller are resized; the others are kept as they are, decoded.
 """
 
@@ -31,30 +31,30 @@ from hf_detr_ft.machine import count_cores
 logger = logging.getLogger(__name__)
 
 CACHED_FEATURES = Features({"image": CELL, "original_size": Sequence(Value("int32"), length=2)})
-"""The pixels as PPM under "bytes", the photo's path or name under "path"; (height, width) of the upright photo."""
+"""The pixels as PPM under "bytes", the image's path or name under "path"; (height, width) of the upright image."""
 MODULES = tuple(Path(str(file)) for file in (__file__, images.__file__, image_size.__file__))
 """Files of the modules that decode: with other code, images are made anew."""
 AHEAD = 64
-"""Photos that are decoded in advance."""
+"""Images that are decoded in advance."""
 
 
 def cache_images(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) -> Dataset | None:
-    """The rows with their photos decoded and at most as large as the model takes them, and `original_size`.
+    """The rows with their images decoded and at most as large as the model takes them, and `original_size`.
 
     One process of each machine makes them for all.
 
     Args:
         rows: of `load_split`, without a transform.
         size: that the model takes images in.
-        limit_bytes: of the photos; None is returned, and nothing is made, where they would take more.
+        limit_bytes: of the images; None is returned, and nothing is made, where they would take more.
         name: of the split, for the progress bar.
 
     Raises:
-        DataError: a photo cannot be decoded, or the cache cannot be written or read.
+        DataError: an image cannot be decoded, or the cache cannot be written or read.
     """
     white_level = rows["white_level"][0] if "white_level" in rows.column_names and len(rows) else None
-    photos = rows.select_columns("image")
-    stored = once_per_machine(lambda: _make_or_find(photos, size, white_level, limit_bytes, name))
+    cells = rows.select_columns("image")
+    stored = once_per_machine(lambda: _make_or_find(cells, size, white_level, limit_bytes, name))
     if stored is None:
         return None
     others = [column for column in rows.column_names if column not in ("image", "white_level")]
@@ -62,11 +62,11 @@ def cache_images(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) 
 
 
 def _make_or_find(
-    photos: Dataset, size: ImageSize, white_level: int | None, limit_bytes: float, name: str
+    cells: Dataset, size: ImageSize, white_level: int | None, limit_bytes: float, name: str
 ) -> Dataset | None:
     """Rows of `CACHED_FEATURES`; None beyond the limit, and where the cache lacks them and can only be read."""
     total = 0
-    for cell in iterate_column(photos, "image"):
+    for cell in iterate_column(cells, "image"):
         height, width = cached_size(*cell_size(cell), size)
         total += height * width * 3
         if total > limit_bytes:
@@ -74,12 +74,12 @@ def _make_or_find(
     try:
         stored = cached_rows(
             _rows,
-            {"photos": photos, "size": size, "white_level": white_level},
+            {"cells": cells, "size": size, "white_level": white_level},
             CACHED_FEATURES,
-            key=cached_images_key(photos, size, white_level),
+            key=cached_images_key(cells, size, white_level),
             name=name,
             folder="resized",
-            what="resized photos",
+            what="resized images",
         )
     except ReadOnlyCacheError as error:
         logger.warning("%s Images are decoded anew in every epoch instead.", error)
@@ -89,17 +89,20 @@ def _make_or_find(
 
 
 def cached_size(height: int, width: int, size: ImageSize) -> tuple[int, int]:
-    """(height, width) in which a photo is kept; as it is where the other one would be larger, or nothing at all."""
+    """Size (height, width) in which an image is kept; its own where that would be larger, or nothing at all."""
     target = size.of(height, width)
     fits = 1 <= target[0] <= height and 1 <= target[1] <= width
     return target if fits else (height, width)
 
 
-def cached_images_key(photos: Dataset, size: ImageSize, white_level: int | None = None) -> str:
-    """Another one wherever another byte may be made: files count as changed when their size or time does."""
+def cached_images_key(cells: Dataset, size: ImageSize, white_level: int | None = None) -> str:
+    """Key of the kept images, another one wherever another byte may be made.
+
+    Files count as changed when their size or time does.
+    """
     made_by = [hash_sources(MODULES), *(m.__version__ for m in (PIL, torch, torchvision, transformers))]
     digest = hashlib.sha256(json.dumps([made_by, sorted(size.as_dict().items()), white_level]).encode())
-    for cell in iterate_column(photos, "image"):
+    for cell in iterate_column(cells, "image"):
         if cell["bytes"]:
             digest.update(hashlib.sha256(cell["bytes"]).digest())
         else:
@@ -108,27 +111,27 @@ def cached_images_key(photos: Dataset, size: ImageSize, white_level: int | None 
     return digest.hexdigest()[:32]
 
 
-def _rows(photos: Dataset, size: ImageSize, white_level: int | None) -> Iterator[dict[str, Any]]:
+def _rows(cells: Dataset, size: ImageSize, white_level: int | None) -> Iterator[dict[str, Any]]:
     """Rows of `CACHED_FEATURES`. Decoding and resizing leave Python's lock to others, so threads will do."""
     processor = DetrImageProcessor()
 
     def row(cell: dict[str, Any]) -> dict[str, Any]:
-        photo = decode_cell(cell, white_level=white_level)
-        original = photo.height, photo.width
+        image = decode_cell(cell, white_level=white_level)
+        original = image.height, image.width
         height, width = cached_size(*original, size)
         if (height, width) == original:
-            pixels = photo.tobytes()
+            pixels = image.tobytes()
         else:
-            resized = resize_image(photo, processor, ImageSize.exactly(height, width))
+            resized = resize_image(image, processor, ImageSize.exactly(height, width))
             pixels = resized.permute(1, 2, 0).numpy().tobytes()
         head = f"P6 {width} {height} 255\n".encode()
         return {"image": {"path": cell["path"], "bytes": head + pixels}, "original_size": original}
 
-    yield from in_threads(row, iterate_column(photos, "image"))
+    yield from in_threads(row, iterate_column(cells, "image"))
 
 
 def in_threads(do: Callable[[Any], Any], items: Iterator[Any]) -> Iterator[Any]:
-    """`map`, on as many threads as there are cores, not far ahead of what is taken."""
+    """Maps on as many threads as there are cores, not far ahead of what is taken."""
     with ThreadPoolExecutor(count_cores()) as pool:
         while window := list(islice(items, AHEAD)):
             yield from pool.map(do, window)

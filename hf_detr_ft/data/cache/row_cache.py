@@ -22,10 +22,10 @@ from datasets.exceptions import DatasetGenerationError
 from hf_detr_ft.errors import DataError, InputError
 
 CELL = {"bytes": Value("binary"), "path": Value("string")}
-"""A photo's file and its path or name. As `Image`, which rows have in the end, `datasets` would drop the bytes of every
-photo at whose path, in the current folder say, there is some file."""
+"""An image's file and its path or name. As `Image`, which rows have in the end, `datasets` would drop the bytes of each
+image at whose path, in the current folder say, there is some file."""
 UNUSED_SECONDS = 3 * 24 * 3600
-"""How long nobody must have asked for rows that are removed; workers of a run open the files anew as they begin."""
+"""Time after which rows that nobody asked for may be removed; workers of a run open the files anew as they begin."""
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 """Errors of a folder that may be read and not written."""
 LAST_USE = "last_use"

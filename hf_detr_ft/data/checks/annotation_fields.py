@@ -41,9 +41,9 @@ class Entry(NamedTuple):
     """One object of `images`, `annotations` or `categories`."""
 
     name: str
-    """How messages call it."""
+    """Name in messages."""
     fields: dict[str, Any]
-    """Only the fields whose type and range are right."""
+    """Fields whose type and range are right."""
 
 
 class Entries(NamedTuple):
@@ -56,7 +56,7 @@ class Entries(NamedTuple):
 
 
 class Field(NamedTuple):
-    """What a field of an entry must be."""
+    """Rule for a field of an entry."""
 
     holds: Callable[[Any], bool]
     expected: str

@@ -10,7 +10,7 @@ ROUNDING_PX = 1.0
 """A box may reach this far out of its image: tools round, and count pixels from 0 or 1."""
 
 MIN_BOXES = 3
-"""Fewer boxes than this tell nothing about the format of a file's boxes."""
+"""Least boxes that tell something about the format of a file's boxes."""
 
 MIN_SHARE = {"normalised": 0.1, "overhang": 0.2, "fits as corners": 0.9}
 """Shares of a file's boxes. Fractions of 1 are no boxes in pixels. True xywh boxes hardly ever fit as corners, too:

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, all at once, before any training: `check_coco` for a split, `check_splits` for two."""
+"""Everything that is wrong with a data set, before any training: `check_coco` for a split, `check_splits` for two."""
 
 import hashlib
 from collections import defaultdict
@@ -147,7 +147,7 @@ def check_splits(
     *,
     val_file: Path | str = "validation annotations",
 ) -> list[Problem]:
-    """Finds the same photo in both splits, and categories that differ or cannot be measured; no JSON makes it raise.
+    """Finds the same image in both splits, and categories that differ or cannot be measured; no JSON makes it raise.
 
     Args:
         train: the training split as `read_coco` returns it, its images under `train_dir`.
@@ -165,29 +165,29 @@ def check_splits(
     train_entries, val_entries = read_entries(train, "training annotations"), read_entries(val, file)
     problems = compare_categories(train_entries, val_entries, file)
     if train_dir is not None and val_dir is not None:
-        problems = _check_same_photos(train_entries.images, train_dir, val_entries.images, val_dir, file) + problems
+        problems = _check_same_images(train_entries.images, train_dir, val_entries.images, val_dir, file) + problems
     return sorted(problems, key=lambda problem: problem.severity)
 
 
-def _check_same_photos(
+def _check_same_images(
     train: list[Entry], train_dir: Path, val: list[Entry], val_dir: Path, file: str
 ) -> list[Problem]:
     @cache
     def digest(path: Path) -> bytes:
         return hashlib.sha256(path.read_bytes()).digest()
 
-    train_photos, val_photos = _photos(train, train_dir), _photos(val, val_dir)
+    train_images, val_images = _find_files(train, train_dir), _find_files(val, val_dir)
     by_size: defaultdict[int, list[tuple[Entry, Path]]] = defaultdict(list)
-    for image, path, size in train_photos:
+    for image, path, size in train_images:
         by_size[size].append((image, path))
     twins: list[tuple[Entry, Entry]] = []
-    for image, path, size in val_photos:
+    for image, path, size in val_images:
         # Files of different lengths cannot be equal: only the few others need to be read.
         same = (
             other for other, other_path in by_size[size] if path == other_path or digest(path) == digest(other_path)
         )
         twins.extend((image, other) for other in list(same)[:1])
-    if val_photos and len(twins) == len(val_photos) == len(train_photos):
+    if val_images and len(twins) == len(val_images) == len(train_images):
         message = f"expected other photos than in training, found the same {len(twins)}: both splits are one"
         remedy = "give a validation split of its own: AP on photos that were trained on says nothing about new ones"
         return [Problem("warning", "same-split", file, "images", message, remedy)]
@@ -205,9 +205,9 @@ def _check_same_photos(
     ]
 
 
-def _photos(images: list[Entry], images_dir: Path) -> list[tuple[Entry, Path, int]]:
+def _find_files(images: list[Entry], images_dir: Path) -> list[tuple[Entry, Path, int]]:
     """The images whose files can be found, with resolved path and length in bytes; `check_coco` reports the others."""
-    photos = []
+    files = []
     for image in images:
         file_name = image.fields.get("file_name")
         if file_name is None or leaves_folder(file_name):
@@ -218,5 +218,5 @@ def _photos(images: list[Entry], images_dir: Path) -> list[tuple[Entry, Path, in
         except (OSError, ValueError):
             continue
         if path.is_file():
-            photos.append((image, path, size))
-    return photos
+            files.append((image, path, size))
+    return files

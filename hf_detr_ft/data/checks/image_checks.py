@@ -73,7 +73,7 @@ def read_image(path: Path, decode: bool = True) -> ImageHeader | str:
 
 
 def _largest_value(image: Image.Image) -> int | None:
-    """Of a decoded image, transparency aside; None of modes whose numbers are no brightness."""
+    """Largest value of a decoded image, transparency aside; None of modes whose numbers are no brightness."""
     if image.mode[0] == "I":
         return int(np.asarray(image).max())
     if image.mode not in ("1", "L", "LA", "RGB", "RGBA"):

@@ -52,7 +52,7 @@ def load_categories(path: Path) -> list[dict]:
 
 
 def image_size_reader(folder: Path) -> Callable[[str], tuple[int, int]]:
-    """A function from a file name in `folder` to (height, width) of the upright photo; it raises DataError."""
+    """A function from a file name in `folder` to (height, width) of the upright image; it raises DataError."""
 
     def image_size(file_name: str) -> tuple[int, int]:
         if leaves_folder(file_name):

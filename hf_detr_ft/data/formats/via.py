@@ -1,12 +1,12 @@
 """VGG Image Annotator (VIA) 1 and 2 to COCO.
 
-A VIA file is an object of photos, `{"photo.jpg12345": {"filename", "size", "regions", "file_attributes"}}`. VIA 1 keeps
+A VIA file is an object of images, `{"image.jpg12345": {"filename", "size", "regions", "file_attributes"}}`. VIA 1 keeps
 the regions in an object keyed "0", "1", …, VIA 2 in a list; a VIA 2 project has the same under `_via_img_metadata`,
 and the options of its attributes under `_via_attributes`.
 
 Boxes go from the smallest to the largest coordinate as VIA wrote it, without half a pixel or a whole one added. That is
 what VIA2COCO does too. Areas are exact, which VIA2COCO's and VIA's own are not. Shapes are taken as they were drawn:
-nothing is cut at the border of the photo.
+nothing is cut at the border of the image.
 """
 
 import math
@@ -17,13 +17,13 @@ from reprlib import repr as short
 from hf_detr_ft.errors import DataError
 
 VIA_FILE_NAME = "via_region_data.json"
-"""What VIA 1 calls its export; looked for where the source is a folder."""
+"""Name that VIA 1 gives its export; looked for where the source is a folder."""
 
 ARC_POINTS = 72
 """Corners of the polygon that stands for a circle or an ellipse in `segmentation`: one every 5 degrees, as in VIA."""
 
 LARGEST_COORDINATE = 1e9
-"""In pixels; anything beyond is a broken file, and would overflow in the area."""
+"""Largest coordinate in pixels; anything beyond is a broken file, and would overflow in the area."""
 
 SHAPES = "polygon, polyline, rect, circle or ellipse"
 
@@ -34,7 +34,7 @@ class _Unusable(Exception):
 
 @dataclass(frozen=True)
 class _Shape:
-    """A region's geometry, in pixels of the upright photo."""
+    """A region's geometry, in pixels of the upright image."""
 
     bbox_xywh_px: list[float]
     area: float
@@ -58,7 +58,7 @@ def convert_via(
 
     Args:
         via: the parsed JSON, whatever it is.
-        image_size: (height, width) of the upright photo of that file name; raises DataError where it has none.
+        image_size: (height, width) of the upright image of that file name; raises DataError where it has none.
         source: name of the VIA file, for messages.
         class_attribute: the region attribute that holds the class: a text, the value of a dropdown or a radio button,
             or the one ticked checkbox. In a project, an option goes by its description, as in VIA's own COCO export.
@@ -126,7 +126,7 @@ def _coco(images: list[dict], regions: list[tuple[int, str, _Shape]], categories
 
 
 def _entries(via: object, source: str) -> dict:
-    """The photos of a VIA 1 or 2 file or of a VIA 2 project, by VIA's key."""
+    """The images of a VIA 1 or 2 file or of a VIA 2 project, by VIA's key."""
     found = f"a JSON {type(via).__name__}"
     if isinstance(via, dict):
         entries = via.get("_via_img_metadata", via)
@@ -253,7 +253,7 @@ def _polygon(attributes: dict) -> _Shape:
 
 
 def _ellipse(cx: float, cy: float, rx: float, ry: float, theta: float) -> _Shape:
-    """`theta` in radians, clockwise on the screen, as HTML's canvas draws it for VIA."""
+    """Ellipse turned by `theta` in radians, clockwise on the screen, as HTML's canvas draws it for VIA."""
     cos, sin = math.cos(theta), math.sin(theta)
     half_w, half_h = math.hypot(rx * cos, ry * sin), math.hypot(rx * sin, ry * cos)
     polygon = []
