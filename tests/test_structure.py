@@ -5,6 +5,8 @@ direction: two groups that need each other are one group, or lack a third below 
 """
 
 import ast
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -37,6 +39,36 @@ PRINTS = {"cli", "runs"}
 
 LOADS_MODELS = "model.load"
 """The module that calls `from_pretrained` of models; elsewhere it may be that of a processor or a config."""
+
+RUN_FILES = re.compile(
+    r"(?<![\w.])(recipe\.yaml|metrics\.json|results\.csv|detections\.npz|trainer_state\.json|report\.html|README\.md"
+    r"|predictions\.png|model\.safetensors|preprocessor_config\.json|config\.json)"
+)
+"""Names of files in a run folder."""
+
+LEANING = set(
+    [
+        "Of",
+        "By",
+        "As",
+        "For",
+        "In",
+        "With",
+        "To",
+        "From",
+        "On",
+        "At",
+        "Beside",
+        "Behind",
+        "What",
+        "Where",
+        "How",
+        "Whether",
+        "Which",
+        "When",
+    ]
+)
+"""Words that begin half a sentence."""
 
 DEPTH = {group: depth for depth, layer in enumerate(LAYERS) for group in layer}
 
@@ -208,3 +240,74 @@ def test_a_model_that_is_loaded_elsewhere_is_seen(owner: str):
 
 def test_a_processor_or_a_config_may_be_loaded_anywhere():
     assert model_loads("inference.detect", "DetrImageProcessor.from_pretrained(x)\nDetrConfig.from_pretrained(x)") == []
+
+
+def verbs_imported(module: str, source: str) -> list[str]:
+    """Other verbs that a verb imports."""
+    if group(module) != "runs":
+        return []
+    names = (name.split(".") for _, name in imported_names(module, ast.parse(source), is_package=False))
+    found = {".".join(name[1:3]) for name in names if name[:2] == [NAME, "runs"]}
+    return sorted(found - {module, "runs"})
+
+
+def test_no_verb_imports_a_verb():
+    files = source_files()
+    found = {module: verbs_imported(module, path.read_text(encoding="utf-8")) for module, path in files.items()}
+    assert not any(found.values()), found
+    assert verbs_imported("runs.report", "from hf_detr_ft.runs.evaluate import evaluate") == ["runs.evaluate"]
+    assert verbs_imported("runs.report", "from hf_detr_ft.runs import train") == ["runs.train"]
+
+
+def test_no_two_modules_have_one_name():
+    names = Counter(path.stem for path in source_files().values() if not path.stem.startswith("__"))
+    assert len(names) > 100
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def docstrings(tree: ast.AST) -> Iterator[ast.Constant]:
+    """Texts that stand alone: those of modules, classes and functions, and those below constants and fields."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else ():
+            value = statement.value if isinstance(statement, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield value
+
+
+def run_files_named(source: str) -> list[str]:
+    """File names of a run folder in the texts of a module, its docstrings aside."""
+    tree = ast.parse(source)
+    known = {id(text) for text in docstrings(tree)}
+    texts = [
+        n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in known
+    ]
+    return [f"{text.lineno}: {found[0]}" for text in texts if (found := RUN_FILES.search(text.value))]
+
+
+def test_run_folder_alone_knows_the_names_of_its_files():
+    found = {
+        module: run_files_named(path.read_text(encoding="utf-8"))
+        for module, path in source_files().items()
+        if module != "run_folder"
+    }
+    assert not any(found.values()), {module: lines for module, lines in found.items() if lines}
+    assert run_files_named('"""Reads recipe.yaml."""\nx = "a/recipe.yaml"\ny = f"{x}: no metrics.json"') == [
+        "2: recipe.yaml",
+        "3: metrics.json",
+    ]
+    assert run_files_named('x = "my_config.json"') == []
+
+
+def fragments(source: str) -> list[str]:
+    """Docstrings that lean on the line above: in an editor they would stand alone."""
+    texts = [text.value.strip() for text in docstrings(ast.parse(source))]
+    return [text.split("\n")[0] for text in texts if text and (text.split()[0] in LEANING or text[0].islower())]
+
+
+def test_docstrings_begin_with_a_noun_or_a_verb():
+    files = source_files()
+    found = {module: fragments(path.read_text(encoding="utf-8")) for module, path in files.items()}
+    assert not any(found.values()), {module: texts for module, texts in found.items() if texts}
+    assert fragments('"""Module."""\nSIDE = 2\n"""Of a map, in cells."""\n') == ["Of a map, in cells."]
+    assert fragments('def f():\n    """what it says."""\n') == ["what it says."]
