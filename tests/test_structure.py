@@ -46,28 +46,10 @@ RUN_FILES = re.compile(
 )
 """Names of files in a run folder."""
 
-LEANING = set(
-    [
-        "Of",
-        "By",
-        "As",
-        "For",
-        "In",
-        "With",
-        "To",
-        "From",
-        "On",
-        "At",
-        "Beside",
-        "Behind",
-        "What",
-        "Where",
-        "How",
-        "Whether",
-        "Which",
-        "When",
-    ]
-)
+LEANING = {
+    *("Of", "By", "As", "For", "In", "With", "To", "From", "On", "At", "Beside", "Behind"),
+    *("What", "Where", "How", "Whether", "Which", "When"),
+}
 """Words that begin half a sentence."""
 
 DEPTH = {group: depth for depth, layer in enumerate(LAYERS) for group in layer}
