@@ -46,6 +46,13 @@ PATHS = ("root", "train_annotations", "train_images", "val_annotations", "val_im
 """Fields of `data` that name files, for which drawn photos have no use."""
 MADE_WITH = "made_with"
 """A section that a run writes into its recipe (versions, fingerprints) and that is not read."""
+REMOVED: dict[tuple[str, str], tuple[tuple, str]] = {
+    ("model", "encoder_loss"): ((0,), "it is --encoder-loss of python -m hf_detr_ft.pretraining"),
+    ("model", "new_decoder"): ((False,), "it is --new-decoder of python -m hf_detr_ft.pretraining"),
+    ("evaluation", "batch_size"): ((None,), "it is training.per_device_eval_batch_size"),
+    ("speed", "keep_memory"): ((True, False), "it brought nothing"),
+}
+"""Fields of earlier versions, with the values that had no effect, which recipes of earlier runs may carry on saying."""
 NOT_SAVED = ("hub_token", "push_to_hub_token", "overwrite", "resume_from_checkpoint")
 """Fields of `training` that never go to a file: secrets, and what was asked for one run, whose folder the saved recipe
 would remove when it runs again."""
@@ -141,13 +148,17 @@ def read_sections(path: Path) -> dict:
 
 
 def _read_yaml(path: Path, problems: list[str]) -> Iterator[_Entry]:
-    for section, content in read_sections(path).items():
+    sections = read_sections(path)
+    is_of_a_run = MADE_WITH in sections
+    for section, content in sections.items():
         if section == MADE_WITH:
             continue
         if section not in SECTIONS:
             problems.append(f"{path}: {_unknown_section(str(section))}")
         elif isinstance(content, dict):
             for key, value in content.items():
+                if is_of_a_run and value in REMOVED.get((section, str(key)), ((), ""))[0]:
+                    continue
                 yield _Entry(section, str(key), "", value, f"{path}: {section}.{key}")
         elif content is not None:
             problems.append(f"{path}: {section}: expected keys and values, found {content!r}")
@@ -193,7 +204,8 @@ def _place(entries: Sequence[_Entry], problems: list[str]) -> tuple[dict[str, di
     for section, key, inner, value, source in entries:
         known = [field.name for field in fields(SECTIONS[section]) if field.init]
         if key not in known:
-            hint = _elsewhere(key) or did_you_mean(key, known)
+            gone = REMOVED.get((section, key))
+            hint = f" (gone: {gone[1]})" if gone else _elsewhere(key) or did_you_mean(key, known)
             problems.append(f"{source}: unknown key '{key}' in section '{section}'{hint}")
             continue
         if inner:

@@ -479,3 +479,27 @@ def lines_of(flags: Sequence[str]) -> list[str]:
 
 def test_without_a_file_the_flags_alone_are_named():
     assert lines_of(["--training.lr_scheduler_type", "cosin"])[0].startswith("flags: training: Transformers refuses")
+
+
+EARLIER = """
+model: {encoder_loss: ENCODER_LOSS, new_decoder: false}
+evaluation: {batch_size: null}
+speed: {keep_memory: true}
+"""
+
+
+def test_recipes_of_earlier_runs_load_without_the_fields_that_are_gone(read, refusal):
+    text = EARLIER.replace("ENCODER_LOSS", "0.0")
+    assert "keep_memory" not in read(f"{text}made_with: {{versions: {{}}}}\n").resolved["speed"]
+    lines = refusal(text)
+    assert [line.partition(" (gone: ")[2] for line in lines] == [
+        "it is --encoder-loss of python -m hf_detr_ft.pretraining)",
+        "it is --new-decoder of python -m hf_detr_ft.pretraining)",
+        "it is training.per_device_eval_batch_size)",
+        "it brought nothing)",
+    ], "a person who writes one is told"
+
+
+def test_a_field_that_is_gone_is_not_passed_over_where_it_had_an_effect(refusal):
+    [line] = refusal(EARLIER.replace("ENCODER_LOSS", "1.0") + "made_with: {versions: {}}\n")
+    assert "unknown key 'encoder_loss' in section 'model' (gone: it is --encoder-loss" in line
