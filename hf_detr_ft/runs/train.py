@@ -34,7 +34,7 @@ def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuil
     require_sound(recipe)
     is_first = PartialState().is_main_process
     run, checkpoint = open_folder(recipe, is_first)
-    job = prepare_job(recipe, model_builder)
+    job = prepare_job(recipe, checkpoint, model_builder)
     if is_first:
         print(describe_job(job))
         begin_folder(run, checkpoint, job)

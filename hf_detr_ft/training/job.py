@@ -50,8 +50,13 @@ class Job:
     results: RunFolderCallback
 
 
-def prepare_job(recipe: Recipe, model_builder: ModelBuilder = build_model) -> Job:
+def prepare_job(recipe: Recipe, checkpoint: Path | None = None, model_builder: ModelBuilder = build_model) -> Job:
     """Reads and checks the data and builds model and trainer; seeds torch, NumPy and Python.
+
+    Args:
+        recipe: of the training.
+        checkpoint: to go on from, looked at only.
+        model_builder: makes the model.
 
     Raises:
         InputError: something is wrong with recipe, data or checkpoint.
@@ -60,7 +65,10 @@ def prepare_job(recipe: Recipe, model_builder: ModelBuilder = build_model) -> Jo
     set_cpu_threads(recipe.speed.cpu_threads, recipe.training.device.type)
     set_seed(recipe.training.seed)
     splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress)
-    return build_job(recipe, splits, store_splits(recipe, splits), model_builder)
+    job = build_job(recipe, splits, store_splits(recipe, splits), model_builder)
+    if checkpoint is not None:
+        check_steps(job.trainer, checkpoint)
+    return job
 
 
 def prepare_trial(recipe: Recipe, splits: Splits) -> Job:
@@ -166,8 +174,6 @@ def train_model(job: Job, checkpoint: Path | None) -> None:
         CheckpointError: the checkpoint cannot be resumed from.
         TrainingError: training cannot go on.
     """
-    if checkpoint is not None:
-        check_steps(job.trainer, checkpoint)
     try:
         job.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except pickle.UnpicklingError as error:  # torch opens no pickle that could run code
