@@ -1,5 +1,6 @@
 """The probe for a precision: what it decides from times, and that it times something."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -67,3 +68,11 @@ def test_onednn_keeps_more_shapes_unless_the_user_said_how_many(given: str | Non
     code = f"import os, hf_detr_ft.machine; print(os.environ['{name}'])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=variables)
     assert printed.stdout.strip() == expected
+
+
+def test_windows_has_no_module_of_resources(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(sys, "platform", "win32")
+    importlib.reload(machine)
+    assert machine.peak_memory(torch.device("cpu")) == machine.peak_bytes(torch.device("cpu")) == 0
+    machine.reset_peak(torch.device("cpu"))

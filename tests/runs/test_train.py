@@ -353,6 +353,21 @@ def test_out_of_memory_names_what_to_lower(job: list[str], tmp_path: Path, monke
         run_job(job, tmp_path / "run")
 
 
+def test_out_of_memory_in_an_evaluation_names_its_own_batch_size(
+    job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = DetrForObjectDetection.forward
+
+    def run_out(self: DetrForObjectDetection, *args: Any, **kwargs: Any) -> Any:
+        if not self.training:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(DetrForObjectDetection, "forward", run_out)
+    with pytest.raises(TrainingError, match=r"evaluation stopped at step 3: .*per_device_eval_batch_size 4"):
+        run_job(job, tmp_path / "run")
+
+
 def test_a_checkpoint_that_is_not_complete_is_not_resumed_from(job: list[str], finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import EarlyStoppingCallback, TrainerControl, TrainerState
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_callback import ExportableState
 
 from hf_detr_ft.atomic import write_json, write_text
 from hf_detr_ft.data.splits import load_splits
@@ -14,7 +15,13 @@ from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.recipe.sections import DataConfig, DetrTrainingArguments
 from hf_detr_ft.run_folder import RunFolder
-from hf_detr_ft.training.callbacks import ProgressLines, RunFolderCallback, restore_detections, write_results
+from hf_detr_ft.training.callbacks import (
+    ProgressLines,
+    RunFolderCallback,
+    restore_callbacks,
+    restore_detections,
+    write_results,
+)
 from hf_detr_ft.training.trainer import DetrTrainer
 from tests.fixtures import tiny_processor, trainable_tiny_detr, write_coco_folder
 
@@ -389,3 +396,22 @@ def test_patience_counts_evaluations_and_not_epochs(tmp_path: Path) -> None:
     train(data, run, 9, patience=2, eval_epochs=2, **still)
     assert [row["epoch"] for row in read_csv(run / "results.csv")] == ["2.0", "4.0", "6.0"]
     assert read_json(run / "metrics.json")["best"]["epoch"] == 2.0
+
+
+def test_two_callbacks_of_one_class_go_on_each_with_its_own_state() -> None:
+    class Counting(TrainerCallback, ExportableState):
+        def __init__(self, count: int) -> None:
+            self.count = count
+
+        def state(self) -> dict:
+            return {"args": {}, "attributes": {"count": self.count}}
+
+    callbacks = [Counting(0), Counting(0), Counting(7)]
+    stateful: dict = {"Counting": [Counting(3).state(), Counting(5).state()]}
+    restore_callbacks(callbacks, stateful)
+    assert [callback.count for callback in callbacks] == [3, 5, 7], "the last one was added"
+    assert len(stateful["Counting"]) == 3
+
+    alone: dict = {}
+    restore_callbacks(callbacks[:1], alone)
+    assert alone == {"Counting": callbacks[0].state()}
