@@ -222,7 +222,7 @@ class DetrTrainer(Trainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """Transformers' schedules, or the original's single drop by 10 after `learning_rate_drop_epoch`."""
+        """Transformers' schedules, or DETR's single drop by 10 after `learning_rate_drop_epoch`."""
         drop = self.args.learning_rate_drop_epoch
         if drop is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
