@@ -12,6 +12,7 @@ from transformers.image_utils import SizeDict
 
 from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.recipe.sections import ModelConfig
+from hf_detr_ft.run_folder import PROCESSOR
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ImageSize:
             return cls.exactly(size["height"], size["width"])
         raise CheckpointError(
             "the image processor's size: expected shortest_edge and longest_edge, or height and width, found "
-            f"{size}. Correct it in preprocessor_config.json."
+            f"{size}. Correct it in {PROCESSOR}."
         )
 
     @property

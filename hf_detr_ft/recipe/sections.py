@@ -107,7 +107,7 @@ class ModelConfig:
     config: dict[str, Any] = field(default_factory=dict)
     """Other fields of `transformers.DetrConfig`, such as `dropout` (DETR: 0.1) or `num_queries` (100)."""
     backbone: str | None = None
-    """timm model to build a new DETR on, with `checkpoint: null` (DETR: resnet50)."""
+    """Name of the timm model to build a new DETR on, with `checkpoint: null` (DETR: resnet50)."""
     backbone_weights: str | None = None
     """ImageNet weights of `backbone`: a local file, `package:NAME/PATH` in a Python package, or `timm` for its own."""
     backbone_stride: int = 32
@@ -219,7 +219,8 @@ class DetrTrainingArguments(TrainingArguments):
     logging_steps: float = 10
     """Steps between two lines of losses."""
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = "group_by_length"
-    """group_by_length batches images that have like shapes after augmentation, which spares padding (DETR: random)."""
+    """Order of training images; group_by_length batches those that have like shapes after augmentation, which spares
+    padding (DETR: random)."""
     dataloader_num_workers: int | None = None  # type: ignore[assignment]
     """Processes that decode and augment; where not set 0 on a CPU, beside a GPU its share of the cores, up to 8 (DETR:
     2)."""

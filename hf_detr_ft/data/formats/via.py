@@ -39,7 +39,7 @@ class _Shape:
     bbox_xywh_px: list[float]
     area: float
     polygon: list[float]
-    """x0, y0, x1, y1, …"""
+    """Corners x0, y0, x1, y1, …"""
 
 
 def convert_via(
