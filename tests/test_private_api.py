@@ -10,6 +10,7 @@ import inspect
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,7 +104,7 @@ def test_every_private_name_in_use_is_in_the_list() -> None:
         ours |= set(defined_names(tree))
         used |= set(used_names(tree))
     hosts = " ".join(inspect.getsource(host) for host in (Trainer, TrainingArguments, PreTrainedConfig, DetrConfig))
-    shared = {name for name in ours if re.search(rf"\b{name}\b", hosts)}
+    shared = ours & set(re.findall(r"\w+", hosts))
     foreign = {name for name in (used - ours) | shared if re.match(r"_[a-z]", name)} - {"_replace"}  # of a named tuple
     listed = {use.name for use in USES} | {part for use in USES for part in use.owner.split(".")}
     assert sorted(foreign - listed) == [], "add them to USES, with what they take"
@@ -117,6 +118,7 @@ def test_transformers_has_an_upper_bound_and_is_within_it() -> None:
     assert pinned is not None and pinned[1] in bounds
 
 
+@cache
 def sources() -> dict[str, str]:
     """Text of every module, by its path in the repository."""
     return {str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}

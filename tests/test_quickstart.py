@@ -1,13 +1,15 @@
 """The first command of the README, on fewer photos and with network sockets forbidden."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import DetrForObjectDetection
+from PIL import Image
+from transformers import DetrForObjectDetection, pipeline
 
 from hf_detr_ft.model.checkpoint import resolve_source
 
@@ -52,13 +54,19 @@ def test_the_guard_refuses(without_network: dict[str, str]) -> None:
     )
 
 
-def test_quickstart_needs_no_network(tmp_path: Path, without_network: dict[str, str]) -> None:
+def refuse(*_: object, **__: object) -> None:
+    raise RuntimeError("a network was asked for")
+
+
+def test_quickstart_needs_no_network(
+    tmp_path: Path, without_network: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "run"
     flags = {
         "data.synthetic_images": "16",
         "data.synthetic_val_images": "6",
         "data.synthetic_short_side": "[64, 72]",
-        "model.shortest_edge": "64",
+        "model.square_edge": "96",
         "training.num_train_epochs": "1",
         "training.warmup_steps": "0",
         "training.output_dir": str(folder),
@@ -75,14 +83,14 @@ def test_quickstart_needs_no_network(tmp_path: Path, without_network: dict[str, 
     assert last.config.id2label == {0: "balloon"}
     begun, ended = (model.model.query_position_embeddings.weight.float() for model in (first, last))
     assert 0 < (begun - ended).abs().max() < 0.1, "fine-tuning goes on from the packaged weights"
+    frozen, still = (next(model.model.backbone.parameters()) for model in (first, last))
+    assert torch.equal(frozen, still), "of which the first convolution is frozen"
+    assert "balloon" in (folder / "report.html").read_text(encoding="utf-8")
 
-    code = f"""
-from PIL import Image
-from transformers import pipeline
-print(pipeline("object-detection", {str(folder)!r})(Image.new("RGB", (80, 64)), threshold=0.0)[0]["label"])
-"""
-    opened = run(without_network, "-c", code)
-    assert opened.stdout.strip() == "balloon", opened.stderr
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    detector = pipeline("object-detection", str(folder))
+    assert detector(Image.new("RGB", (80, 64)), threshold=0.0)[0]["label"] == "balloon"
 
 
 def test_the_checkpoint_is_small_stock_and_in_half_precision() -> None:

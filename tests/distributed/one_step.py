@@ -14,6 +14,9 @@ from hf_detr_ft.recipe.sections import DataConfig, DetrTrainingArguments
 from hf_detr_ft.training.trainer import DetrTrainer
 from tests.fixtures import tiny_processor, trainable_tiny_detr, write_coco_folder
 
+DIVISIONS = ((2, 1), (1, 2))
+"""Images per process and micro-batch, and micro-batches per step: four images on two processes."""
+
 
 class KeepGradients(TrainerCallback):
     """Copies the gradients of the step, before the optimizer uses them."""

@@ -12,7 +12,6 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.distributed import one_step
-from tests.distributed.__main__ import DIVISIONS
 from tests.report.parsed import parse, table
 
 REPOSITORY = Path(__file__).parents[2]
@@ -79,7 +78,7 @@ def test_accumulation(folder: Path, whole: tuple[dict, dict], batch: int, accumu
     assert_same_step(read(folder, name), whole)
 
 
-@pytest.mark.parametrize(("batch", "accumulation"), DIVISIONS)
+@pytest.mark.parametrize(("batch", "accumulation"), one_step.DIVISIONS)
 def test_two_processes(launched: Path, whole: tuple[dict, dict], batch: int, accumulation: int) -> None:
     found = read(launched, f"two_processes_{accumulation}")
     assert found[1]["processes"] == 2
