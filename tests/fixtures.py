@@ -13,7 +13,7 @@ from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 from hf_detr_ft.model import detector
 
 CLASSES = ("mug", "cone")
-"""By label; not in alphabetical order, so that names and ids can be told to go together."""
+"""Names by label; not in alphabetical order, so that names and ids can be told to go together."""
 CATEGORIES = tuple({"id": id_, "name": name} for id_, name in zip((3, 7), CLASSES, strict=True))
 """Sparse category ids on purpose: a label is never equal to its category id."""
 COLOURS = ((200, 40, 40), (40, 60, 200), (30, 160, 60), (220, 180, 30))
@@ -82,7 +82,7 @@ def write_coco_folder(
     return root
 
 
-def draw_photo(height: int, width: int, seed: int) -> Image.Image:
+def plain_image(height: int, width: int, seed: int) -> Image.Image:
     """An image of any size without its annotations; another seed, another image."""
     return _draw_rectangles(height, width, COLOURS[:2], np.random.default_rng(seed))[0]
 
@@ -109,7 +109,7 @@ def _draw_rectangles(
 
 
 def _place(start: int, stop: int, generator: np.random.Generator) -> tuple[int, int]:
-    """Where a side begins between two pixels, and its length."""
+    """Start of a side between two pixels, and its length."""
     length = int(generator.integers((stop - start + 1) // 2, stop - start + 1))
     return int(generator.integers(start, stop - length + 1)), length
 

@@ -1,4 +1,4 @@
-"""What users get wrong, through the real entry point: each ends in its own words and status, none in a traceback.
+"""Mistakes of users, through the real entry point: each ends in its own words and status, none in a traceback.
 
 Every case starts from a folder in which all is right (`test_what_is_whole_passes`) and breaks one thing.
 """

@@ -273,7 +273,7 @@ def test_the_process_ends_with_the_status(tmp_path: Path):
 
 
 def test_the_short_verbs_need_no_torch():
-    """Or `hf-detr-ft --help` would take seconds."""
+    """`hf-detr-ft --help` would take seconds with it."""
     code = "import sys; from hf_detr_ft.cli import build_parser; build_parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0
 

@@ -10,7 +10,7 @@ import yaml
 
 from hf_detr_ft.cli import main
 from hf_detr_ft.inference.detect import detect, load_detector
-from tests.fixtures import draw_photo
+from tests.fixtures import plain_image
 
 DEVICE = "cuda"
 
@@ -41,7 +41,7 @@ def test_it_trains_in_bf16(run: Path) -> None:
 
 
 def test_it_detects_what_a_cpu_detects(run: Path) -> None:
-    image = draw_photo(90, 150, seed=0)
+    image = plain_image(90, 150, seed=0)
     on_cpu, on_gpu = (detect(*load_detector(str(run)), [image], device=device)[0] for device in ("cpu", DEVICE))
     np.testing.assert_allclose(
         np.sort(on_gpu.scores), np.sort(on_cpu.scores), atol=0.01
@@ -49,7 +49,7 @@ def test_it_detects_what_a_cpu_detects(run: Path) -> None:
 
 
 def test_predict_runs_there(run: Path, tmp_path: Path) -> None:
-    draw_photo(90, 150, seed=0).save(tmp_path / "image.jpg")
+    plain_image(90, 150, seed=0).save(tmp_path / "image.jpg")
     output = tmp_path / "output"
     assert main(["predict", str(run), str(tmp_path / "image.jpg"), "--threshold", "0", "--output", str(output)]) == 0
     assert len(json.loads((output / "detections.json").read_text())) == 12

@@ -1,4 +1,4 @@
-"""What the package uses of Transformers and torch that is not promised to stay, and how it looks there today.
+"""Parts of Transformers and torch that the package uses and that are not promised to stay, as they are today.
 
 A new release that changes any of it gives one failure, which says what is gone or different and which of our files use
 it. `pyproject.toml` allows only releases of Transformers that this test and the whole suite have passed with.
@@ -30,10 +30,10 @@ class Use(NamedTuple):
     """Importable: a module, or a class in one."""
     name: str
     parameters: str | None = None
-    """As a call would list them, without defaults; None: any, or no function."""
+    """Listed as in a call, without defaults; None: any, or no function."""
 
     def problem(self) -> str | None:
-        """How the installed release differs; None where it does not."""
+        """Difference of the installed release; None where there is none."""
         module, _, inside = self.owner.partition(":")
         try:
             owner = importlib.import_module(module)
@@ -148,6 +148,6 @@ def defined_names(tree: ast.AST) -> Iterator[str]:
 
 
 def transformers_bounds() -> Requirement:
-    """What `pyproject.toml` asks of Transformers."""
+    """Requirement of Transformers in `pyproject.toml`."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return next(found for found in map(Requirement, project["dependencies"]) if found.name == "transformers")

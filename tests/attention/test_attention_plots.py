@@ -101,7 +101,7 @@ def test_without_weight_the_photo_is_seen_dark_and_grey() -> None:
 
 
 def test_the_colour_tells_the_weight_relative_to_the_largest() -> None:
-    """On a photo of one grey, a map's colours follow each other as its weights do, whatever they sum to."""
+    """Colours of a map on an image of one grey follow each other as its weights do, whatever they sum to."""
     weights = np.repeat([[0.0, 0.25, 0.5, 1.0]], 2, axis=0) / 3.5
     seen = blend(photo((200, 400)), weights).astype(int)
     np.testing.assert_array_equal(seen, blend(photo((200, 400)), 10 * weights))

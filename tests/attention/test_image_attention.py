@@ -1,4 +1,4 @@
-"""What is chosen to be looked at, and where the packaged tiny DETR looks."""
+"""Detections and points chosen for attention maps, and where the packaged tiny DETR attends."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +14,14 @@ from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.inference.detect import ImageDetections, detect, load_detector, prepare
 from hf_detr_ft.synthetic.render import render
-from tests.fixtures import draw_photo, tiny_detr_with_spread_weights, tiny_processor
+from tests.fixtures import plain_image, tiny_detr_with_spread_weights, tiny_processor
 
 PHOTOS = 30
 SIZES = ((160, 213), (213, 160), (180, 180), (160, 284))
 
 
 def detections(*entries: tuple[tuple[float, ...], int, float]) -> ImageDetections:
-    """Of boxes, labels and scores."""
+    """Detections from boxes, labels and scores."""
     boxes, labels, scores = zip(*entries, strict=True)
     return ImageDetections(np.array(scores, np.float32), np.array(labels), np.array(boxes, np.float32))
 
@@ -47,7 +47,7 @@ def photos_of_one_object(names: list[str]) -> Iterator[tuple[Image.Image, str, n
 
 
 def peak_in_box(weights: np.ndarray, box_xyxy_px: np.ndarray, size: tuple[int, int]) -> bool:
-    """Whether the middle of the cell with the largest weight lies in the box."""
+    """True where the middle of the cell with the largest weight lies in the box."""
     row, column = np.unravel_index(weights.argmax(), weights.shape)
     x, y = (column + 0.5) * size[1] / weights.shape[1], (row + 0.5) * size[0] / weights.shape[0]
     return bool(box_xyxy_px[0] <= x <= box_xyxy_px[2] and box_xyxy_px[1] <= y <= box_xyxy_px[3])
@@ -115,7 +115,7 @@ def test_real_photos(tiny: tuple[DetrForObjectDetection, DetrImageProcessor], ba
 @pytest.mark.parametrize("shape", [(90, 150), (150, 90), (64, 64), (40, 200), (1, 1)])
 def test_shapes_of_what_comes_back(shape: tuple[int, int]) -> None:
     attention = attend(
-        tiny_detr_with_spread_weights(), tiny_processor(), draw_photo(*shape, seed=1), threshold=0.0, most=3
+        tiny_detr_with_spread_weights(), tiny_processor(), plain_image(*shape, seed=1), threshold=0.0, most=3
     )
     count = len(attention)
     points = len(attention.points_xy_px)
@@ -135,7 +135,7 @@ def test_shapes_of_what_comes_back(shape: tuple[int, int]) -> None:
 
 def test_points_are_given_in_pixels_of_the_image() -> None:
     model, processor = tiny_detr_with_spread_weights(), tiny_processor()
-    image = draw_photo(120, 180, 0)
+    image = plain_image(120, 180, 0)
     points = np.array([[10, 110], [170, 10], [90, 60]])
     attention = attend(model, processor, image, points_xy_px=points)
     recorded = record_attention(model, prepare(image, processor))
@@ -161,7 +161,7 @@ def test_the_background_is_no_detection_that_is_not_shown(
 
 
 def test_without_encoder_layers_there_are_no_points() -> None:
-    attention = attend(tiny_detr_with_spread_weights(encoder_layers=0), tiny_processor(), draw_photo(90, 150, 0))
+    attention = attend(tiny_detr_with_spread_weights(encoder_layers=0), tiny_processor(), plain_image(90, 150, 0))
     assert attention.points_xy_px.shape == (0, 2)
     assert len(attention.encoder) == len(attention.point_of) == 0
 

@@ -24,7 +24,7 @@ BACKBONES = (
     ("tf_efficientnet_lite0", 16),
     ("test_convnext", 32),
 )
-"""With the pixels of the image for each step of the feature map."""
+"""Names, and pixels of the image for each step of the feature map."""
 
 
 def timm_model(backbone: str, stride: int) -> transformers.DetrForObjectDetection:
@@ -34,7 +34,7 @@ def timm_model(backbone: str, stride: int) -> transformers.DetrForObjectDetectio
 
 
 def native_model() -> transformers.DetrForObjectDetection:
-    """Of stock Transformers, with its own ResNet."""
+    """DETR of stock Transformers, with its own ResNet."""
     resnet = ResNetConfig(
         embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], layer_type="basic", out_features=["stage4"]
     )
@@ -101,7 +101,7 @@ def test_the_weights_are_transformers_own_for_its_own_resnet() -> None:
 
 
 def test_heads_layers_and_queries_are_told_apart() -> None:
-    """What the comparisons above would not see if all maps were alike."""
+    """The comparisons above would see nothing if all maps were alike."""
     maps = record_attention(tiny_detr_with_spread_weights(), image(160, 224)).cross_attention(QUERIES)
     for axis in (0, 1, 2):
         assert np.ptp(maps, axis=axis).max() > 0.05

@@ -54,7 +54,7 @@ def zipped(members: dict[str, bytes], *extra: zipfile.ZipInfo) -> bytes:
 
 
 class Server:
-    """What is served, and how it misbehaves."""
+    """The archive that is served, and the ways in which it misbehaves."""
 
     def __init__(self) -> None:
         self.content = zipped(release())

@@ -378,7 +378,7 @@ CONSEQUENCES = {
     "no-annotations": {"unused-category"},
     "only-crowds": {"unused-category", "crowd"},
 }
-"""What else a break brings with it, by name of the break; nothing for all others."""
+"""Further problems that a break brings with it, by name of the break; none for all others."""
 
 
 def test_a_split_in_order_has_no_problem(split: tuple[dict, Path]) -> None:

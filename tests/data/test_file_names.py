@@ -25,7 +25,7 @@ KINDS = {
     "absolute": ("{}.png", "/data/local-files/{}.png", "folder"),
     "server's beginning": ("{}.png", "upload/3/0a1b2c3d-{}.png", "folder and name"),
 }
-"""How a file is called, how the JSON calls it, and the difference."""
+"""Name of a file, its name in the JSON, and the difference."""
 
 
 def build(folder: Path, kind: str, count: int = 3) -> dict:

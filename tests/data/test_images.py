@@ -29,7 +29,7 @@ CACHED_FEATURES = {
     7: UPRIGHT[::-1, ::-1].transpose(1, 0, 2),
     8: np.rot90(UPRIGHT, -1),
 }
-"""What a camera writes for each EXIF orientation: where row 0 and column 0 are, per the EXIF standard."""
+"""Photos of a camera by EXIF orientation: where row 0 and column 0 are, per the EXIF standard."""
 
 
 def encode(image: Image.Image, suffix: str, **options: object) -> bytes:
@@ -84,7 +84,7 @@ ORIENTATIONS = {
         b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n      34\n" + exif(6).tobytes().hex().encode() + b"\n"),
     ),
 }
-"""Where programs keep the orientation of a PNG."""
+"""Places in which programs keep the orientation of a PNG."""
 
 
 def insert(png: bytes, content: bytes, behind_pixels: bool) -> bytes:

@@ -46,7 +46,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(splits: Splits) -> list[dict]:
-    """Of both splits, every image as the bytes it has or its file has."""
+    """Rows of both splits, every image as the bytes it has or its file has."""
     found = []
     for row in [*splits.train, *splits.val]:
         image = row.pop("image")

@@ -1,4 +1,4 @@
-"""What two processes are to show, in one start of them, since that takes longer than the rest.
+"""Everything that two processes are to show, in one start of them, since that takes longer than the rest.
 
 `accelerate launch … -m tests.distributed FOLDER FLAGS` writes into FOLDER what `test_two_processes.py` reads. FLAGS are
 those of a training.

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def launched(folder: Path, job: list[str]) -> Path:
-    """What two processes wrote."""
+    """The folder that two processes wrote."""
     epoch = ("--training.num_train_epochs", "1", "--training.per_device_train_batch_size", "2")
     report = ("--report.enabled", "true")
     launch(2, "-m", "tests.distributed", str(folder), *job, *epoch, *report)

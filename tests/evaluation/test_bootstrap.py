@@ -70,7 +70,7 @@ def test_weights_are_ap_of_the_data_set_that_repeats_the_images(
 
 @pytest.mark.parametrize("objects", [10, 50, 100])
 def test_levels_of_recall_are_cocos_to_the_last_bit(objects: int) -> None:
-    """With n of `objects` found, recall n/100 in floats lies on this or that side of COCO's level."""
+    """Recall n/100 in floats, with n of `objects` found, lies on this or that side of COCO's level."""
     coco = one_image(*({"bbox": [100 * i, 0, 50, 50]} for i in range(objects)))
     for hits in range(objects + 1):
         detections = boxes(*((100 * i, 0, 50, 50, 0.9 - 0.001 * i) for i in range(hits)))
@@ -79,7 +79,7 @@ def test_levels_of_recall_are_cocos_to_the_last_bit(objects: int) -> None:
 
 
 def half_found(images: int, width: int = 50) -> tuple[dict, Detections]:
-    """Of every second image the object, 50 pixels wide, is found."""
+    """The object of every second image, 50 pixels wide, is found."""
     ids = range(1, images + 1)
     coco = {
         "images": [{"id": i} for i in ids],

@@ -34,7 +34,7 @@ DETECTIONS = Detections.from_results(
 
 
 def as_processor_output(image_id: int, label_of: dict[int, int]) -> dict[str, torch.Tensor]:
-    """What `post_process_object_detection` returns for one image."""
+    """Result of `post_process_object_detection` for one image."""
     mine = DETECTIONS.image_id == image_id
     return {
         "scores": torch.tensor(DETECTIONS.score[mine], dtype=torch.float32),

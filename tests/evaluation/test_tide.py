@@ -215,7 +215,7 @@ def test_gains_are_those_of_data_in_which_the_kind_is_really_fixed(seed: int) ->
 
 
 def really_corrected(coco: dict, detections: Detections, errors: TideErrors, error: Outcome) -> Detections:
-    """With the class and the box of the object in the place of the best claim's, and without the other claims."""
+    """Replaces class and box of the best claim by the object's, and leaves out the other claims."""
     category, box = detections.category_id.copy(), detections.boxes_xywh_px.copy()
     stays = errors.outcome != error
     for target in set(errors.target[errors.outcome == error].tolist()):

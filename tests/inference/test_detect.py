@@ -22,7 +22,7 @@ from hf_detr_ft.inference.detect import (
 )
 from tests.fixtures import (
     CLASSES,
-    draw_photo,
+    plain_image,
     tiny_config,
     tiny_detr_with_spread_weights,
     tiny_processor,
@@ -91,7 +91,7 @@ def test_post_process_computes_in_fp32():
 
 def test_detections_do_not_depend_on_the_rest_of_the_batch(model: DetrForObjectDetection):
     processor = tiny_processor()
-    images = [draw_photo(height, width, seed) for seed, (height, width) in enumerate(SHAPES)]
+    images = [plain_image(height, width, seed) for seed, (height, width) in enumerate(SHAPES)]
     together = detect(model, processor, images)
     for image, found in zip(images, together, strict=True):
         (alone,) = detect(model, processor, [image])
@@ -105,7 +105,7 @@ def test_detections_do_not_depend_on_the_rest_of_the_batch(model: DetrForObjectD
 def test_padding_would_have_changed_them(model: DetrForObjectDetection):
     """Why `detect_prepared` groups by shape; fails if DETR ever becomes exact, and the grouping superfluous."""
     processor = tiny_processor()
-    images = [draw_photo(90, 150, 0), draw_photo(150, 90, 1)]
+    images = [plain_image(90, 150, 0), plain_image(150, 90, 1)]
     batch = collate([{"pixel_values": prepare(image, processor)} for image in images])
     with torch.inference_mode():
         padded = model(**batch)
@@ -117,7 +117,7 @@ def test_padding_would_have_changed_them(model: DetrForObjectDetection):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_same_as_the_pipeline_up_to_its_integers(spread_run: Path, shape: tuple[int, int]):
     model, processor = load_detector(str(spread_run))
-    image = draw_photo(*shape, seed=5)
+    image = plain_image(*shape, seed=5)
     detector = pipeline("object-detection", model=str(spread_run))
     for threshold in (0.0, 0.3, 0.7):
         expected = detector(image, threshold=threshold)
@@ -143,14 +143,14 @@ def test_above_sorts_and_leaves_the_threshold_itself_out():
 
 def test_a_model_in_training_mode_detects_without_dropout():
     model = tiny_detr_with_spread_weights().train()
-    first, second = (detect(model, tiny_processor(), [draw_photo(90, 150, 0)])[0] for _ in range(2))
+    first, second = (detect(model, tiny_processor(), [plain_image(90, 150, 0)])[0] for _ in range(2))
     np.testing.assert_array_equal(first.boxes_xyxy_px, second.boxes_xyxy_px)
     assert not model.training
 
 
 def test_a_model_in_half_precision_gives_fp32():
     model = tiny_detr_with_spread_weights().bfloat16()
-    (found,) = detect(model, tiny_processor(), [draw_photo(90, 150, 0)], device="cpu")
+    (found,) = detect(model, tiny_processor(), [plain_image(90, 150, 0)], device="cpu")
     assert found.scores.dtype == found.boxes_xyxy_px.dtype == np.float32
 
 
@@ -163,7 +163,7 @@ def test_an_image_of_which_nothing_would_be_left(model: DetrForObjectDetection):
     with pytest.raises(DataError, match=r"line\.png: an image of 5000 x 1 pixels cannot be resized"):
         prepare(Image.new("RGB", (5000, 1)), tiny_processor(), "line.png")
     with pytest.raises(DataError, match="image 1 of the batch: an image of 1 x 5000 pixels"):
-        detect(model, tiny_processor(), [draw_photo(90, 150, 0), Image.new("RGB", (1, 5000))])
+        detect(model, tiny_processor(), [plain_image(90, 150, 0), Image.new("RGB", (1, 5000))])
 
 
 # load_detector
@@ -242,7 +242,7 @@ def test_measures_for_speed_are_those_of_the_runs_recipe(
     convolution.register_forward_pre_hook(
         lambda _, args: seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
     )
-    detect(model, processor, [draw_photo(90, 150, 0)])
+    detect(model, processor, [plain_image(90, 150, 0)])
     assert seen == [channels_last]
     assert any("cached_fold" in vars(module) for module in model.modules()) is folds
 

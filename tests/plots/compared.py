@@ -11,7 +11,7 @@ from hf_detr_ft.plots.box_overlay import ComparedPhoto
 
 GREY = (120, 120, 120)
 INSIDE = (8, 200, 248)
-"""Of objects in the photos: no line has it, and it has no low bits to lose."""
+"""Colour of objects in the images: no line has it, and it has no low bits to lose."""
 
 
 def compared(
@@ -70,7 +70,7 @@ def extent(seen: np.ndarray, colour: Sequence[int] | str, tolerance: int = 24) -
 
 
 def kinds(figure: Figure, place: int = 0) -> dict[str, int]:
-    """How many boxes of each kind were drawn into the photo at this place of the sheet."""
+    """Numbers of boxes of each kind that were drawn into the image at this place of the sheet."""
     lines = figure.axes[1 + place].get_lines()
     gids = [str(line.get_gid()) for line in lines]
     return {gid: gids.count(gid) for gid in gids}

@@ -1,4 +1,4 @@
-"""What the figures of the data show, read off their artists, and what they say where there is nothing to show."""
+"""Figures of the data, read off their artists, and their words where there is nothing to show."""
 
 import io
 import warnings

@@ -8,7 +8,7 @@ GREY = (120, 120, 120)
 
 
 def changed(drawn: Image.Image, colour: tuple[int, int, int] = GREY) -> np.ndarray:
-    """Where something was drawn on an image of one colour, `[h, w]`."""
+    """Mask of what was drawn on an image of one colour, `[h, w]`."""
     return (np.asarray(drawn) != colour).any(axis=-1)
 
 
@@ -45,7 +45,7 @@ def test_lines_are_on_the_box_in_the_colour_of_its_class():
     "box", [(-30, -20, 60, 50), (350, 260, 450, 320), (0, 0, 400, 300), (390, 0, 400, 8), (0, 290, 5, 300)]
 )
 def test_a_label_at_the_border_is_moved_inside(box: tuple[int, ...]):
-    """As many letters are seen as in the middle of the image."""
+    """No fewer letters are seen than in the middle of the image."""
     image = Image.new("RGB", (400, 300), GREY)
 
     def letters(boxes_xyxy_px: np.ndarray) -> int:
@@ -68,7 +68,7 @@ def test_labels_of_one_place_stay_there_the_last_in_full_others_with_their_score
 
 def test_lines_and_letters_grow_with_the_photo():
     def heights(side: int) -> tuple[int, int]:
-        """Of the bottom line and of the label, in pixels, on a square photo."""
+        """Thickness of the bottom line and height of the label, in pixels, on a square image."""
         box = np.array([[0.2, 0.2, 0.8, 0.8]]) * side
         marks = changed(draw_detections(Image.new("RGB", (side, side), GREY), box, ["a 1"], [0]))
         return int(marks[side // 2 :, side // 2].sum()), int(marks[: side // 2, round(0.21 * side)].sum())

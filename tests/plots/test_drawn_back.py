@@ -89,13 +89,13 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
 
 
 def object_mask(image: Image.Image, label: int) -> np.ndarray:
-    """Where the picture has the label's colour, `[h, w]`; brightness, contrast and saturation may have changed."""
+    """Mask of the label's colour, `[h, w]`; brightness, contrast and saturation may have changed."""
     pixels = np.asarray(image).astype(int)
     return pixels[..., label] - np.delete(pixels, label, axis=2).max(axis=2) > 25
 
 
 def faults(image: Image.Image, box_xyxy_px: np.ndarray, label: int) -> list[str]:
-    """What speaks against the box being that of the label's rectangle; an edge at the border has no outside."""
+    """Signs that the box is not that of the label's rectangle; an edge at the border has no outside."""
     inside = object_mask(image, label)
     low, high = np.ceil(box_xyxy_px[:2] + MARGIN).astype(int), np.floor(box_xyxy_px[2:] - MARGIN).astype(int)
     below, above = np.floor(box_xyxy_px[:2] - MARGIN).astype(int) - 1, np.ceil(box_xyxy_px[2:] + MARGIN).astype(int)
@@ -130,7 +130,7 @@ def restored(
 
 
 WAYS = ("files", "reduced", "stored", "square", "square reduced", "square stored")
-"""How photos come in and which shape they get."""
+"""Ways in which images come in, and shapes that they get."""
 CHANGES: dict[str, dict | None] = {
     "evaluation": None,
     "none": {"preset": "none"},
@@ -193,14 +193,14 @@ def test_boxes_lie_on_the_objects(rows: Dataset, way: str, change: str) -> None:
 
 
 def is_cut(image: Image.Image, label: int) -> bool:
-    """Whether nothing is seen of the label's rectangle, or it goes on beyond the border."""
+    """True where nothing is seen of the label's rectangle, or it goes on beyond the border."""
     rows, columns = np.nonzero(object_mask(image, label))
     border = (0, image.height - 1, 0, image.width - 1)
     return not rows.size or any(np.equal((rows.min(), rows.max(), columns.min(), columns.max()), border))
 
 
 def covers(image: Image.Image, box_xyxy_px: np.ndarray, label: int) -> bool:
-    """Whether the centre has the label's colour, and all that has it is in the box."""
+    """True where the centre has the label's colour, and all that has it is in the box."""
     mask = object_mask(image, label)
     x, y = ((box_xyxy_px[:2] + box_xyxy_px[2:]) / 2).astype(int)
     rows, columns = np.nonzero(mask)
@@ -247,7 +247,7 @@ def test_a_misplaced_box_is_seen(rows: Dataset, mistake: str) -> None:
 
 
 def test_a_picture_comes_back_as_it_was(rows: Dataset) -> None:
-    """To the last bit where nothing is resized, also without normalisation."""
+    """Equal to the last bit where nothing is resized, also without normalisation."""
     noise = np.random.default_rng(0).integers(0, 256, (3, 40, 60), dtype=np.uint8)
     for settings in ({}, {"do_normalize": False}, {"do_rescale": False, "do_normalize": False}):
         processor = build_processor(ModelConfig(shortest_edge=40, longest_edge=60))

@@ -13,7 +13,7 @@ from tests.plots.test_precision_recall import all_on_page
 
 
 def cells(figure: Figure) -> dict[tuple[float, float], str]:
-    """What is written at (column, row)."""
+    """Text at (column, row)."""
     return {text.get_position(): text.get_text() for text in figure.axes[0].texts}
 
 

@@ -107,7 +107,7 @@ def test_boxes_are_restored_in_pixels_of_the_unpadded_image() -> None:
 
 
 def test_a_sample_of_a_padded_batch_is_drawn_without_its_padding() -> None:
-    """In half precision, too; white photos, so that the padding, which is the mean colour, would be seen."""
+    """Half precision, too; white images, so that the padding, which is the mean colour, would be seen."""
     processor = tiny_processor()
     white = torch.ones(3, 40, 80) * (1 - torch.tensor(processor.image_mean)[:, None, None])
     white = white / torch.tensor(processor.image_std)[:, None, None]

@@ -9,7 +9,7 @@ from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.report import attention_sheet as attention
 from hf_detr_ft.report.attention_sheet import draw_attention
 from hf_detr_ft.synthetic.render import render
-from tests.fixtures import CLASSES, draw_photo
+from tests.fixtures import CLASSES, plain_image
 
 TINY = "package:hf_detr_ft/tiny_detr"
 
@@ -23,7 +23,7 @@ def run(spread_run: Path) -> str:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current directory, with a photo in it."""
     monkeypatch.chdir(tmp_path)
-    draw_photo(90, 150, 0).save("photo.jpg")
+    plain_image(90, 150, 0).save("photo.jpg")
     return tmp_path
 
 
@@ -47,7 +47,7 @@ def test_the_picture_and_what_is_printed(folder: Path) -> None:
 def test_a_photo_is_turned_upright_first(run: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    draw_photo(90, 150, 3).save("turned.jpg", exif=exif)
+    plain_image(90, 150, 3).save("turned.jpg", exif=exif)
     seen: list = []
     monkeypatch.setattr(attention, "encode", lambda *args: seen.append(args) or b"png")
     draw_attention(run, Path("turned.jpg"), Path("a.png"))
@@ -92,7 +92,7 @@ def test_nothing_is_replaced_without_being_asked(run: str, folder: Path) -> None
 def test_what_is_wrong_is_said_and_nothing_is_written(
     run: str, folder: Path, image: str, output: str, threshold: float, error: type[Exception], message: str
 ) -> None:
-    draw_photo(90, 150, 0).save("photo.png")
+    plain_image(90, 150, 0).save("photo.png")
     Path("folder.png").mkdir()
     Path("text.jpg").write_text("no image")
     Image.new("RGB", (5000, 1)).save("line.png")

@@ -14,12 +14,12 @@ from hf_detr_ft.data.find_images import find_images
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.model.speed import bf16_backbone
 from hf_detr_ft.runs.predict import name_drawn_images, predict
-from tests.fixtures import CLASSES, draw_photo
+from tests.fixtures import CLASSES, plain_image
 
 
 @pytest.fixture(autouse=True)
 def _in_fp32_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is faster on this machine is nothing that a test should depend on."""
+    """No test should depend on what is faster on this machine."""
     monkeypatch.setattr(bf16_backbone, "is_faster_in_bf16", lambda model: False)
 
 
@@ -34,14 +34,14 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "photos"
     folder.mkdir()
-    draw_photo(90, 150, 0).save(folder / "plain.jpg")
-    draw_photo(150, 90, 1).convert("L").save(folder / "grey.png")
-    draw_photo(90, 150, 2).convert("CMYK").save(folder / "cmyk.jpg")
+    plain_image(90, 150, 0).save(folder / "plain.jpg")
+    plain_image(150, 90, 1).convert("L").save(folder / "grey.png")
+    plain_image(90, 150, 2).convert("CMYK").save(folder / "cmyk.jpg")
     exif = Image.Exif()
     exif[0x0112] = 6
-    draw_photo(90, 150, 3).save(folder / "turned.jpg", exif=exif)
+    plain_image(90, 150, 3).save(folder / "turned.jpg", exif=exif)
     Image.new("RGB", (1, 1), "red").save(folder / "one pixel.png")
-    draw_photo(320, 240, 5).resize((1800, 2400)).save(folder / "huge größe ж.JPG", format="JPEG")
+    plain_image(320, 240, 5).resize((1800, 2400)).save(folder / "huge größe ж.JPG", format="JPEG")
     (folder / "notes.txt").write_text("no image")
     (folder / "._plain.jpg").write_bytes(b"what macOS leaves on foreign disks")
     return folder
@@ -200,9 +200,9 @@ def test_a_model_without_category_ids_gives_labels(photos: Path, run: str):
 def test_same_names_in_two_folders(run: str, photos: Path):
     for folder in ("a", "b/deep", "B"):
         (photos / folder).mkdir(parents=True)
-        draw_photo(60, 60, 1).save(photos / folder / "IMG_1.jpg")
-    draw_photo(60, 60, 1).save(photos / "a" / "img_1.bmp")
-    draw_photo(60, 60, 1).save(photos / "a" / "IMG_1_2.jpg")
+        plain_image(60, 60, 1).save(photos / folder / "IMG_1.jpg")
+    plain_image(60, 60, 1).save(photos / "a" / "img_1.bmp")
+    plain_image(60, 60, 1).save(photos / "a" / "IMG_1_2.jpg")
     assert predict(run, ["photos/a", "photos/b", "photos/B"], threshold=0) == 0
     drawn = [name for name in names(Path("predictions")) if name != "detections.json"]
     assert len({name.lower() for name in drawn}) == 5
@@ -217,8 +217,8 @@ def test_drawn_names_are_unique_and_follow_the_inputs():
 
 def test_inputs_are_found_once_and_sorted(photos: Path):
     (photos / "deep" / ".hidden").mkdir(parents=True)
-    draw_photo(9, 9, 0).save(photos / "deep" / "b.webp")
-    draw_photo(9, 9, 0).save(photos / "deep" / ".hidden" / "c.png")
+    plain_image(9, 9, 0).save(photos / "deep" / "b.webp")
+    plain_image(9, 9, 0).save(photos / "deep" / ".hidden" / "c.png")
     (photos / "link.jpg").symlink_to(photos / "plain.jpg")
     everything = find_images(["photos", str(photos), "photos/plain.jpg", "photos/*.jpg"], Path("predictions"))
     assert [path.name for path in everything] == sorted(path.name for path in everything) or everything == sorted(
@@ -244,12 +244,12 @@ def test_inputs_are_found_once_and_sorted(photos: Path):
 )
 def test_patterns(photos: Path, pattern: str, expected: list[str]):
     (photos / "deep").mkdir()
-    draw_photo(9, 9, 0).save(photos / "deep" / "b.webp")
+    plain_image(9, 9, 0).save(photos / "deep" / "b.webp")
     assert {path.name for path in find_images([pattern], Path("predictions"))} == set(expected)
 
 
 def test_a_file_whose_name_looks_like_a_pattern(photos: Path):
-    draw_photo(9, 9, 0).save(photos / "plain[1].jpg")
+    plain_image(9, 9, 0).save(photos / "plain[1].jpg")
     assert [path.name for path in find_images(["photos/plain[1].jpg"], Path("x"))] == ["plain[1].jpg"]
 
 

@@ -29,7 +29,7 @@ ABOUT = {"data": {"name": "drawn", "split": "validation"}, "base_model": None}
 
 
 def result(hits: int) -> CocoResult:
-    """Of ten objects, so many are found."""
+    """Evaluation in which so many of ten objects are found."""
     images = [{"id": n} for n in range(10)]
     objects = [{"id": n, "image_id": n, "category_id": 7, "bbox": [0, 0, 40, 40], "area": 1600} for n in range(10)]
     coco = {"images": images, "annotations": objects, "categories": [{"id": 7, "name": 'a "b", c'}]}

@@ -1,4 +1,4 @@
-"""In which steps the sides of training batches grow."""
+"""Steps in which the sides of training batches grow."""
 
 import pytest
 
