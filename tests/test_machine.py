@@ -1,4 +1,4 @@
-"""The probe for a precision: what it decides from times, and that it times something."""
+"""Precision and threads of a process on this machine: what is decided, and that something is timed."""
 
 import importlib
 import os
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hf_detr_ft import machine
-from hf_detr_ft.machine import fastest_precision, time_convolution
+from hf_detr_ft.machine import fastest_precision, set_cpu_threads, time_convolution
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +76,41 @@ def test_windows_has_no_module_of_resources(monkeypatch: pytest.MonkeyPatch) -> 
     importlib.reload(machine)
     assert machine.peak_memory(torch.device("cpu")) == machine.peak_bytes(torch.device("cpu")) == 0
     machine.reset_peak(torch.device("cpu"))
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("variables", "asked", "device", "expected"),
+    [
+        ({"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1"}, None, "cpu", 8),
+        ({"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "3"}, None, "cpu", 2),
+        ({"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": "9"}, None, "cpu", 1),
+        ({"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1"}, 5, "cpu", 5),
+        ({"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1"}, None, "cuda", 3),
+        ({"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "3"}, None, "cpu", 3),
+        ({"OMP_NUM_THREADS": "1"}, None, "cpu", 3),
+        ({}, 2, "cpu", 2),
+    ],
+)
+def test_threads(
+    variables: dict[str, str],
+    asked: int | None,
+    device: str,
+    expected: int,
+    three_threads: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("ACCELERATE_MIXED_PRECISION", "OMP_NUM_THREADS", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(machine, "count_cores", lambda: 8)
+    set_cpu_threads(asked, device)
+    assert torch.get_num_threads() == expected
