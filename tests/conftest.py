@@ -10,6 +10,13 @@ from pathlib import Path
 USERS_SETTINGS = ("HF_", "HUGGING", "TRANSFORMERS_", "ACCELERATE_", "WANDB_", "TENSORBOARD_", "MLFLOW_", "COMET_")
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 OURS = ("HF_DETR_FT_BALLOON",)
+SLOW = (
+    "test_two_processes.py",
+    "test_quickstart.py",
+    "runs/test_train.py",
+    "runs/test_report.py",
+    "test_write_report.py",
+)
 HOME = Path(tempfile.mkdtemp(prefix="hf_detr_ft_tests_"))
 """In place of ~/.cache/huggingface, for this process and those that tests start."""
 
@@ -24,6 +31,16 @@ import pytest  # noqa: E402
 
 from tests.fixtures import as_flags, tiny_detr, write_coco_folder, write_run_with_spread_weights  # noqa: E402
 from tests.hub.hub_server import HubServer, point_client_at  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has pytest-xdist hand out files in the order of the items below, not by their number of tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts first what takes longest, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(SLOW))
 
 
 def pytest_collection_finish() -> None:
