@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -47,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    return report_errors(lambda: run(arguments))
+    try:
+        return report_errors(lambda: run(arguments))
+    finally:
+        gc.unfreeze()  # else some libraries say at the end that they leak
 
 
 def report_errors(work: Callable[[], int]) -> int:
@@ -93,7 +97,12 @@ def run(arguments: list[str]) -> int:
 
 def load_verb(verb: str, function: str) -> Callable[..., int]:
     """A function of `runs/`; the heavy libraries of a verb are imported with it, not before."""
-    loaded: Callable[..., int] = getattr(import_module(f"hf_detr_ft.runs.{verb}"), function)
+    gc.disable()
+    try:
+        loaded: Callable[..., int] = getattr(import_module(f"hf_detr_ft.runs.{verb}"), function)
+    finally:
+        gc.enable()
+    gc.freeze()  # the collector need not go through 600,000 objects of the libraries again and again
     return loaded
 
 
