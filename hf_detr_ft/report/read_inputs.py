@@ -65,13 +65,14 @@ def read_inputs(source: str, flags: Sequence[str]) -> ReportInputs:
             raise
         inputs.notes += [_missing(source, error)] if wants_images else [f"Left out: the data. {error}"]
         return inputs
-    truth = prepare_coco(val.coco, inputs.recipe.data.val_limit)
     try:
         sources = {"train": load_source(inputs.recipe.data, "train"), "val": val}
         inputs.splits = build_splits(inputs.recipe.data, sources, check_sources(sources, decode=None))
     except InputError as error:
         inputs.notes.append(f"Left out: the data. {error}")
     if wants_images:
+        splits = inputs.splits
+        truth = prepare_coco(val.coco, inputs.recipe.data.val_limit) if splits is None else splits.truth
         try:
             _add_validation(inputs, source, val, truth)
         except InputError as error:

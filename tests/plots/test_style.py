@@ -67,6 +67,8 @@ def test_a_figure_too_small_for_its_texts_is_drawn() -> None:
     figure = made("a label of the axis\n" * 5, legend=["a name that is long"] * 8)
     figure.set_size_inches(0.5, 0.5)
     FigureCanvasAgg(figure).draw()
+    place = figure.axes[0].get_position()
+    assert place.width > 0 and place.height > 0 and place.x0 >= 0 and place.x1 <= 1 and place.y0 >= 0 and place.y1 <= 1
 
 
 def test_a_figure_that_was_enlarged_is_laid_out_anew() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from hf_detr_ft.data.dataset import read_column
-from hf_detr_ft.data.images import cell_size, decode_row
+from hf_detr_ft.data.images import decode_cell_with_size
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.evaluation.matching import MatchedDetections
@@ -101,8 +101,7 @@ def _build_item(
     row: dict[str, Any], matched: MatchedDetections, outcome: np.ndarray, image: int, least_score: float
 ) -> GalleryItem:
     truth, predictions = matched.truth, matched.predictions
-    height, width = cell_size(row["image"])
-    shown = decode_row(row, SIDE)
+    shown, (height, width) = decode_cell_with_size(row["image"], SIDE, row.get("white_level"))
     shown.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     names: Sequence[str] = (
         truth.names if len(truth.names) > 1 else [""]
