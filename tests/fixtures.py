@@ -1,6 +1,7 @@
 """Small COCO folders of plain rectangles and tiny DETRs, made on the fly; tests need no network and no files."""
 
 import json
+import socket
 from collections.abc import Mapping, Sequence
 from math import ceil, sqrt
 from pathlib import Path
@@ -196,3 +197,11 @@ def write_run_with_spread_weights(run: Path, **overrides: object) -> Path:
 def as_flags(settings: Mapping[str, object]) -> list[str]:
     """Flags of the command line by a recipe's fields, such as `training.seed`."""
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -1,6 +1,7 @@
 """A training job: from a recipe to its data, its trainer and the weights in its folder."""
 
 import pickle
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ def prepare_job(recipe: Recipe, checkpoint: Path | None = None, model_builder: M
         InputError: something is wrong with recipe, data or checkpoint.
     """
     transformers_logging.disable_progress_bar()  # of single weights, which take no time
+    # Strides of 1 x 1 convolutions under channels_last, which cost several processes a copy and nothing else.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     set_cpu_threads(recipe.speed.cpu_threads, recipe.training.device.type)
     set_seed(recipe.training.seed)
     splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress)
@@ -126,6 +129,8 @@ def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: Mod
         )
     except (ImportError, KeyError, ValueError) as error:  # an unknown log_level, fsdp in one process, …
         raise RecipeError(f"training: the Trainer refuses these settings: {error}") from error
+    if args.process_index:
+        torch.manual_seed(args.seed + args.process_index)  # else dropout would be the same in all processes
     about = {
         "data": {"name": recipe.data.name, "split": "validation"},
         "base_model": recipe.model.checkpoint or recipe.model.backbone,

@@ -1,8 +1,12 @@
-"""Parts of the loss, added up over steps."""
+"""Parts of the loss, added up over steps, and which images of a batch are to count in it."""
 
 from collections import defaultdict
+from typing import Any
 
 import torch
+from accelerate.state import GradientState
+
+NOT_COUNTED = "not_counted"
 
 
 class LossParts:
@@ -17,3 +21,30 @@ class LossParts:
         for name, value in parts.items():
             self.sums[name] = value.detach().float() + self.sums[name].to(value.device)
         self.count += share
+
+
+def own_images(
+    batch: dict[str, Any], state: GradientState, process: int, processes: int, step: int = 1
+) -> dict[str, Any]:
+    """A batch without those images that another process has, too, and without the padding that they asked for.
+
+    Accelerate fills the last batches of an epoch up with its first images, so that all processes have some. What is
+    left are the first images of these batches. A process that has none of its own keeps one, to go through the network
+    with the others; its batch has the key `NOT_COUNTED`.
+
+    Args:
+        batch: the latest that the data loader gave, as `collate` makes it.
+        state: of the running data loader.
+        process: index of this one.
+        processes: number of them.
+        step: of `collate`.
+    """
+    if processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
+        return batch
+    size = state.active_dataloader.total_batch_size // processes
+    own = min(max(state.remainder - process * size, 0), size)
+    cut = {name: values[: max(own, 1)] for name, values in batch.items()}
+    height, width = (-(-int(cut["pixel_mask"].amax(axes).sum()) // step) * step for axes in ((0, 2), (0, 1)))
+    for name in ("pixel_values", "pixel_mask"):
+        cut[name] = cut[name][..., :height, :width]
+    return cut if own else {**cut, NOT_COUNTED: True}

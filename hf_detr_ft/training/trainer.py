@@ -21,7 +21,7 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 from hf_detr_ft.atomic import write_files_beside
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
-from hf_detr_ft.data.dataset import read_column
+from hf_detr_ft.data.dataset import iterate_column, read_column
 from hf_detr_ft.data.sampling import EpochSampler, SortedSampler
 from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.errors import RecipeError, TrainingError
@@ -40,7 +40,7 @@ from hf_detr_ft.recipe.sections import DetrTrainingArguments
 from hf_detr_ft.run_folder import ALL_WEIGHTS
 from hf_detr_ft.training.callbacks import EpochCallback, restore_callbacks
 from hf_detr_ft.training.failures import out_of_memory, unusable_batch
-from hf_detr_ft.training.loss_parts import LossParts
+from hf_detr_ft.training.loss_parts import NOT_COUNTED, LossParts, own_images
 
 
 class DetrTrainer(Trainer):
@@ -133,9 +133,17 @@ class DetrTrainer(Trainer):
     ) -> tuple[list, torch.Tensor | None]:
         """Micro-batches of one step, and `count_items` of all of them on all processes."""
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        queries = self._unwrapped().config.num_queries
-        items = sum((count_items(batch["labels"], queries) for batch in samples), torch.zeros(3))
+        samples[-1:] = [self._own_images(batch, self.size_step) for batch in samples[-1:]]
+        queries, counted = (
+            self._unwrapped().config.num_queries,
+            [batch for batch in samples if NOT_COUNTED not in batch],
+        )
+        items = sum((count_items(batch["labels"], queries) for batch in counted), torch.zeros(3))
         return samples, self.accelerator.reduce(items.to(device), reduction="sum")
+
+    def _own_images(self, batch: dict[str, Any], step: int = 1) -> dict[str, Any]:
+        args = self.args
+        return own_images(batch, self.accelerator.gradient_state, args.process_index, args.world_size, step)
 
     def _unwrapped(self) -> DetrForObjectDetection:
         return self.accelerator.unwrap_model(self.model)
@@ -169,25 +177,28 @@ class DetrTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """The loss of a micro-batch as its share of the whole batch's loss; notes its parts."""
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
-        loss = outputs.loss
-        if num_items_in_batch is None:
-            self._parts["eval"].add(outputs.loss_dict, share=1.0)
-        else:
+        """The loss of a micro-batch as its share of the whole batch's, or of all validation's; notes its parts."""
+        counted, training = not inputs.pop(NOT_COUNTED, False), num_items_in_batch is not None
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch if training else self._validation_items)
+        loss, parts = outputs.loss, outputs.loss_dict
+        if not counted:
+            loss, parts = 0 * loss, {name: 0 * part for name, part in parts.items()}
+        if training:
             # Micro-batches of a step add up, and so do processes, whose gradients are averaged afterwards.
-            self._parts["train"].add(outputs.loss_dict, share=1.0 / self.current_gradient_accumulation_steps)
+            self._parts["train"].add(parts, share=1.0 / self.current_gradient_accumulation_steps)
             loss = loss * self.accelerator.num_processes
+        else:
+            self._parts["eval"].add({"loss": loss, **parts}, share=0.0)
         return (loss, outputs) if return_outputs else loss
 
     def _read_parts(self, kind: str) -> dict[str, float]:
-        """Means since the last reading, over steps (training, summed over processes) or batches (evaluation)."""
+        """Means over the steps since the last reading, or sums over the evaluation; over all processes."""
         parts, self._parts[kind] = self._parts[kind], LossParts()
-        if not parts.count:
+        if not parts.sums:
             return {}
         sums = torch.stack(list(parts.sums.values())).to(self.args.device)
-        sums = self.accelerator.reduce(sums, reduction="sum" if kind == "train" else "mean")
-        return dict(zip(parts.sums, (sums / parts.count).tolist(), strict=True))
+        sums = self.accelerator.reduce(sums, reduction="sum")
+        return dict(zip(parts.sums, (sums / (parts.count or 1)).tolist(), strict=True))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the parts of the loss, and the backbone's learning rate, to the lines that carry the loss."""
@@ -258,7 +269,8 @@ class DetrTrainer(Trainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """Loss, detections `[B, Q, 6]` (score, label, xyxy in original pixels) and image ids `[B]`; no more is kept."""
-        inputs = self._prepare_inputs(inputs)
+        images = len(inputs["labels"])
+        inputs = self._own_images(self._prepare_inputs(inputs))
         try:
             with torch.no_grad(), self.compute_loss_context_manager():
                 loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
@@ -271,10 +283,19 @@ class DetrTrainer(Trainer):
         sizes = torch.stack([target["orig_size"] for target in inputs["labels"]])
         scores, labels, boxes_xyxy_px = post_process(outputs.logits, outputs.pred_boxes, sizes)
         detections = torch.cat([scores[..., None], labels[..., None].to(scores.dtype), boxes_xyxy_px], dim=-1)
-        return loss, detections, torch.cat([target["image_id"] for target in inputs["labels"]])
+        image_ids = torch.cat([target["image_id"] for target in inputs["labels"]])
+        # All processes have to hand on equally many; the Trainer leaves out those behind the last image.
+        rows = torch.arange(images, device=image_ids.device).clamp(max=len(image_ids) - 1)
+        return loss, detections[rows], image_ids[rows]
+
+    @cached_property
+    def _validation_items(self) -> torch.Tensor:
+        """`count_items` of all validation, so that its loss is the same in batches and processes of any number."""
+        labels = [{"class_labels": row["label"]} for row in iterate_column(self.eval_dataset, "objects")]
+        return count_items(labels, self._unwrapped().config.num_queries)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Adds the parts of the validation loss."""
+        """Adds the validation loss, each image counted once, and its parts."""
         self._parts["eval"] = LossParts()
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
@@ -306,7 +327,7 @@ class DetrTrainer(Trainer):
     def _load_best_model(self) -> None:
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             super()._load_best_model()
-        else:
+        elif self.is_world_process_zero():  # whose weights are saved; other machines may not have the checkpoint
             load_weights(
                 self._unwrapped(),
                 Path(str(self.state.best_model_checkpoint)),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 def main(folder: Path, flags: list[str]) -> None:
     """Draws, reads, trains one step in every division, and trains with a report that fails."""
+    import torch
     from accelerate import PartialState  # here, since the processes that draw import this module, too
 
     from hf_detr_ft import cli
@@ -24,7 +25,7 @@ def main(folder: Path, flags: list[str]) -> None:
         one_step.run(folder, f"two_processes_{accumulation}", batch, accumulation)
     write_report.render_page = fail
     status = cli.main(["train", *flags, "--training.output_dir", str(folder / "without_page")])
-    (folder / f"status {state.process_index}").write_text(str(status))
+    (folder / f"status {state.process_index}").write_text(f"{status}, seed {torch.initial_seed()}")
     state.wait_for_everyone()
     state.destroy_process_group()
 

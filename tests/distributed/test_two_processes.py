@@ -1,7 +1,6 @@
 """One gradient, one AP, one set of drawn images: however the work is cut into processes and micro-batches."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from hf_detr_ft import cli
 from tests.distributed import one_step
+from tests.distributed.table import largest_difference
+from tests.fixtures import free_port
 from tests.report.parsed import parse, table
 
 REPOSITORY = Path(__file__).parents[2]
@@ -23,11 +25,8 @@ def launch(processes: int, *arguments: str) -> str:
     Returns:
         What was printed.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
-    command += ["--num_processes", str(processes), "--main_process_port", str(port)]
+    command += ["--num_processes", str(processes), "--main_process_port", str(free_port())]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     finished = subprocess.run([*command, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -89,6 +88,9 @@ def test_two_processes(launched: Path, whole: tuple[dict, dict], batch: int, acc
     assert first["detections"] == 7 * 12  # each image once, and each of the 12 queries of an image
     expected = whole[1]["evaluations"][0]
     assert first["metrics"] == pytest.approx(expected["metrics"], abs=1e-3)
+    assert first["loss"] == pytest.approx(expected["loss"], rel=1e-3), (
+        "an image was counted twice, or not as one of all"
+    )
 
 
 def test_two_processes_get_the_same_images_each_drawn_once(launched: Path) -> None:
@@ -120,29 +122,40 @@ def test_an_image_that_is_missing_from_an_evaluation_is_noticed(folder: Path) ->
         trainer.evaluate()
 
 
-def test_train_in_two_processes_leaves_what_one_leaves(job: list[str], tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    flags = ("--training.per_device_train_batch_size", "2", "--training.num_train_epochs", "2")
-    report = ("--report.enabled", "true")
-    printed = launch(2, "train.py", *job, "--training.output_dir", str(run), *flags, *report)
+def test_train_in_three_processes_is_the_training_of_one(job: list[str], tmp_path: Path) -> None:
+    """10 training and 2 validation images, so that the third process has none of its own in each last batch."""
+    whole, run = tmp_path / "one", tmp_path / "run"
+    flags = ["--training.num_train_epochs", "2", "--data.train_limit", "10", "--model.config.dropout", "0"]
+    alone = ["--training.per_device_train_batch_size", "6"]
+    assert cli.main(["train", *job, *flags, *alone, "--training.output_dir", str(whole)]) == 0
+    folder = ("--training.output_dir", str(run), "--report.enabled", "true")
+    printed = launch(3, "train.py", *job, *flags, "--training.per_device_train_batch_size", "2", *folder)
     assert printed.count("best AP") == 1, "only the first process prints"
-    assert yaml.safe_load((run / "recipe.yaml").read_text())["made_with"]["processes"] == 2
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["made_with"]["processes"] == 3
     metrics = json.loads((run / "metrics.json").read_text())
-    assert (metrics["last"]["step"], metrics["last"]["epoch"]) == (6, 2.0)
+    assert (metrics["last"]["step"], metrics["last"]["epoch"]) == (4, 2.0)
     assert metrics["best"]["images"] == 2
-    weights, best = (
-        load_file(path / "model.safetensors") for path in (run, run / f"checkpoint-{metrics['best']['step']}")
-    )
-    assert weights.keys() == best.keys()
-    assert all(torch.equal(weights[name], best[name]) for name in weights)
+    assert_whole(run, metrics["best"])
+    assert largest_difference(run, whole) < 1e-3
+    resumed = ["--training.output_dir", str(run), "--training.resume_from_checkpoint", str(run / "checkpoint-2")]
+    assert cli.main(["train", *job, *flags, *alone, *resumed]) == 0
+    assert largest_difference(run, whole) < 1e-3
+
+
+def assert_whole(run: Path, best: dict) -> None:
+    """Weights, rows, model card and page are those of the best evaluation of two."""
+    weights, saved = (load_file(path / "model.safetensors") for path in (run, run / f"checkpoint-{best['step']}"))
+    assert weights.keys() == saved.keys()
+    assert all(torch.equal(weights[name], saved[name]) for name in weights)
     assert len((run / "results.csv").read_text().splitlines()) == 1 + 2
-    assert f"{metrics['best']['metrics']['map']:.3f}" in (run / "README.md").read_text()
+    assert f"{best['metrics']['map']:.3f}" in (run / "README.md").read_text()
     rows = table(parse((run / "report.html").read_text()), "coco")[1]
-    assert [row[1] for row in rows.values()] == [None if v < 0 else v for v in metrics["best"]["metrics"].values()]
+    assert [row[1] for row in rows.values()] == [None if v < 0 else v for v in best["metrics"].values()]
 
 
 def test_a_page_that_fails_leaves_the_training_of_two_processes_whole(launched: Path) -> None:
-    assert [(launched / f"status {rank}").read_text() for rank in range(2)] == ["0", "0"]
+    ends = [(launched / f"status {rank}").read_text() for rank in range(2)]
+    assert ends == ["0, seed 42", "0, seed 43"], "dropout would be the same in both"
     run = launched / "without_page"
     assert not (run / "report.html").exists()
     best = json.loads((run / "metrics.json").read_text())["best"]

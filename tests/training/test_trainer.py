@@ -2,15 +2,19 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.evaluation.detections import to_detections
+from hf_detr_ft.training.loss_parts import NOT_COUNTED, own_images
 from tests.distributed import one_step
 
 
@@ -108,3 +112,40 @@ def test_evaluation_never_drops_its_last_batch(tmp_path: Path) -> None:
     trainer.args.dataloader_drop_last = True
     assert sum(len(batch["labels"]) for batch in trainer.get_eval_dataloader()) == len(trainer.eval_dataset) == 7
     assert len(trainer.get_train_dataloader()) == 2 and trainer.args.dataloader_drop_last
+
+
+@pytest.mark.parametrize(
+    ("left", "own"), [(1, [1, 0, 0]), (2, [2, 0, 0]), (3, [2, 1, 0]), (5, [2, 2, 1]), (0, [2, 2, 2])]
+)
+def test_images_that_fill_the_last_batches_up_are_left_out(left: int, own: list[int]) -> None:
+    """Three processes with batches of two, of which `left` images are left for the last ones."""
+    batch = collate([{"pixel_values": torch.ones(3, *size), "labels": {}} for size in ((4, 6), (7, 5))], step=2)
+    loader = SimpleNamespace(total_batch_size=6)
+    state: Any = SimpleNamespace(end_of_dataloader=True, remainder=left, active_dataloader=loader)
+    cut = [own_images(batch, state, process, 3, step=2) for process in range(3)]
+    assert [0 if NOT_COUNTED in part else len(part["labels"]) for part in cut] == own
+    assert [len(part["pixel_values"]) for part in cut] == [max(1, count) for count in own]
+    assert [part["pixel_mask"].shape[1:] for part in cut] == [(8, 6) if count == 2 else (4, 6) for count in own]
+    before: Any = SimpleNamespace(end_of_dataloader=False, remainder=left, active_dataloader=loader)
+    assert own_images(batch, before, 2, 3) is batch
+    assert own_images(batch, state, 0, 1) is batch
+
+
+def test_the_validation_loss_does_not_depend_on_the_batches(tmp_path: Path) -> None:
+    trainer = one_step.build(tmp_path, batch=2, accumulation=1)
+    parts = []
+    for size in (1, 7):
+        trainer.args.per_device_eval_batch_size = size
+        parts.append({name: value for name, value in trainer.evaluate().items() if "loss" in name or "error" in name})
+    assert len(parts[0]) > 5
+    assert parts[0] == pytest.approx(parts[1], rel=1e-3)  # padding beside an image reaches a little into it
+
+
+def test_the_first_process_alone_needs_the_best_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = one_step.build(tmp_path, batch=2, accumulation=1)
+    trainer.state.best_model_checkpoint = str(tmp_path / "on another machine")
+    monkeypatch.setattr(trainer, "is_world_process_zero", lambda: False)
+    trainer._load_best_model()
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError):
+        trainer._load_best_model()
