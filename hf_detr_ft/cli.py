@@ -13,6 +13,7 @@ from typing import Any
 from hf_detr_ft import __version__
 from hf_detr_ft.errors import InputError
 from hf_detr_ft.run_folder import CARD, REPORT
+from hf_detr_ft.say_once import explain, has_launcher, say_once
 
 RECIPE_VERBS = ("train", "check")
 FLAG_VERBS = ("evaluate", "report", "benchmark")
@@ -22,6 +23,7 @@ REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 DESCRIPTION = """Fine-tune DETR on your own images.
 
   hf-detr-ft train RECIPE [--section.key VALUE ...]     train, evaluate, write a run folder
+  hf-detr-ft launch --num_processes N RECIPE ...        the same in several processes, by Accelerate's launcher
   hf-detr-ft check RECIPE [--section.key VALUE ...]     data, model and memory, before any training
   hf-detr-ft evaluate RUN                               the 12 COCO numbers
   hf-detr-ft report RUN [RUN ...]                       one HTML page of a run, or of several side by side
@@ -59,16 +61,29 @@ def report_errors(work: Callable[[], int]) -> int:
     try:
         return work()
     except InputError as error:
-        print(f"error: {message_of(error)}", file=sys.stderr)
+        say_error(f"error: {message_of(error)}")
         return error.exit_status
-    except OSError as error:
-        if error.errno not in REFUSALS:
-            raise
-        print(f"error: {error.filename or 'a file'}: the system refused: {error.strerror}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say_error("interrupted")
         return 130
+    except Exception as error:
+        refusal = describe_refusal(error)
+        if not refusal and not has_launcher():
+            raise
+        say_error(refusal or explain(error))
+        return 1
+
+
+def describe_refusal(error: Exception) -> str:
+    """Words for a full disk or a folder that is not the user's; empty for any other error."""
+    if not isinstance(error, OSError) or error.errno not in REFUSALS:
+        return ""
+    return f"error: {error.filename or 'a file'}: the system refused: {error.strerror}"
+
+
+def say_error(text: str) -> None:
+    """Prints to standard error, in one of all processes of a job."""
+    say_once(lambda: print(text, file=sys.stderr, flush=True))
 
 
 def message_of(error: InputError) -> str:
@@ -85,6 +100,8 @@ def run(arguments: list[str]) -> int:
     """Calls the verb with its arguments under their names, and with the recipe's flags where it takes some."""
     if arguments and arguments[0] in RECIPE_VERBS:
         return run_recipe(arguments[0], arguments[1:])
+    if arguments and arguments[0] == "launch":
+        return load_verb("launch", "launch")(arguments[1:])
     parser = build_parser()
     options, flags = parser.parse_known_args(arguments)
     given = {name: value for name, value in vars(options).items() if name not in ("verb", "function")}
@@ -137,7 +154,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"hf-detr-ft {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in RECIPE_VERBS:
+    for verb in (*RECIPE_VERBS, "launch"):
         verbs.add_parser(verb, add_help=False)
     for add in (add_evaluate, add_report, add_benchmark, add_predict, add_push, add_convert, add_get):
         add(verbs)

@@ -27,7 +27,7 @@ LAYERS = (
     {"evaluation"},
     {"data", "model"},
     {"synthetic", "recipe"},
-    {"run_folder", "machine"},
+    {"run_folder", "machine", "say_once"},
     {"yaml12", "formatting", "boxes", "errors", "atomic"},
 )
 """From the top. A name is a module of the package or one of its folders with everything in it."""

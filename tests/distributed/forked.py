@@ -1,0 +1,103 @@
+"""`python -m tests.distributed.forked FOLDER`: jobs of three processes that fail, and one that works once for all.
+
+The processes are forked, since they need no more than this one has imported; it has no threads that a fork could break.
+What a job prints goes to FOLDER/NAME, and the exit status of the process that failed first behind it.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from hf_detr_ft import cli
+from hf_detr_ft.data.once_per_machine import once_per_machine
+from hf_detr_ft.errors import RecipeError, TrainingError
+
+
+def all_alike() -> int:
+    """All processes find the same, the first of them last."""
+    if os.environ["RANK"] == "0":
+        time.sleep(0.5)
+    raise RecipeError("no such recipe")
+
+
+def one(fail: Callable[[], object]) -> int:
+    """The second process fails, while the others wait for what it has to add to a sum."""
+    torch.distributed.init_process_group("gloo")
+    if os.environ["RANK"] == "1":
+        fail()
+    for _ in range(1000):
+        torch.distributed.all_reduce(torch.ones(1))
+    return 0
+
+
+def stop() -> None:
+    """Ends a training in words."""
+    raise TrainingError("not finite for a.jpg")
+
+
+def with_words() -> int:
+    """One process knows what is wrong."""
+    return one(stop)
+
+
+def with_a_bug() -> int:
+    """One process does not expect it."""
+    return one(lambda: {}["a bug"])
+
+
+def killed() -> int:
+    """One process cannot say anything."""
+    return one(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def once() -> int:
+    """One process works for the others."""
+    state = PartialState(cpu=True)
+    got = once_per_machine(lambda: print(f"made by {state.process_index}", file=sys.stderr) or 7)
+    print(f"{state.process_index} got {got}", file=sys.stderr)
+    state.destroy_process_group()
+    return 0
+
+
+JOBS = (all_alike, with_words, with_a_bug, killed, once)
+
+
+def as_process(work: Callable[[], int], output: Path) -> None:
+    """A process, as the command line ends it."""
+    with output.open("a") as stream:
+        os.dup2(stream.fileno(), 2)
+    sys.exit(cli.report_errors(work))
+
+
+def main(folder: Path) -> None:
+    """Runs all jobs."""
+    for job in JOBS:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=3,
+            run_id="tests",
+            start_method="fork",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+        )
+        try:
+            elastic_launch(config, as_process)(job, folder / job.__name__)
+            status = 0
+        except ChildFailedError as error:
+            status = error.get_first_failure()[1].exitcode
+        with (folder / job.__name__).open("a") as stream:
+            stream.write(f"status {status}\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
