@@ -4,10 +4,13 @@
 `sections.py`.
 """
 
+import os
 from dataclasses import fields
 
+import torch
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.utils.generic import strtobool
 
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.formatting import did_you_mean
@@ -45,6 +48,24 @@ def require_sound(recipe: Recipe) -> None:
     problems = check_recipe(recipe)
     if problems:
         raise RecipeError("\n".join(problems))
+
+
+def require_one_gpu(args: DetrTrainingArguments) -> None:
+    """Refuses to train in one process beside several GPUs.
+
+    torch.nn.DataParallel, which Transformers would use, cannot divide labels that are lists of boxes.
+
+    Raises:
+        RecipeError: says how to use all of them, or one.
+    """
+    found = torch.cuda.device_count()
+    if args.device.type == "cuda" and args.world_size == 1 and found > 1:
+        raise RecipeError(
+            f"expected one GPU for one process, found {found}: the others would stand idle, and DataParallel cannot "
+            f"divide DETR's labels. Start a process for each: hf-detr-ft launch --num_processes {found} RECIPE, or "
+            f"accelerate launch --multi_gpu --num_processes {found} train.py RECIPE. To train on one: "
+            "CUDA_VISIBLE_DEVICES=0 hf-detr-ft train RECIPE."
+        )
 
 
 def check_recipe(recipe: Recipe) -> list[str]:
@@ -119,6 +140,11 @@ def _machine(recipe: Recipe) -> list[str]:
         problems.append(
             "training.fp16: expected bf16 or fp32 on a CPU, found fp16 (set there, or by accelerate launch "
             "--mixed_precision), which only GPUs train in. Leave it out."
+        )
+    if args.device.type == "cpu" and (args.fsdp or strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false"))):
+        problems.append(
+            "training.fsdp: expected none on a CPU, found FSDP (set there, or by accelerate launch --use_fsdp), which "
+            "Accelerate uses on GPUs alone. Leave it out."
         )
     available = set(get_available_reporting_integrations())
     for name in args.report_to or []:

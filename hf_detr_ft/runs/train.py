@@ -10,7 +10,7 @@ from hf_detr_ft.hub import check_access, push_run, write_model_card
 from hf_detr_ft.machine import describe_environment, peak_memory
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.recipe.files import load_recipe, save_recipe
-from hf_detr_ft.recipe.rules import require_sound
+from hf_detr_ft.recipe.rules import require_one_gpu, require_sound
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.report.write_report import report_training
 from hf_detr_ft.run_folder import RunFolder, find_checkpoint
@@ -32,6 +32,7 @@ def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuil
     started = time.monotonic()
     recipe = load_recipe(path, flags)
     require_sound(recipe)
+    require_one_gpu(recipe.training)
     is_first = PartialState().is_main_process
     run, checkpoint = open_folder(recipe, is_first)
     job = prepare_job(recipe, checkpoint, model_builder)

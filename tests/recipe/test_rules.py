@@ -1,12 +1,15 @@
 """Settings that cannot work together, or would have no effect, are refused before any data is read."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from hf_detr_ft.cli import main
+from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe.files import load_recipe
-from hf_detr_ft.recipe.rules import DEFAULT_ALONE, check_recipe
+from hf_detr_ft.recipe.rules import DEFAULT_ALONE, check_recipe, require_one_gpu
 
 METRIC = ("--training.metric_for_best_model", "null", "--training.load_best_model_at_end", "false")
 CPU = ("--training.use_cpu", "true", "--training.bf16", "false")
@@ -82,3 +85,22 @@ def test_every_shipped_recipe_is_sound(path: Path) -> None:
 def test_what_has_to_keep_its_default_is_a_field() -> None:
     given = load_recipe(None, CPU).resolved["training"]
     assert {name for name in DEFAULT_ALONE if name not in given} == set()
+
+
+def test_several_gpus_in_one_process_are_refused_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device, processes in (("cpu", 1), ("cuda", 2)):
+        require_one_gpu(SimpleNamespace(device=torch.device(device), world_size=processes))  # type: ignore[arg-type]
+    alone = SimpleNamespace(device=torch.device("cuda"), world_size=1)
+    with pytest.raises(RecipeError, match="found 2: .*hf-detr-ft launch --num_processes 2 RECIPE"):
+        require_one_gpu(alone)  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    require_one_gpu(alone)  # type: ignore[arg-type]
+
+
+def test_fsdp_is_refused_on_a_cpu_whoever_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(None, CPU)
+    assert check_recipe(recipe) == []
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    (problem,) = check_recipe(recipe)
+    assert problem.startswith("training.fsdp: expected none on a CPU, found FSDP")
