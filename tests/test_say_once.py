@@ -18,17 +18,17 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("job", "status", "said"),
+    ("job", "statuses", "said"),
     [
-        ("all_alike", "2", "error: no such recipe"),
-        ("with_words", "1", "error: not finite for a.jpg"),
-        ("with_a_bug", "1", "KeyError: 'a bug'"),
-        ("killed", "-9", "error: another process of this job is gone"),
+        ("all_alike", ["2"], "error: no such recipe"),
+        ("with_words", ["1"], "error: not finite for a.jpg"),
+        ("with_a_bug", ["1"], "KeyError: 'a bug'"),
+        ("killed", ["-9", "1"], "error: another process of this job is gone"),  # the launcher may see either first
     ],
 )
-def test_one_process_says_what_ends_all(jobs: Path, job: str, status: str, said: str) -> None:
+def test_one_process_says_what_ends_all(jobs: Path, job: str, statuses: list[str], said: str) -> None:
     lines = (jobs / job).read_text().splitlines()
-    assert lines[-1] == f"status {status}"
+    assert lines[-1].removeprefix("status ") in statuses
     found = [line for line in lines if "rror: " in line]
     assert len(found) == 1 and found[0].startswith(said), found
 
