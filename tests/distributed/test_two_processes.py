@@ -14,6 +14,7 @@ from hf_detr_ft import cli
 from tests.distributed import one_step
 from tests.distributed.table import largest_difference
 from tests.fixtures import free_port
+from tests.parity.cases import COUNTS, FAMILIES, losses_and_gradients, ours, random_case
 from tests.report.parsed import parse, table
 
 REPOSITORY = Path(__file__).parents[2]
@@ -91,6 +92,18 @@ def test_two_processes(launched: Path, whole: tuple[dict, dict], batch: int, acc
     assert first["loss"] == pytest.approx(expected["loss"], rel=1e-3), (
         "an image was counted twice, or not as one of all"
     )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_losses_of_two_processes_add_up_to_those_of_one(launched: Path, name: str) -> None:
+    whole = losses_and_gradients(ours(name), *random_case(name, COUNTS["objects"]))
+    halves = [load_file(launched / "shares" / f"{rank}.safetensors") for rank in range(2)]
+    for key, value in whole.items():
+        first, second = (half[f"{name}/{key}"] for half in halves)
+        if key.startswith("d "):
+            torch.testing.assert_close(torch.cat([first, second], dim=1), value, rtol=1e-4, atol=1e-7)
+        else:
+            torch.testing.assert_close(first + second, value, rtol=1e-5, atol=1e-6)
 
 
 def test_two_processes_get_the_same_images_each_drawn_once(launched: Path) -> None:

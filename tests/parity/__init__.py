@@ -1,0 +1,1 @@
+"""Criteria beside those of each family's original code; `docs/parity.md`."""

@@ -1,0 +1,66 @@
+"""Prints what faults of losses come to, Transformers' and ours: `python -m tests.parity.fault_table`."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from tests.parity import faults
+from tests.parity.cases import COUNTS, FAMILIES, Run, config_of, ours, random_case
+from tests.parity.stock import stock_criterion
+
+MEASURES: dict[str, tuple[Callable[[Run, str], float], Callable[[str], bool]]] = {
+    "6: proposals' gradient": (faults.taught_proposals, lambda name: FAMILIES[name].encoder_queries > 0),
+    "8: outputs without gradient": (faults.outputs_without_gradient, lambda name: True),
+    "9: box loss of perfect": (faults.box_loss_of_perfect_evaluation, lambda name: FAMILIES[name].groups > 1),
+    "10: finite in bf16": (faults.is_finite_when_sure, lambda name: True),
+    "12: untaught layers": (faults.untaught_layers, lambda name: FAMILIES[name].bins > 0),
+}
+
+
+def stock(name: str) -> Run:
+    """Transformers' criterion of a family."""
+    return lambda predictions, labels: stock_criterion(name, predictions, labels, config_of(name))
+
+
+def growth_in_two_processes(folder: Path) -> dict[str, float]:
+    """L1 loss of each family by Transformers, averaged over two processes, over that of one (faults 1 and 7)."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
+    command += ["--num_processes", "2", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    subprocess.run([*command, "-m", "tests.parity.shares", str(folder)], check=True)
+    halves = [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
+    growth = {}
+    for name in FAMILIES:
+        whole = stock(name)(*random_case(name, COUNTS["objects"]))[1]["loss_bbox"]
+        growth[name] = sum(half[f"{name}/loss_bbox"].item() for half in halves) / 2 / float(whole)
+    return growth
+
+
+def show(measure: Callable[[Run, str], float], run: Run, name: str) -> str:
+    """A measure as text, or the kind of error that it ended in."""
+    try:
+        value = measure(run, name)
+    except (KeyError, RuntimeError, TypeError) as error:
+        return type(error).__name__
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:.3g}"
+
+
+def main() -> None:
+    """Prints the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        growth = growth_in_two_processes(Path(folder))
+    print(f"| family | 1, 7: two processes | {' | '.join(MEASURES)} |")
+    print("|---|---|" + "---|" * len(MEASURES))
+    for name in FAMILIES:
+        cells = [f"x {growth[name]:.2f}, x 1.00"]
+        for measure, concerns in MEASURES.values():
+            runs = (stock, ours) if concerns(name) else ()
+            cells.append(", ".join(show(measure, run(name), name) for run in runs) or "–")
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
