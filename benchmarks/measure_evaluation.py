@@ -24,7 +24,6 @@ from pycocotools.cocoeval import COCOeval
 from transformers import pipeline, set_seed
 
 from hf_detr_ft.data.find_images import find_images
-from hf_detr_ft.data.image_size import build_processor
 from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
@@ -34,6 +33,7 @@ from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.checkpoint import resolve_source
 from hf_detr_ft.model.speed.bf16_backbone import use_bf16_backbone
 from hf_detr_ft.recipe.sections import ModelConfig
+from hf_detr_ft.training.data_pipeline import build_processor
 
 ROUNDS = 3
 IMAGES, PER_IMAGE, OBJECTS, CLASSES = 5000, 100, 7, 80

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from math import ceil, sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 
 from hf_detr_ft.model import detector
+from hf_detr_ft.recipe.sections import ModelConfig
 
 CLASSES = ("mug", "cone")
 """Names by label; not in alphabetical order, so that names and ids can be told to go together."""
@@ -155,6 +157,11 @@ def trainable_tiny_detr(**overrides: object) -> detector.DetrForObjectDetection:
     """The tiny DETR with the package's loss; the same weights as `tiny_detr`."""
     torch.manual_seed(0)
     return detector.DetrForObjectDetection(tiny_config(**overrides)).eval()
+
+
+def new_model(**settings: Any) -> ModelConfig:
+    """The `model` section of a new DETR, which takes no checkpoint."""
+    return ModelConfig(checkpoint=None, backbone="resnet18", **settings)
 
 
 def tiny_processor(shortest_edge: int = 96, longest_edge: int = 160) -> DetrImageProcessor:

@@ -6,11 +6,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torchvision.ops import box_iou
-from transformers import DetrForObjectDetection, DetrImageProcessor
+from transformers import PreTrainedModel
 
 from hf_detr_ft.attention.recorded_forward import record_attention
+from hf_detr_ft.data.image_size import ImageProcessor
+from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.inference.detect import ImageDetections, post_process, prepare
+from hf_detr_ft.model.families import family_of
 
 MOST_SHOWN = 4
 """Detections that are chosen: as many as stand side by side on a page."""
@@ -59,9 +62,23 @@ class ImageAttention:
         return maps.mean(axis=0) if head is None else maps[head]
 
 
+def require_maps(model: PreTrainedModel) -> None:
+    """Refuses a model whose decoder looks at some points of the image, as deformable attention does.
+
+    Raises:
+        CheckpointError: it is such a model.
+    """
+    family = family_of(model)
+    if not family.attention_maps:
+        raise CheckpointError(
+            f"{family.name}: expected a model whose decoder attends to all places of an image, found one that samples "
+            "some points, of which there are no maps. Everything else works without them."
+        )
+
+
 def attend(
-    model: DetrForObjectDetection,
-    processor: DetrImageProcessor,
+    model: PreTrainedModel,
+    processor: ImageProcessor,
     image: Image.Image,
     *,
     threshold: float = 0.5,
@@ -82,7 +99,9 @@ def attend(
 
     Raises:
         DataError: the image is too elongated to be resized.
+        CheckpointError: the model is of a family without maps of attention.
     """
+    require_maps(model)
     recorded = record_attention(model, prepare(image, processor, name))
     size = torch.tensor([[image.height, image.width]])
     parts = post_process(recorded.logits[None].cpu(), recorded.pred_boxes[None].cpu(), size)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import DetrForObjectDetection
+from transformers import PreTrainedModel
 
-from hf_detr_ft.model.detector import outputs_of
+from hf_detr_ft.model.families.family import outputs_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ class RecordedForward:
 
 @torch.inference_mode()
 def record_attention(
-    model: DetrForObjectDetection, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None
+    model: PreTrainedModel, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None
 ) -> RecordedForward:
     """Runs one image through a model.
 

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-import transformers
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.collate import collate
-from hf_detr_ft.data.image_size import ImageSize, build_processor
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.recipe.sections import Recipe
+from hf_detr_ft.training.data_pipeline import build_processor
 
 
 def build_baseline(recipe: Recipe, splits: Splits, precision: str = "fp32") -> Trainer:
@@ -28,7 +28,7 @@ def build_baseline(recipe: Recipe, splits: Splits, precision: str = "fp32") -> T
     names, ids = splits.label_map.names, splits.label_map.category_ids
     ours = build_model(recipe.model, names, ids)
     ours.config.auxiliary_loss = recipe.model.auxiliary_losses
-    model = transformers.DetrForObjectDetection(ours.config)
+    model = ours.family.stock_class(ours.config)
     model.load_state_dict(ours.state_dict())
     args = recipe.training
     copied = (

@@ -24,6 +24,7 @@ from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.training.data_pipeline import store_splits
 from hf_detr_ft.training.job import build_job
+from hf_detr_ft.training.model_defaults import model_defaults
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PROFILE_ROWS = 15
@@ -47,7 +48,7 @@ class TimedJob:
 
     def load_recipe(self, variant: Variant | None = None) -> Recipe:
         """The recipe of a variant, or of the training as it is."""
-        return load_recipe(self.path, [*self.flags, *(variant.flags if variant else ())])
+        return load_recipe(self.path, [*self.flags, *(variant.flags if variant else ())], model_defaults)
 
 
 def compare_variants(job: TimedJob, rounds: int, breakdown: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.training.data_pipeline import choose_size_step
+from hf_detr_ft.training.model_defaults import model_defaults
 
 BASELINE = "stock"
 OURS = "ours"
@@ -75,7 +76,7 @@ def choose_variants(path: Path | None, flags: Sequence[str], breakdown: bool) ->
         flags: over it.
         breakdown: list more than two. Measures that the recipe does not take are left out.
     """
-    recipe = load_recipe(path, flags)
+    recipe = load_recipe(path, flags, model_defaults)
     precision = recipe.training.precision
     baseline, ours = Variant(BASELINE, "fp32", is_baseline=True), Variant(OURS, precision)
     if not breakdown:
@@ -86,7 +87,7 @@ def choose_variants(path: Path | None, flags: Sequence[str], breakdown: bool) ->
         ours,
     ]
     for measure in MEASURES:
-        without = load_recipe(path, [*flags, *measure.flags])
+        without = load_recipe(path, [*flags, *measure.flags], model_defaults)
         if measure.applies(recipe) and without.resolved != recipe.resolved:
             variants.append(Variant(f"{OURS}, {measure.without}", without.training.precision, measure.flags))
     return variants

@@ -1,18 +1,42 @@
 """The size that images are resized to: one rule for the processor, the caches, the statistics and the checks."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers import DetrImageProcessor
 from transformers.image_transforms import get_size_with_aspect_ratio
 from transformers.image_utils import SizeDict
 
 from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.recipe.sections import ModelConfig
 from hf_detr_ft.run_folder import PROCESSOR
+
+
+class ImageProcessor(Protocol):
+    """Parts that are used of Transformers' image processors, whatever their class."""
+
+    size: Any
+    resample: Any
+    do_resize: Any
+    do_rescale: Any
+    rescale_factor: Any
+    do_normalize: Any
+    image_mean: Any
+    image_std: Any
+
+    def __call__(self, images: Any, **kwargs: Any) -> Any:
+        """Prepares images; see Transformers."""
+
+    def preprocess(self, images: Any, annotations: Any = None, **kwargs: Any) -> Any:
+        """Prepares images with annotations; see Transformers."""
+
+    def resize(self, image: Any, size: Any, resample: Any = None) -> Any:
+        """Resizes images `[B, 3, h, w]`; see Transformers."""
+
+    def save_pretrained(self, folder: Any) -> Any:
+        """Writes it to a folder."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +63,7 @@ class ImageSize:
         return cls(config.shortest_edge, config.longest_edge)
 
     @classmethod
-    def from_processor(cls, processor: DetrImageProcessor) -> "ImageSize":
+    def from_processor(cls, processor: ImageProcessor) -> "ImageSize":
         """The size that a processor resizes to.
 
         Raises:
@@ -88,23 +112,12 @@ class ImageSize:
         return min(self.of(height, width)) < 1
 
 
-def build_processor(config: ModelConfig, white_level: int | None = None) -> DetrImageProcessor:
-    """The processor of training, evaluation and the published model, with the sizes of a recipe's `model` section.
-
-    Args:
-        config: the recipe's `model` section.
-        white_level: of images of 16 bits; the processor keeps it for whoever decodes images for its model.
-    """
-    kept: dict[str, Any] = {} if white_level is None else {"white_level": white_level}
-    return DetrImageProcessor(size=ImageSize.from_config(config).as_dict(), **kept)
-
-
-def white_level_of(processor: DetrImageProcessor) -> int | None:
+def white_level_of(processor: ImageProcessor) -> int | None:
     """White of the images of 16 bits that a model was trained on, see `decode_rgb`; None where nothing was said."""
     return getattr(processor, "white_level", None)
 
 
-def resize_image(image: Image.Image, processor: DetrImageProcessor, size: ImageSize | None = None) -> torch.Tensor:
+def resize_image(image: Image.Image, processor: ImageProcessor, size: ImageSize | None = None) -> torch.Tensor:
     """Resizes an image as a processor does, byte for byte: `[3, h, w]` uint8.
 
     Called with an image, the processor would first copy it colour by colour, which for a large one takes longer than to

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import DetrImageProcessor
 
 from hf_detr_ft.data.augment import Augmentation
-from hf_detr_ft.data.image_size import ImageSize
+from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.data.images import decode_cell_with_size
 from hf_detr_ft.errors import DataError
 
@@ -55,7 +54,7 @@ class DetrTransform:
 
     def __init__(
         self,
-        processor: DetrImageProcessor,
+        processor: ImageProcessor,
         augmentation: Augmentation | None = None,
         seed: int = 0,
         least_side: int | None = None,

@@ -7,28 +7,35 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from transformers import DetrForObjectDetection, DetrImageProcessor
+from transformers import PreTrainedModel
 
 from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.collate import collate
-from hf_detr_ft.data.image_size import resize_image
+from hf_detr_ft.data.image_size import ImageProcessor, resize_image
 from hf_detr_ft.errors import CheckpointError, DataError, first_line
 from hf_detr_ft.evaluation.detections import is_above
-from hf_detr_ft.model.checkpoint import resolve_source
+from hf_detr_ft.model.checkpoint import Checkpoint, resolve_source
+from hf_detr_ft.model.families import family_of
+from hf_detr_ft.model.families.detr import DETR
+from hf_detr_ft.model.families.family import Family
 from hf_detr_ft.model.load import load_for_inference
+from hf_detr_ft.model.processor import load_processor
 from hf_detr_ft.model.speed.apply_speed import apply_speed
 from hf_detr_ft.recipe.sections import SpeedConfig
-from hf_detr_ft.run_folder import CHECKPOINT, CONFIG, PROCESSOR, RunFolder
+from hf_detr_ft.run_folder import CHECKPOINT, CONFIG, RunFolder
 
 
 @dataclass(frozen=True, eq=False)
 class ImageDetections:
-    """Detections of one image: all of a model's queries, in the model's order.
+    """Detections of one image: of all of a model's queries, in the model's order, or the best ones first.
+
+    A model with softmax scores gives each query's class; one with sigmoid scores gives its best pairs of a query and a
+    class, so that a query may come twice.
 
     Attributes:
-        scores: `[Q]` float32, the probability of the label.
-        labels: `[Q]` int64, the most probable class other than "no object".
-        boxes_xyxy_px: `[Q, 4]` float32, in pixels of the image; can reach over its border, as DETR's boxes do.
+        scores: `[N]` float32, the probability of the label.
+        labels: `[N]` int64, a class other than "no object".
+        boxes_xyxy_px: `[N, 4]` float32, in pixels of the image; can reach over its border, as DETR's boxes do.
     """
 
     scores: np.ndarray
@@ -46,27 +53,36 @@ class ImageDetections:
 
 
 def post_process(
-    logits: torch.Tensor, pred_boxes: torch.Tensor, orig_sizes: torch.Tensor
+    logits: torch.Tensor, pred_boxes: torch.Tensor, orig_sizes: torch.Tensor, family: Family = DETR
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Scores, labels and boxes of every query, computed in fp32.
+    """Scores, labels and boxes of every detection, computed in fp32.
 
-    The same as `DetrImageProcessor.post_process_object_detection` with a threshold of 0, as tensors.
+    The same as `post_process_object_detection` of the family's processor with a threshold of 0, as tensors.
 
     Args:
-        logits: `[B, Q, C+1]`, "no object" last.
+        logits: `[B, Q, C]`, with softmax scores "no object" last.
         pred_boxes: `[B, Q, 4]`, cxcywh in [0, 1] of the image without its padding.
         orig_sizes: `[B, 2]`, (height, width) of the images in the pixels that the boxes are wanted in.
+        family: of the model.
 
     Returns:
-        `scores` `[B, Q]`, `labels` `[B, Q]` int64 and `boxes_xyxy_px` `[B, Q, 4]`.
+        `scores` `[B, N]`, `labels` `[B, N]` int64 and `boxes_xyxy_px` `[B, N, 4]`. With softmax scores N is Q, in the
+        queries' order; with sigmoid scores N is the family's `top`, best first.
     """
-    scores, labels = logits.float().softmax(-1)[..., :-1].max(-1)
+    if family.scores == "softmax":
+        scores, labels = logits.float().softmax(-1)[..., :-1].max(-1)
+    else:
+        queries, classes = logits.shape[-2:]
+        top = min(family.top or queries, queries * classes)
+        scores, index = logits.float().sigmoid().flatten(1).topk(top, dim=1)
+        labels = index % classes
+        pred_boxes = pred_boxes.gather(1, (index // classes)[..., None].expand(-1, -1, 4))
     heights, widths = orig_sizes.to(device=scores.device, dtype=scores.dtype).unbind(-1)
     scale = torch.stack([widths, heights, widths, heights], dim=-1)
     return scores, labels, cxcywh_to_xyxy(pred_boxes.float()) * scale[:, None]
 
 
-def prepare(image: Image.Image, processor: DetrImageProcessor, name: str = "image") -> torch.Tensor:
+def prepare(image: Image.Image, processor: ImageProcessor, name: str = "image") -> torch.Tensor:
     """An RGB image resized and normalised, without padding: `[3, h, w]`.
 
     Raises:
@@ -86,8 +102,8 @@ def prepare(image: Image.Image, processor: DetrImageProcessor, name: str = "imag
 
 
 def detect(
-    model: DetrForObjectDetection,
-    processor: DetrImageProcessor,
+    model: PreTrainedModel,
+    processor: ImageProcessor,
     images: Sequence[Image.Image],
     *,
     device: torch.device | str | None = None,
@@ -109,7 +125,7 @@ def detect(
 
 @torch.inference_mode()
 def detect_prepared(
-    model: DetrForObjectDetection,
+    model: PreTrainedModel,
     pixel_values: Sequence[torch.Tensor],
     orig_sizes: Sequence[tuple[int, int]],
     *,
@@ -129,23 +145,22 @@ def detect_prepared(
     if device is not None:
         torch.nn.Module.to(model, device)
     model.eval()
+    family = family_of(model)
     groups: dict[torch.Size, list[int]] = {}
     for index, values in enumerate(pixel_values):
         groups.setdefault(values.shape, []).append(index)
     found: dict[int, ImageDetections] = {}
     for indices in groups.values():
         batch = collate([{"pixel_values": pixel_values[index]} for index in indices])
-        outputs = model(
-            pixel_values=batch["pixel_values"].to(model.device, model.dtype),
-            pixel_mask=batch["pixel_mask"].to(model.device),
-        )
+        masks = {"pixel_mask": batch["pixel_mask"].to(model.device)} if family.pixel_mask else {}
+        outputs = model(pixel_values=batch["pixel_values"].to(model.device, model.dtype), **masks)
         sizes = torch.tensor([orig_sizes[index] for index in indices])
-        columns = (part.cpu().numpy() for part in post_process(outputs.logits, outputs.pred_boxes, sizes))
+        columns = (part.cpu().numpy() for part in post_process(outputs.logits, outputs.pred_boxes, sizes, family))
         found.update(zip(indices, map(ImageDetections, *columns), strict=True))
     return [found[index] for index in range(len(pixel_values))]
 
 
-def load_detector(source: str, speed: SpeedConfig | None = None) -> tuple[DetrForObjectDetection, DetrImageProcessor]:
+def load_detector(source: str, speed: SpeedConfig | None = None) -> tuple[PreTrainedModel, ImageProcessor]:
     """Model (fp32, in evaluation mode, on the CPU) and processor as `pipeline("object-detection", source)` uses them.
 
     The model is made for inference: change its weights, and without gradients it goes on with the old ones.
@@ -158,24 +173,9 @@ def load_detector(source: str, speed: SpeedConfig | None = None) -> tuple[DetrFo
     Raises:
         CheckpointError: there is no such folder or Hub id, it is not a DETR, or it is not complete.
     """
-    model = load_for_inference(source, DetrForObjectDetection)
+    model = load_for_inference(source)
     apply_speed(model, speed or read_speed(source), training=False)
-    return model, load_processor(source)
-
-
-def load_processor(source: str) -> DetrImageProcessor:
-    """The processor that was saved beside a model; see `load_detector`.
-
-    Raises:
-        CheckpointError: there is none, or it cannot be read.
-    """
-    try:
-        return DetrImageProcessor.from_pretrained(resolve_source(source, "model"))
-    except Exception as error:
-        raise CheckpointError(
-            f"'{source}': expected a {PROCESSOR}, which says how images are resized: {first_line(error)}. "
-            "Copy it from the run or the model that this one was made from."
-        ) from error
+    return model, load_processor(Checkpoint(source))
 
 
 def read_speed(source: str) -> SpeedConfig:
@@ -194,20 +194,19 @@ def read_speed(source: str) -> SpeedConfig:
     return SpeedConfig(**{name: value for name, value in given.items() if name in known})
 
 
-def class_names(model: DetrForObjectDetection) -> list[str]:
+def class_names(model: PreTrainedModel) -> list[str]:
     """Class names by label; those that config.json leaves out are called as Transformers does."""
     id2label: dict = model.config.id2label or {}
-    classes = model.class_labels_classifier.out_features - 1
-    return [str(id2label.get(label, f"LABEL_{label}")) for label in range(classes)]
+    return [str(id2label.get(label, f"LABEL_{label}")) for label in range(int(model.config.num_labels or 0))]
 
 
-def read_category_ids(model: DetrForObjectDetection, source: str) -> list[int]:
+def read_category_ids(model: PreTrainedModel, source: str) -> list[int]:
     """The data set's category id of each label; the label itself where the model does not know it.
 
     Raises:
         CheckpointError: the model has another number of them than of labels.
     """
-    classes = model.class_labels_classifier.out_features - 1
+    classes = int(model.config.num_labels or 0)
     category_ids = getattr(model.config, "category_ids", None) or list(range(classes))
     if len(category_ids) != classes:
         raise CheckpointError(

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers import DetrForObjectDetection, DetrImageProcessor
+from transformers import PreTrainedModel
 
 from hf_detr_ft.boxes import xyxy_to_xywh
-from hf_detr_ft.data.image_size import white_level_of
+from hf_detr_ft.data.image_size import ImageProcessor, white_level_of
 from hf_detr_ft.data.images import decode_rgb, upright_size
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.inference.detect import ImageDetections, detect_prepared, prepare
@@ -18,8 +18,8 @@ from hf_detr_ft.machine import count_cores
 
 
 def detect_files(
-    model: DetrForObjectDetection,
-    processor: DetrImageProcessor,
+    model: PreTrainedModel,
+    processor: ImageProcessor,
     files: Sequence[Path],
     batch_size: int,
     on_skip: Callable[[DataError], None],
@@ -50,7 +50,7 @@ def detect_files(
 
 
 def read_ahead(
-    files: Sequence[Path], processor: DetrImageProcessor, batch_size: int
+    files: Sequence[Path], processor: ImageProcessor, batch_size: int
 ) -> Iterator[list[Future[tuple[Path, Image.Image, torch.Tensor]]]]:
     """Batches of files with their images, decoded and prepared on all cores while the model has the batch before."""
     white_level = white_level_of(processor)

@@ -8,10 +8,11 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import DetrForObjectDetection
+from transformers import PreTrainedModel
 
 from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.model.checkpoint import resolve_source, why_unreadable
+from hf_detr_ft.model.families.family import backbone_of
 
 
 def locate_weights(weights: str) -> Path:
@@ -59,7 +60,7 @@ def _renamed_for_timm(state: dict[str, torch.Tensor], backbone: str, path: Path)
     )
 
 
-def load_backbone_weights(model: DetrForObjectDetection, weights: str) -> None:
+def load_backbone_weights(model: PreTrainedModel, weights: str) -> None:
     """Fills a timm backbone with ImageNet weights, in place and completely.
 
     Args:
@@ -93,4 +94,4 @@ def load_backbone_weights(model: DetrForObjectDetection, weights: str) -> None:
             source = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay, **settings)
             timm_logger.setLevel(level)
     tensors = {name: tensor for name, tensor in source.state_dict().items() if "num_batches_tracked" not in name}
-    model.model.backbone.model.load_state_dict(tensors)
+    backbone_of(model).load_state_dict(tensors)

@@ -8,9 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from transformers import DetrConfig
+from transformers import PreTrainedConfig
 
 from hf_detr_ft.errors import CheckpointError, first_line
+from hf_detr_ft.model.families import FAMILIES, why_refused
 from hf_detr_ft.run_folder import ALL_WEIGHTS, CONFIG, WEIGHTS, RunFolder
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
@@ -90,15 +91,15 @@ def why_unreadable(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}".rstrip(" .:")
 
 
-def read_config(checkpoint: Checkpoint) -> DetrConfig:
-    """The config of a DETR, of Transformers 4 or 5.
+def read_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The content of config.json, which is that of a detector that can be trained.
 
     Raises:
-        CheckpointError: it is not there, not readable or not of a DETR.
+        CheckpointError: it is not there, not readable or not of such a detector.
     """
     path = checkpoint.path
     try:
-        settings, _ = DetrConfig.get_config_dict(path, revision=checkpoint.revision or "main")
+        settings, _ = PreTrainedConfig.get_config_dict(path, revision=checkpoint.revision or "main")
     except Exception as error:  # OS, JSON and Hub errors alike
         if Path(path).exists():
             raise CheckpointError(
@@ -108,17 +109,31 @@ def read_config(checkpoint: Checkpoint) -> DetrConfig:
             f"{checkpoint}: there is no such folder, and the Hub gave no {CONFIG} for it: {first_line(error)}. "
             "Check the name, the network and, for a private model, `hf auth login`."
         ) from error
-    model_type = settings.get("model_type") if isinstance(settings, dict) else None
-    if model_type != "detr":
+    settings = settings if isinstance(settings, dict) else {}
+    reason = why_refused(settings)
+    if reason is not None:
         raise CheckpointError(
-            f"{checkpoint}: expected a DETR (model_type 'detr' in {CONFIG}), found {model_type!r}. "
+            f"{checkpoint}: expected a DETR (model_type {', '.join(FAMILIES)} in {CONFIG}), "
+            f"found {settings.get('model_type')!r}{reason and f': {reason}'}. "
             "Give a run folder or a checkpoint such as facebook/detr-resnet-50."
         )
+    return settings
+
+
+def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+    """The config of a detector, of Transformers 4 or 5.
+
+    Raises:
+        CheckpointError: it is not there, not readable or not of a detector that can be trained.
+    """
+    settings = read_settings(checkpoint)
+    family = FAMILIES[settings["model_type"]]
     try:
-        return DetrConfig.from_dict(_with_backbone_config(settings))
+        config: PreTrainedConfig = family.config_class.from_dict(_with_backbone_config(settings))
+        return config
     except Exception as error:
         raise CheckpointError(
-            f"{checkpoint.part(CONFIG)} cannot be loaded as that of a DETR: {' '.join(str(error).split())}. "
+            f"{checkpoint.part(CONFIG)} cannot be loaded as that of a {family.name}: {' '.join(str(error).split())}. "
             "Copy or download it again."
         ) from error
 

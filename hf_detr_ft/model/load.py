@@ -7,24 +7,19 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import transformers
-from transformers import DetrConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.model.checkpoint import Checkpoint, read_config, why_unreadable
-from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.detector import Detector, detector_class
+from hf_detr_ft.model.families import FAMILIES, family_of
 from hf_detr_ft.run_folder import CONFIG
 
 logger = logging.getLogger(__name__)
-
-Model = TypeVar("Model", bound=transformers.DetrForObjectDetection)
-
-CLASS_HEAD = "class_labels_classifier."
-"""Prefix of the tensors that are made new for the data's labels; every other one has to be loaded."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +41,10 @@ class LoadReport:
 
 def load_tensors(
     checkpoint: Checkpoint,
-    config: DetrConfig,
-    model_class: type[Model],
+    config: PreTrainedConfig,
+    model_class: Any,
     remedy: str = "Copy or download them again.",
-) -> tuple[Model, LoadReport]:
+) -> tuple[Any, LoadReport]:
     """A model in fp32 with what there is of its tensors.
 
     Raises:
@@ -82,40 +77,43 @@ def load_tensors(
 
 
 def load_for_finetuning(
-    source: str, revision: str | None, settings: dict[str, Any], made_anew: Sequence[str] = (CLASS_HEAD,)
-) -> DetrForObjectDetection:
-    """A `DetrForObjectDetection` checkpoint with a class head for other labels.
+    source: str, revision: str | None, settings: dict[str, Any], made_anew: Sequence[str] = ()
+) -> Detector:
+    """A checkpoint of any family with class heads for other labels.
 
     Args:
         source: a folder, `package:NAME/PATH` in a Python package, or a Hub id, in the Hub's legacy or current layout.
         revision: branch, tag or commit on the Hub.
         settings: fields of the config to change, `id2label` among them.
-        made_anew: prefixes of the names of tensors that need not be there, nor fit.
+        made_anew: prefixes of the names of tensors that need not be there, nor fit, besides those of the class heads.
 
     Returns:
-        The model in fp32. Its class head is new unless the checkpoint has exactly these class names.
+        The model in fp32. Its class heads are new unless the checkpoint has exactly these class names.
 
     Raises:
-        CheckpointError: the checkpoint is missing, not a DETR or not complete.
+        CheckpointError: the checkpoint is missing, not of a family that can be trained or not complete.
     """
     checkpoint = Checkpoint(source, "model.checkpoint", revision)
     checkpoint.check_exists()
-    config = read_config(checkpoint)
+    config: Any = read_config(checkpoint)
+    family = FAMILIES[config.model_type]
     same_classes = list((config.id2label or {}).values()) == list(settings["id2label"].values())
-    if config.auxiliary_loss:
+    if family.auxiliary_loss_changes_network and config.auxiliary_loss:
         logger.warning(
             "%s was trained with Transformers' auxiliary_loss, which normalises between decoder layers. Its layers are "
-            "used as DETR does; expect a lower AP in the first epochs.",
+            "used as %s does; expect a lower AP in the first epochs.",
             source,
+            family.name,
         )
-    config.auxiliary_loss = False
+        config.auxiliary_loss = False
     for name, value in settings.items():
         setattr(config, name, value)
-    model, report = load_tensors(checkpoint, config, DetrForObjectDetection)
-    _require_complete(checkpoint, report, made_anew)
+    model, report = load_tensors(checkpoint, config, detector_class(family))
+    _require_complete(checkpoint, report, (*family.class_heads, *made_anew))
     if not same_classes:
-        model.class_labels_classifier.reset_parameters()
-    return model
+        family.reset_heads(model)
+    detector: Detector = model
+    return detector
 
 
 def _require_complete(checkpoint: Checkpoint, report: LoadReport, made_anew: Sequence[str]) -> None:
@@ -131,20 +129,23 @@ def _require_complete(checkpoint: Checkpoint, report: LoadReport, made_anew: Seq
         )
 
 
-def load_for_inference(source: str, model_class: type[Model]) -> Model:
-    """A model as it was saved, in fp32 and evaluation mode, on the CPU.
+def load_for_inference(source: str, *, with_loss: bool = False) -> PreTrainedModel:
+    """A model of any family as it was saved, in fp32 and evaluation mode, on the CPU.
 
     Args:
         source: a run folder, one of its checkpoints, any folder that `save_pretrained` wrote, `package:NAME/PATH` in a
             Python package, or a Hub id.
-        model_class: Transformers' `DetrForObjectDetection`, or this package's with its loss.
+        with_loss: give it this package's class, with the loss, and not Transformers'.
 
     Raises:
-        CheckpointError: there is no such folder or Hub id, it is not a DETR, or it is not complete.
+        CheckpointError: there is no such folder or Hub id, it is not of a family that can be trained, or it is not
+            complete.
     """
     checkpoint = Checkpoint(source)
     checkpoint.check_exists()
-    model, report = load_tensors(checkpoint, read_config(checkpoint), model_class)
+    config = read_config(checkpoint)
+    family = FAMILIES[config.model_type]
+    model, report = load_tensors(checkpoint, config, detector_class(family) if with_loss else family.stock_class)
     unset = sorted(report.problems)
     if unset:
         more = f" and {len(unset) - 1} more" if len(unset) > 1 else ""
@@ -152,13 +153,14 @@ def load_for_inference(source: str, model_class: type[Model]) -> Model:
             f"{checkpoint}: expected weights for all of the model in {CONFIG}; missing or of another shape "
             f"are '{unset[0]}'{more}. Weights and {CONFIG} are not of one model."
         )
-    return model.eval()
+    detector: PreTrainedModel = model.eval()
+    return detector
 
 
-def load_weights(model: DetrForObjectDetection, folder: Path, field: str, remedy: str) -> None:
+def load_weights(model: PreTrainedModel, folder: Path, field: str, remedy: str) -> None:
     """Puts a checkpoint's weights into a model, every tensor of them, in place.
 
-    `save_pretrained` writes DETR's tensors under their names of Transformers 4, and only `from_pretrained` knows them
+    `save_pretrained` writes many tensors under their names of Transformers 4, and only `from_pretrained` knows them
     both. Transformers' Trainer reads the file as it is, finds no tensor of its own names, warns, and goes on with the
     weights that it has: the last ones instead of the best, or the first ones after resuming.
 
@@ -175,7 +177,7 @@ def load_weights(model: DetrForObjectDetection, folder: Path, field: str, remedy
     if not folder.exists():
         raise CheckpointError(f"{checkpoint}: found no such folder. {remedy}")
     checkpoint.check_exists()
-    saved, report = load_tensors(checkpoint, model.config, transformers.DetrForObjectDetection, remedy)
+    saved, report = load_tensors(checkpoint, model.config, family_of(model).stock_class, remedy)
     if report.problems:
         shown = "; ".join(list(report.problems.values())[:5])
         raise CheckpointError(f"{checkpoint.part('the weights')} cannot be loaded: {shown}. {remedy}")

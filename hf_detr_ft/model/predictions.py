@@ -54,6 +54,8 @@ class Predictions:
     """Only in training, and None where a batch has no boxes."""
     groups: int = 1
     """Groups of queries, each of which is matched to all objects (LW-DETR): Q is a multiple of it."""
+    encoder_last_hidden_state: torch.Tensor | None = None
+    """Places of the encoder's map, `[B, N, D]`, where there is one map."""
 
 
 class Criterion(Protocol):

@@ -6,12 +6,15 @@ layer1. Transformers trains all of a timm backbone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import DetrForObjectDetection
+from transformers import PreTrainedModel
 
 from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.model.families import family_of
+from hf_detr_ft.model.families.family import backbone_of
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,30 @@ def backbone_stages(backbone: nn.Module) -> list[str]:
 
 
 @torch.inference_mode()
-def feature_stride(model: DetrForObjectDetection) -> int:
-    """Pixels of the image per step of the feature map that the transformer reads."""
-    backbone, training = model.model.backbone, model.training
+def feature_stride(model: PreTrainedModel) -> int:
+    """Pixels of the image per step of the feature map that the transformer reads; of the finest where it reads some."""
+    backbone: Any = model.model.backbone
+    training = model.training
     parameter = next(backbone.parameters())
     side = 256
     backbone.eval()  # in training, norms that are not frozen would count this image
     maps = backbone(torch.zeros(1, 3, side, side).to(parameter), torch.ones(1, side, side, device=parameter.device))
     backbone.train(training)
-    return side // int(maps[-1][0].shape[-1])
+    read = maps[-1] if len(family_of(model).strides) == 1 else maps[0]
+    return side // int(read[0].shape[-1])
 
 
-def default_stages(backbone: nn.Module, stages: Sequence[str]) -> list[str]:
-    """DETR's choice: everything after the stage that ends at a stride of 4 (`layer1` of a ResNet)."""
+def default_stages(backbone: nn.Module, stages: Sequence[str], frozen_stages: int | None = None) -> list[str]:
+    """The original's choice.
+
+    Args:
+        backbone: timm's or Transformers'.
+        stages: its `backbone_stages`.
+        frozen_stages: number of the first ones that are not trained; None for DETR's choice: up to the stage that ends
+            at a stride of 4 (`layer1` of a ResNet).
+    """
+    if frozen_stages is not None:
+        return list(stages[frozen_stages:])
     information = getattr(backbone, "feature_info", None)
     first = 0
     if information is not None:
@@ -88,7 +102,7 @@ def unused_stages(backbone: nn.Module, stages: Sequence[str]) -> list[str]:
     return list(stages[stages.index(last) + 1 :]) if last in stages else []
 
 
-def train_stages(model: DetrForObjectDetection, trainable_stages: Sequence[str] | None) -> TrainableSummary:
+def train_stages(model: PreTrainedModel, trainable_stages: Sequence[str] | None) -> TrainableSummary:
     """Sets `requires_grad` of the backbone by stage; everything else is trained.
 
     Args:
@@ -98,10 +112,10 @@ def train_stages(model: DetrForObjectDetection, trainable_stages: Sequence[str] 
     Raises:
         RecipeError: a name is not a stage of this backbone.
     """
-    backbone = model.model.backbone.model
+    backbone = backbone_of(model)
     stages = backbone_stages(backbone)
     if trainable_stages is None:
-        chosen = default_stages(backbone, stages)
+        chosen = default_stages(backbone, stages, family_of(model).frozen_stages)
     elif list(trainable_stages) == ["all"]:
         chosen = stages
     else:
@@ -114,15 +128,17 @@ def train_stages(model: DetrForObjectDetection, trainable_stages: Sequence[str] 
         chosen = list(trainable_stages)
     unused = unused_stages(backbone, stages)
     chosen = [name for name in chosen if name not in unused]
-    model.requires_grad_(True)
+    fixed = family_of(model).fixed_parameters
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in fixed)
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(any(name.startswith(f"{stage}.") for stage in chosen))
     return summarise_trainable(model)
 
 
-def summarise_trainable(model: DetrForObjectDetection) -> TrainableSummary:
+def summarise_trainable(model: PreTrainedModel) -> TrainableSummary:
     """Trained and frozen parts of a model, as `requires_grad` says it."""
-    backbone = model.model.backbone.model
+    backbone = backbone_of(model)
     named = list(backbone.named_parameters())
     trained = {name for name, parameter in named if parameter.requires_grad}
     stages = backbone_stages(backbone)

@@ -6,9 +6,9 @@ import numpy as np
 import supervision as sv
 import torch
 from PIL import Image
-from transformers import DetrImageProcessor
 
 from hf_detr_ft.boxes import cxcywh_to_xyxy
+from hf_detr_ft.data.image_size import ImageProcessor
 from hf_detr_ft.plots.box_overlay import CROWD_STYLE
 from hf_detr_ft.plots.draw_boxes import class_colour, draw_boxes
 from hf_detr_ft.plots.style import shrink
@@ -20,7 +20,7 @@ SAMPLE_LETTERS, SAMPLE_NAME = 12, 110
 """Height of a label's letters, and width of a class's name, in pixels."""
 
 
-def restore_image(pixel_values: torch.Tensor, processor: DetrImageProcessor) -> Image.Image:
+def restore_image(pixel_values: torch.Tensor, processor: ImageProcessor) -> Image.Image:
     """Image in a tensor that the model takes: without normalisation, rounded to 8 bits.
 
     Args:
@@ -51,7 +51,7 @@ def restore_boxes(target: Mapping[str, torch.Tensor]) -> np.ndarray:
 def draw_training_sample(
     pixel_values: torch.Tensor,
     target: Mapping[str, torch.Tensor],
-    processor: DetrImageProcessor,
+    processor: ImageProcessor,
     names: Sequence[str],
     edge: int = SAMPLE_SIDE,
 ) -> Image.Image:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hf_detr_ft.cli import report_errors
 from hf_detr_ft.model.build import build_model
-from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.pretraining.new_decoder import DECODER, init_queries_from_encoder
 from hf_detr_ft.pretraining.taught_encoder import teach_encoder
 from hf_detr_ft.recipe.sections import ModelConfig, SpeedConfig
@@ -41,7 +41,7 @@ def build_pretraining_model(
     *,
     encoder_loss: float,
     new_decoder: bool,
-) -> DetrForObjectDetection:
+) -> Detector:
     """`build_model` and what is asked for besides; see `pretrain`."""
     model = build_model(config, names, category_ids, speed, made_anew=DECODER if new_decoder else ())
     if new_decoder:

@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import nn
-from transformers import DetrForObjectDetection
+from transformers import PreTrainedModel
 
 SHARPNESS = 1.8
 """Scale of the first cross-attention: a query looks at what is within an eighth of the image around its point."""
@@ -13,7 +13,7 @@ DECODER = ("model.decoder.", "model.query_position_embeddings.")
 
 
 @torch.no_grad()
-def init_queries_from_encoder(model: DetrForObjectDetection) -> None:
+def init_queries_from_encoder(model: PreTrainedModel) -> None:
     """Starts the decoder anew, in place, so that each query first says what the encoder says around a point of its own.
 
     It goes with an encoder that `encoder_loss` has taught. Feature map positions go through the same heads as queries

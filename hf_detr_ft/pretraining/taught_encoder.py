@@ -1,13 +1,14 @@
 """A DETR whose encoder is asked for objects, too, while it is trained."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
+from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.model import detector
-from hf_detr_ft.model.detector import outputs_of
+from hf_detr_ft.model.families.detr import predict_from
+from hf_detr_ft.model.families.family import outputs_of
 from hf_detr_ft.model.hungarian_matching import CriterionWeights
 from hf_detr_ft.pretraining.encoder_loss import encoder_criterion
 
@@ -28,18 +29,18 @@ class DetrForObjectDetection(detector.DetrForObjectDetection):
         labels: list[dict] | None = None,
         num_items_in_batch: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> DetrObjectDetectionOutput:
+    ) -> Any:
         """Detect, and where there are labels compute the loss; see `DetrForObjectDetection.forward`."""
         with outputs_of(self.model.input_projection) as maps:
             outputs: Any = super().forward(pixel_values, pixel_mask, labels, num_items_in_batch, **kwargs)
         if labels is None or not self.training:
-            return cast(DetrObjectDetectionOutput, outputs)
+            return outputs
         if pixel_mask is None:
             pixel_mask = pixel_values.new_ones(len(pixel_values), *pixel_values.shape[-2:])
         # As Transformers' backbone does it.
         mask = F.interpolate(pixel_mask[None].float(), size=maps[0].shape[-2:])[0].bool()
         added, parts = encoder_criterion(
-            *self.predict_from(outputs.encoder_last_hidden_state),
+            *predict_from(self, outputs.encoder_last_hidden_state),
             mask,
             labels,
             CriterionWeights.from_config(self.config),
@@ -48,14 +49,19 @@ class DetrForObjectDetection(detector.DetrForObjectDetection):
         )
         outputs.loss = outputs.loss + self.encoder_loss * added
         outputs.loss_dict = {**outputs.loss_dict, **parts}
-        return cast(DetrObjectDetectionOutput, outputs)
+        return outputs
 
 
-def teach_encoder(model: detector.DetrForObjectDetection, encoder_loss: float) -> None:
+def teach_encoder(model: detector.Detector, encoder_loss: float) -> None:
     """Adds the loss of the encoder's positions to a model's own, with a weight, in place.
 
     Its tensors stay the same, and so does what is saved.
+
+    Raises:
+        RecipeError: the model is of a family with another encoder.
     """
+    if not isinstance(model, detector.DetrForObjectDetection):
+        raise RecipeError(f"--encoder-loss: expected a DETR, found {model.family.name}. Leave it out.")
     model.__class__ = DetrForObjectDetection
     assert isinstance(model, DetrForObjectDetection)
     model.encoder_loss = encoder_loss

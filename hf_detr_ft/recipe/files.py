@@ -4,7 +4,7 @@ import argparse
 import math
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import fields
 from enum import Enum
 from functools import cache
@@ -82,13 +82,19 @@ def build_parser(prog: str = "hf-detr-ft") -> ArgumentParser:
     return parser
 
 
-def load_recipe(path: Path | None, flags: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    path: Path | None,
+    flags: Sequence[str] = (),
+    model_defaults: Callable[[ModelConfig, Collection[str]], dict[str, Any]] | None = None,
+) -> Recipe:
     """A recipe from a YAML file, with flags over it.
 
     Args:
         path: the YAML file, or the name of one that comes with the package, such as `quickstart`; None for flags and
             defaults alone.
         flags: `--section.key value` or `--section.key=value`; a bare `--section.key` means true.
+        model_defaults: takes the `model` section and the names of the fields that are given, such as
+            `training.learning_rate`, and returns values of others by name.
 
     Raises:
         RecipeError: the file is missing or no YAML, or keys or values are wrong; all of them in one message.
@@ -102,6 +108,12 @@ def load_recipe(path: Path | None, flags: Sequence[str] = ()) -> Recipe:
     problems += _check_limits(typed, sources) + _check_paths(typed["data"], sources)
     if problems:
         raise RecipeError("\n".join(problems))
+    if model_defaults is not None:
+        given = {f"{section}.{key}" for section, key in sources}
+        for name, value in model_defaults(ModelConfig(**typed["model"]), given).items():
+            section, key = name.split(".")
+            if name not in given:
+                typed[section][key] = value
     training = typed["training"]
     if training["output_dir"] is None:
         training["output_dir"] = str(Path("runs") / (path.stem if path is not None else "run"))

@@ -85,10 +85,10 @@ class AugmentConfig:
 
 @dataclass
 class ModelConfig:
-    """The network: a DETR checkpoint to fine-tune, or a new DETR on a timm backbone."""
+    """The network: a checkpoint of a DETR of any kind to fine-tune, or a new one on a timm backbone."""
 
     checkpoint: str | None = "facebook/detr-resnet-50"
-    """Hub id, folder or `package:NAME/PATH` of a `DetrForObjectDetection`; null to start from `backbone`. The tiny DETR
+    """Hub id, folder or `package:NAME/PATH` of a DETR of any kind; null to start from `backbone`. The tiny DETR
     that comes with this package is `package:hf_detr_ft/tiny_detr`."""
     revision: str | None = None
     """Branch, tag or commit of the checkpoint on the Hub; its default branch where not set."""
@@ -105,9 +105,13 @@ class ModelConfig:
     """Backbone stages to train, such as [layer3, layer4]; [all]; [] for none. Where not set everything
     behind a stride of 4 (DETR: the same, layer2 to layer4)."""
     config: dict[str, Any] = field(default_factory=dict)
-    """Other fields of `transformers.DetrConfig`, such as `dropout` (DETR: 0.1) or `num_queries` (100)."""
+    """Other fields of `transformers.DetrConfig`, or of the config of the model's kind, such as `dropout` (DETR: 0.1) or
+    `num_queries` (100)."""
     backbone: str | None = None
     """Name of the timm model to build a new DETR on, with `checkpoint: null` (DETR: resnet50)."""
+    family: str | None = None
+    """Kind of DETR to build on `backbone`: detr, rt_detr, rt_detr_v2, d_fine, deformable_detr or conditional_detr; detr
+    where not set. A checkpoint says itself what it is (DETR: detr)."""
     backbone_weights: str | None = None
     """ImageNet weights of `backbone`: a local file, `package:NAME/PATH` in a Python package, or `timm` for its own."""
     backbone_stride: int = 32

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DetrForObjectDetection, DetrImageProcessor
+from transformers import PreTrainedModel
 
-from hf_detr_ft.attention.image_attention import attend
+from hf_detr_ft.attention.image_attention import attend, require_maps
 from hf_detr_ft.boxes import xywh_to_xyxy
 from hf_detr_ft.data.dataset import read_column
-from hf_detr_ft.data.image_size import ImageSize, build_processor
+from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.data.images import decode_row
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import transformed
@@ -27,7 +27,7 @@ from hf_detr_ft.report.pages import ReportData
 from hf_detr_ft.report.sections.attention_section import AttentionSample
 from hf_detr_ft.report.sections.data_section import DataSummary
 from hf_detr_ft.run_folder import RunFolder
-from hf_detr_ft.training.data_pipeline import build_train_transform
+from hf_detr_ft.training.data_pipeline import build_processor, build_train_transform
 
 TRAINING_IMAGES = 6
 """Training images that are shown, as they are and as the model sees them."""
@@ -43,8 +43,8 @@ def collect_report_data(
     validation: Validation | None,
     recipe: Recipe | None,
     splits: Splits | None,
-    model: DetrForObjectDetection | None = None,
-    processor: DetrImageProcessor | None = None,
+    model: PreTrainedModel | None = None,
+    processor: ImageProcessor | None = None,
 ) -> tuple[ReportData, list[str]]:
     """Collects all that a page shows beside what the run folder tells; what fails is left out and noted.
 
@@ -70,31 +70,35 @@ def collect_report_data(
             model, processor = load_detector(str(source))
     if model is not None and processor is not None and validation is not None:
         with attempt("the model's attention", notes):
+            require_maps(model)
             data.attention, failed = collect_attention(model, processor, validation, run.threshold)
             notes += failed
     if recipe is not None and splits is not None:
         with attempt("the data", notes):
             stride = recipe.model.backbone_stride if model is None else feature_stride(model)
-            data.data, failed = collect_data_summary(recipe, splits, stride)
+            data.data, failed = collect_data_summary(recipe, splits, stride, processor)
             notes += failed
     return data, notes
 
 
-def collect_data_summary(recipe: Recipe, splits: Splits, stride: int) -> tuple[DataSummary, list[str]]:
+def collect_data_summary(
+    recipe: Recipe, splits: Splits, stride: int, processor: ImageProcessor | None
+) -> tuple[DataSummary, list[str]]:
     """Statistics of both splits and some training images; notes say which of these cannot be shown.
 
     Args:
         recipe: of which sizes and augmentation are taken.
         splits: with the images as they lie on the disk.
         stride: pixels of the image per step of the model's feature map.
+        processor: the model's; None for that of the recipe.
     """
-    processor, size = build_processor(recipe.model), ImageSize.from_config(recipe.model)
+    processor, size = processor or build_processor(recipe.model), ImageSize.from_config(recipe.model)
     names = splits.label_map.names
     statistics = {name: split.resized(size, stride) for name, split in splits.statistics.items()}
     with_objects = np.flatnonzero(statistics["training"].objects_per_image)
     count = min(TRAINING_IMAGES, len(with_objects))
     chosen = with_objects[np.linspace(0, len(with_objects) - 1, count).round().astype(int)]
-    plain, as_seen = splits.train.with_format(None), transformed(splits.train, build_train_transform(recipe))
+    plain, as_seen = splits.train.with_format(None), transformed(splits.train, build_train_transform(recipe, processor))
     images, samples, failed = [], [], list[str]()
     for index in chosen.tolist():
         with attempt("a training image", failed):
@@ -116,8 +120,8 @@ def collect_data_summary(recipe: Recipe, splits: Splits, stride: int) -> tuple[D
 
 
 def collect_attention(
-    model: DetrForObjectDetection,
-    processor: DetrImageProcessor,
+    model: PreTrainedModel,
+    processor: ImageProcessor,
     validation: Validation,
     threshold: float,
 ) -> tuple[list[AttentionSample], list[str]]:

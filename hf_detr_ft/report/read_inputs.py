@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from transformers import DetrForObjectDetection, DetrImageProcessor
+from transformers import PreTrainedModel
 
 from hf_detr_ft.data.checks.coco_checks import check_coco
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
+from hf_detr_ft.data.image_size import ImageProcessor
 from hf_detr_ft.data.split_source import Source, load_source
 from hf_detr_ft.data.splits import Splits, build_splits, check_sources, require_no_errors
 from hf_detr_ft.errors import DataError, InputError, RecipeError
@@ -39,8 +40,8 @@ class ReportInputs:
     recipe: Recipe | None = None
     splits: Splits | None = None
     validation: Validation | None = None
-    model: DetrForObjectDetection | None = None
-    processor: DetrImageProcessor | None = None
+    model: PreTrainedModel | None = None
+    processor: ImageProcessor | None = None
     notes: list[str] = field(default_factory=list)
 
 

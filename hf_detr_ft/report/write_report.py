@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from transformers import DetrForObjectDetection, DetrImageProcessor
+from transformers import PreTrainedModel
 
 from hf_detr_ft.atomic import write_bytes, write_json, write_text
+from hf_detr_ft.data.image_size import ImageProcessor
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.evaluation.detections import Detections
@@ -45,8 +46,8 @@ def write_report(
     recipe: Recipe | None,
     splits: Splits | None,
     *,
-    model: DetrForObjectDetection | None = None,
-    processor: DetrImageProcessor | None = None,
+    model: PreTrainedModel | None = None,
+    processor: ImageProcessor | None = None,
     loaded: LoadedRun | None = None,
     validation: Validation | None = None,
     output: Path | None = None,
@@ -156,8 +157,8 @@ def report_training(run: RunFolder, job: Job) -> list[str]:
     """
     if not job.recipe.report.enabled:
         return []
-    model, processor = cast(DetrForObjectDetection, job.trainer.model), job.trainer.processing_class
-    report = write_report(run, job.recipe, job.splits, model=model, processor=cast(DetrImageProcessor, processor))
+    model, processor = cast(PreTrainedModel, job.trainer.model), job.trainer.processing_class
+    report = write_report(run, job.recipe, job.splits, model=model, processor=cast(ImageProcessor, processor))
     notes, lines = list(report.notes), []
     if report.picture is not None:
         lines.append(f"first look  {report.picture}  (validation images: what is found, missed and wrong)")

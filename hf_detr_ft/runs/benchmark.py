@@ -13,6 +13,7 @@ from hf_detr_ft.machine import describe_environment
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.rules import require_sound
 from hf_detr_ft.training.job import show_progress
+from hf_detr_ft.training.model_defaults import model_defaults
 
 
 def benchmark(
@@ -42,7 +43,7 @@ def benchmark(
         if value < 1:
             raise RecipeError(f"--{name}: expected at least 1, found {value}")
     check_output_file(output)
-    recipe = load_recipe(path, flags)
+    recipe = load_recipe(path, flags, model_defaults)
     require_sound(recipe)
     splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress)
     job = TimedJob(path, flags, splits, steps)

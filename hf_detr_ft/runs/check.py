@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import Any, cast
 
 from tqdm.auto import tqdm
 
@@ -14,7 +14,7 @@ from hf_detr_ft.atomic import check_output_file
 from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.splits import build_splits, check_data, list_problems
-from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.rules import require_sound
@@ -23,6 +23,7 @@ from hf_detr_ft.report.pages import build_check_page
 from hf_detr_ft.report.svg import report_style
 from hf_detr_ft.report.write_report import check_page, is_page, write_page
 from hf_detr_ft.training.job import describe_job, prepare_trial
+from hf_detr_ft.training.model_defaults import model_defaults
 from hf_detr_ft.training.trial_batches import try_largest_batches
 
 SHOWN = 5
@@ -40,7 +41,7 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
     Returns:
         0, or 1 where the data have errors.
     """
-    recipe = load_recipe(path, flags)
+    recipe = load_recipe(path, flags, model_defaults)
     require_sound(recipe)
     if report is not None:
         check_output_file(report, "--report")
@@ -76,8 +77,8 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
         for trial in try_largest_batches(job.trainer):
             print(trial)
     if report is not None:
-        stride = feature_stride(cast(DetrForObjectDetection, job.trainer.model))
-        data, notes = collect_data_summary(recipe, splits, stride)
+        stride = feature_stride(cast(Detector, job.trainer.model))
+        data, notes = collect_data_summary(recipe, splits, stride, cast(Any, job.trainer.processing_class))
         with report_style():
             write_page(build_check_page(recipe.data.name, problems, data, notes), report)
         print(f"written: {report}")

@@ -16,6 +16,7 @@ from hf_detr_ft.report.write_report import report_training
 from hf_detr_ft.run_folder import RunFolder, find_checkpoint
 from hf_detr_ft.training.callbacks import restore_detections
 from hf_detr_ft.training.job import Job, ModelBuilder, describe_job, prepare_job, summarise_job, train_model
+from hf_detr_ft.training.model_defaults import model_defaults
 
 
 def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuilder = build_model) -> int:
@@ -30,7 +31,7 @@ def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuil
         0; everything that goes wrong is raised.
     """
     started = time.monotonic()
-    recipe = load_recipe(path, flags)
+    recipe = load_recipe(path, flags, model_defaults)
     require_sound(recipe)
     require_one_gpu(recipe.training)
     is_first = PartialState().is_main_process

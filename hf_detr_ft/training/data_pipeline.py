@@ -1,34 +1,56 @@
 """Splits of a recipe as the trainer reads them."""
 
 from dataclasses import replace
+from typing import Any
 
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.cache.image_cache import cache_images
-from hf_detr_ft.data.image_size import ImageSize, build_processor
+from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import DetrTransform
-from hf_detr_ft.recipe.sections import Recipe
+from hf_detr_ft.model.build import find_family
+from hf_detr_ft.model.checkpoint import Checkpoint
+from hf_detr_ft.model.processor import load_or_build_processor
+from hf_detr_ft.recipe.sections import ModelConfig, Recipe
 
 STRIDE = 32
 """Pixels of the image per step of the feature map, in most models."""
 
 
+def build_processor(config: ModelConfig, white_level: int | None = None) -> ImageProcessor:
+    """The processor of training, evaluation and the published model: the checkpoint's own with a recipe's sizes.
+
+    Args:
+        config: the recipe's `model` section.
+        white_level: of images of 16 bits; the processor keeps it for whoever decodes images for its model.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, not of a family that can be trained, or its processor cannot be
+            read.
+    """
+    kept: dict[str, Any] = {} if white_level is None else {"white_level": white_level}
+    checkpoint = Checkpoint(config.checkpoint, "model.checkpoint", config.revision) if config.checkpoint else None
+    size = ImageSize.from_config(config).as_dict()
+    processor: ImageProcessor = load_or_build_processor(checkpoint, find_family(config), size=size, **kept)
+    return processor
+
+
 def store_splits(recipe: Recipe, splits: Splits) -> Splits:
     """The splits with their photos decoded and resized, as far as `speed.store_gigabytes` reaches."""
-    size = ImageSize.from_config(recipe.model)
+    processor, size = build_processor(recipe.model), ImageSize.from_config(recipe.model)
     # A crop or a turn belongs before the resize to a square: training images keep their shape.
     train_size = size if size.keeps_shape else ImageSize(size.shortest_edge, 8 * size.shortest_edge)
     limit = recipe.speed.store_gigabytes * 1e9
-    train = cache_images(splits.train, train_size, limit, "train")
-    val = cache_images(splits.val, size, limit, "val")
+    train = cache_images(splits.train, train_size, limit, "train", processor)
+    val = cache_images(splits.val, size, limit, "val", processor)
     return replace(splits, train=splits.train if train is None else train, val=splits.val if val is None else val)
 
 
-def build_train_transform(recipe: Recipe) -> DetrTransform:
-    """Augments and preprocesses training rows."""
+def build_train_transform(recipe: Recipe, processor: ImageProcessor) -> DetrTransform:
+    """Augments training rows and preprocesses them with `build_processor`'s."""
     args, edge = recipe.training, ImageSize.from_config(recipe.model).shortest_edge
     return DetrTransform(
-        build_processor(recipe.model),
+        processor,
         build_augmentation(recipe.augment, edge),
         args.seed if args.data_seed is None else args.data_seed,
         edge if recipe.speed.reduced_decoding else None,

@@ -3,15 +3,16 @@
 import json
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import torch
 from datasets import Dataset
-from transformers import DetrConfig, DetrImageProcessor
+from transformers import PreTrainedConfig
 
 from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
-from hf_detr_ft.data.image_size import ImageSize
+from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.data.once_per_machine import once_per_machine
 from hf_detr_ft.data.split_source import Source
 from hf_detr_ft.data.splits import check_split, require_no_errors
@@ -19,9 +20,10 @@ from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.inference.detect import load_processor
-from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.checkpoint import Checkpoint
+from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.load import load_for_inference
+from hf_detr_ft.model.processor import load_processor
 from hf_detr_ft.model.speed.apply_speed import apply_speed
 from hf_detr_ft.model.speed.bf16_backbone import choose_backbone_precision
 from hf_detr_ft.recipe.sections import Recipe
@@ -48,8 +50,8 @@ class Evaluation:
     detections: Detections
     truth: dict
     rows: Dataset
-    model: DetrForObjectDetection
-    processor: DetrImageProcessor
+    model: Detector
+    processor: ImageProcessor
 
 
 def evaluate_model(source: str, recipe: Recipe, split: Source | None = None) -> Evaluation:
@@ -61,8 +63,8 @@ def evaluate_model(source: str, recipe: Recipe, split: Source | None = None) -> 
         split: the validation split where it was read and checked already; its images are not looked at beforehand.
     """
     data = recipe.data
-    model = load_for_inference(source, DetrForObjectDetection)
-    processor = load_processor(source)
+    model = cast(Detector, load_for_inference(source, with_loss=True))
+    processor = load_processor(Checkpoint(source))
     apply_speed(model, recipe.speed, training=False)
 
     def load_validation() -> tuple[dict, LabelMap, Dataset]:
@@ -98,7 +100,7 @@ def evaluate_model(source: str, recipe: Recipe, split: Source | None = None) -> 
     return Evaluation(trainer.result, trainer.detections, truth, rows, model, processor)
 
 
-def match_classes(config: DetrConfig, truth: dict, source: str) -> LabelMap:
+def match_classes(config: PreTrainedConfig, truth: dict, source: str) -> LabelMap:
     """Labels of a model with the category ids that the data have for them.
 
     The ids that the model was trained with are taken where they agree with the data: no id means one class here and

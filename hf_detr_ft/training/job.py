@@ -15,22 +15,22 @@ from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.data.dataset import most_objects
-from hf_detr_ft.data.image_size import ImageSize, build_processor
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError, first_line
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.machine import set_cpu_threads
 from hf_detr_ft.model.build import build_model, count_parameters
-from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.stages import summarise_trainable, train_stages
 from hf_detr_ft.recipe.sections import ModelConfig, Recipe, SpeedConfig
 from hf_detr_ft.run_folder import CARD, LOG, METRICS, RESULTS, RunFolder, read_object
 from hf_detr_ft.training.callbacks import RunFolderCallback, print_progress_lines
-from hf_detr_ft.training.data_pipeline import build_train_transform, choose_size_step, store_splits
+from hf_detr_ft.training.data_pipeline import build_processor, build_train_transform, choose_size_step, store_splits
 from hf_detr_ft.training.trainer import DetrTrainer
 
-ModelBuilder = Callable[[ModelConfig, Sequence[str], Sequence[int], SpeedConfig], DetrForObjectDetection]
+ModelBuilder = Callable[[ModelConfig, Sequence[str], Sequence[int], SpeedConfig], Detector]
 """Makes the model of a recipe, as `build_model` does."""
 
 
@@ -108,7 +108,7 @@ def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: Mod
     model = model_builder(recipe.model, label_map.names, label_map.category_ids, recipe.speed)
     train_stages(model, recipe.model.trainable_stages)
     processor = build_processor(recipe.model, recipe.data.white_level)
-    augment = build_train_transform(recipe)
+    augment = build_train_transform(recipe, processor)
     size_step = choose_size_step(recipe)
     recipe.resolved["speed"] |= {
         "size_step": size_step,
@@ -146,7 +146,7 @@ def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: Mod
 def describe_job(job: Job) -> str:
     """Data, model and length of a training, for the terminal."""
     recipe, splits, args = job.recipe, job.splits, job.trainer.args
-    model = cast(DetrForObjectDetection, job.trainer.model)
+    model = cast(Detector, job.trainer.model)
     warnings = len(splits.problems)
     most, file_name = most_objects(splits.train)
     queries = model.config.num_queries

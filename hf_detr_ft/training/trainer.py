@@ -1,4 +1,4 @@
-"""Transformers' Trainer for DETR: an exact loss over processes and accumulation, parts of the loss, COCO evaluation."""
+"""Transformers' Trainer for DETRs: exact loss over processes and accumulation, parts of the loss, COCO evaluation."""
 
 import math
 from collections.abc import Iterator
@@ -8,20 +8,18 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import (
-    DetrImageProcessor,
-    Trainer,
-    TrainerCallback,
-)
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
 from hf_detr_ft.atomic import write_files_beside
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import iterate_column, read_column
+from hf_detr_ft.data.image_size import ImageProcessor
 from hf_detr_ft.data.sampling import EpochSampler, SortedSampler
 from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.errors import RecipeError, TrainingError
@@ -31,10 +29,9 @@ from hf_detr_ft.evaluation.detections import Detections, to_detections
 from hf_detr_ft.evaluation.matching import match_detections
 from hf_detr_ft.evaluation.truth import Truth, read_truth
 from hf_detr_ft.inference.detect import post_process
-from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.hungarian_matching import UnusableBatchError
 from hf_detr_ft.model.load import load_weights
-from hf_detr_ft.model.loss import count_items
 from hf_detr_ft.model.optim import parameter_groups
 from hf_detr_ft.recipe.sections import DetrTrainingArguments
 from hf_detr_ft.run_folder import ALL_WEIGHTS
@@ -65,14 +62,14 @@ class DetrTrainer(Trainer):
 
     def __init__(
         self,
-        model: DetrForObjectDetection,
+        model: Detector,
         args: DetrTrainingArguments,
         *,
         train_dataset: Dataset | None,
         eval_dataset: Dataset,
         truth: dict,
         label_map: LabelMap,
-        processor: DetrImageProcessor,
+        processor: ImageProcessor,
         train_transform: DetrTransform | None = None,
         size_step: int = 1,
         backend: Backend = "faster-coco-eval",
@@ -95,7 +92,7 @@ class DetrTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             data_collator=collate,
-            processing_class=processor,
+            processing_class=cast(Any, processor),
             compute_metrics=self._compute_coco_metrics,
             callbacks=[EpochCallback(self.epoch), *(callbacks or [])],
         )
@@ -131,25 +128,22 @@ class DetrTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor | None]:
-        """Micro-batches of one step, and `count_items` of all of them on all processes."""
+        """Micro-batches of one step, and the family's `count_items` of all of them on all processes."""
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         samples[-1:] = [self._own_images(batch, self.size_step) for batch in samples[-1:]]
-        queries, counted = (
-            self._unwrapped().config.num_queries,
-            [batch for batch in samples if NOT_COUNTED not in batch],
-        )
-        items = sum((count_items(batch["labels"], queries) for batch in counted), torch.zeros(3))
+        model, counted = self._unwrapped(), [batch["labels"] for batch in samples if NOT_COUNTED not in batch]
+        items = torch.stack([model.family.count_items(labels, model.config) for labels in counted or [[]]]).sum(0)
         return samples, self.accelerator.reduce(items.to(device), reduction="sum")
 
     def _own_images(self, batch: dict[str, Any], step: int = 1) -> dict[str, Any]:
         args = self.args
         return own_images(batch, self.accelerator.gradient_state, args.process_index, args.world_size, step)
 
-    def _unwrapped(self) -> DetrForObjectDetection:
+    def _unwrapped(self) -> Detector:
         return self.accelerator.unwrap_model(self.model)
 
     def _explained(self, error: UnusableBatchError, doing: str, dataset: Dataset) -> TrainingError:
-        classes = self._unwrapped().class_labels_classifier.out_features - 1
+        classes = int(self._unwrapped().config.num_labels or 0)
         return unusable_batch(error, doing, self.state.global_step, dataset, classes)
 
     # Training
@@ -194,11 +188,14 @@ class DetrTrainer(Trainer):
     def _read_parts(self, kind: str) -> dict[str, float]:
         """Means over the steps since the last reading, or sums over the evaluation; over all processes."""
         parts, self._parts[kind] = self._parts[kind], LossParts()
-        if not parts.sums:
+        # A process whose batches had no boxes has no parts of denoising queries.
+        names = list(dict.fromkeys(gather_object(list(parts.sums))))
+        if not names:
             return {}
-        sums = torch.stack(list(parts.sums.values())).to(self.args.device)
+        zero = torch.zeros((), device=self.args.device)
+        sums = torch.stack([parts.sums.get(name, zero).to(zero) for name in names])
         sums = self.accelerator.reduce(sums, reduction="sum")
-        return dict(zip(parts.sums, (sums / (parts.count or 1)).tolist(), strict=True))
+        return dict(zip(names, (sums / (parts.count or 1)).tolist(), strict=True))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the parts of the loss, and the backbone's learning rate, to the lines that carry the loss."""
@@ -281,7 +278,9 @@ class DetrTrainer(Trainer):
         if prediction_loss_only:
             return loss, None, None
         sizes = torch.stack([target["orig_size"] for target in inputs["labels"]])
-        scores, labels, boxes_xyxy_px = post_process(outputs.logits, outputs.pred_boxes, sizes)
+        scores, labels, boxes_xyxy_px = post_process(
+            outputs.logits, outputs.pred_boxes, sizes, self._unwrapped().family
+        )
         detections = torch.cat([scores[..., None], labels[..., None].to(scores.dtype), boxes_xyxy_px], dim=-1)
         image_ids = torch.cat([target["image_id"] for target in inputs["labels"]])
         # All processes have to hand on equally many; the Trainer leaves out those behind the last image.
@@ -292,7 +291,8 @@ class DetrTrainer(Trainer):
     def _validation_items(self) -> torch.Tensor:
         """`count_items` of all validation, so that its loss is the same in batches and processes of any number."""
         labels = [{"class_labels": row["label"]} for row in iterate_column(self.eval_dataset, "objects")]
-        return count_items(labels, self._unwrapped().config.num_queries)
+        model = self._unwrapped()
+        return model.family.count_items(labels, model.config)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Adds the validation loss, each image counted once, and its parts."""

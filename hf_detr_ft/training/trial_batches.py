@@ -8,12 +8,11 @@ from typing import cast
 
 import numpy as np
 import torch
-from transformers import DetrImageProcessor
 
 from hf_detr_ft.data.dataset import most_objects, read_column
-from hf_detr_ft.data.image_size import ImageSize
+from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.machine import peak_bytes, reset_peak
-from hf_detr_ft.model.detector import DetrForObjectDetection
+from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.training.trainer import DetrTrainer
 
 EPOCHS, IMAGES = 20, 20_000
@@ -41,7 +40,7 @@ class Trial:
 
 def try_largest_batches(trainer: DetrTrainer) -> list[Trial]:
     """Runs one training and one evaluation batch of the largest shapes that some epochs draw."""
-    args, queries = trainer.args, cast(DetrForObjectDetection, trainer.model).config.num_queries
+    args, queries = trainer.args, cast(Detector, trainer.model).config.num_queries
     model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.create_optimizer())
     trials = []
     for name, dataset, shape in (
@@ -88,7 +87,7 @@ def largest_training_batch(trainer: DetrTrainer) -> tuple[int, int, int]:
 
 def largest_evaluation_batch(trainer: DetrTrainer) -> tuple[int, int, int]:
     """Images, height and width of the largest evaluation batch."""
-    size = ImageSize.from_processor(cast(DetrImageProcessor, trainer.processing_class))
+    size = ImageSize.from_processor(cast(ImageProcessor, trainer.processing_class))
     ratios = read_column(trainer.eval_dataset, "aspect_ratio")
     order = list(cast(Iterable[int], trainer._get_eval_sampler(trainer.eval_dataset)))
     shapes = np.array([size.of(1000, max(1, round(1000 * ratios[index]))) for index in order])

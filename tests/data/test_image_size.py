@@ -6,10 +6,11 @@ import torch
 from PIL import Image
 from transformers import DetrImageProcessor
 
-from hf_detr_ft.data.image_size import ImageSize, build_processor, resize_image
+from hf_detr_ft.data.image_size import ImageSize, resize_image
 from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.inference.detect import prepare
-from hf_detr_ft.recipe.sections import ModelConfig
+from hf_detr_ft.training.data_pipeline import build_processor
+from tests.fixtures import new_model
 
 SIZES = [ImageSize(96, 160), ImageSize.exactly(64, 80), ImageSize.exactly(3, 3)]
 
@@ -76,7 +77,7 @@ def test_augmentation_draws_another_short_side_but_no_other_shape() -> None:
 
 
 def test_a_recipe_asks_for_edges_or_for_a_square() -> None:
-    by_edges, square = ModelConfig(shortest_edge=480, longest_edge=800), ModelConfig(square_edge=160)
+    by_edges, square = new_model(shortest_edge=480, longest_edge=800), new_model(square_edge=160)
     assert dict(build_processor(by_edges).size) == {"shortest_edge": 480, "longest_edge": 800}
     assert dict(build_processor(square).size) == {"height": 160, "width": 160}
     assert ImageSize.from_config(square).shortest_edge == 160

@@ -15,12 +15,13 @@ from hf_detr_ft.data.checks.coco_checks import check_coco
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import load_split
-from hf_detr_ft.data.image_size import ImageSize, build_processor
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.images import UPRIGHT
 from hf_detr_ft.data.transform import DetrTransform, Epoch, transformed
 from hf_detr_ft.errors import DataError
-from hf_detr_ft.recipe.sections import AugmentConfig, ModelConfig
-from tests.fixtures import draw_split, tiny_processor
+from hf_detr_ft.recipe.sections import AugmentConfig
+from hf_detr_ft.training.data_pipeline import build_processor
+from tests.fixtures import draw_split, new_model, tiny_processor
 
 COLUMNS = ["image", "image_id", "objects"]
 
@@ -214,7 +215,7 @@ def first_sample(transform: DetrTransform, rows: dict) -> dict:
 
 
 def test_a_square_takes_images_of_any_shape_with_their_boxes(tmp_path: Path) -> None:
-    processor = build_processor(ModelConfig(square_edge=64))
+    processor = build_processor(new_model(square_edge=64))
     rows = together(
         row(photo(tmp_path / "a.png", 100, 200), [BRIGHT]), row(photo(tmp_path / "b.png", 90, 60), [BRIGHT])
     )
@@ -250,7 +251,7 @@ def test_draws_depend_on_seed_epoch_and_image_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", [{"preset": "detr", "rotate": 10.0}, {"preset": "light"}, {"random_crop": 1.0}])
 @pytest.mark.parametrize("square_edge", [None, 64])
 def test_shapes_are_known_without_the_pixels(tmp_path: Path, given: dict, square_edge: int | None) -> None:
-    processor = build_processor(ModelConfig(shortest_edge=96, longest_edge=160, square_edge=square_edge))
+    processor = build_processor(new_model(shortest_edge=96, longest_edge=160, square_edge=square_edge))
     transform = DetrTransform(processor, augmentation(**given), 3)
     sizes = [(100, 200), (333, 250), (90, 90), (700, 100)]
     photos = [photo(tmp_path / f"{height}.png", height, width) for height, width in sizes]

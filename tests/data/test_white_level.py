@@ -13,13 +13,14 @@ from transformers import DetrImageProcessor
 
 from hf_detr_ft.data.cache.image_cache import cache_images
 from hf_detr_ft.data.checks.annotation_fields import Problem
-from hf_detr_ft.data.image_size import ImageSize, build_processor, white_level_of
+from hf_detr_ft.data.image_size import ImageSize, white_level_of
 from hf_detr_ft.data.images import decode_rgb, decode_row
 from hf_detr_ft.data.splits import check_data, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.inference.detect_files import read_ahead
-from hf_detr_ft.recipe.sections import DataConfig, ModelConfig
-from tests.fixtures import tiny_processor, write_coco_folder
+from hf_detr_ft.recipe.sections import DataConfig
+from hf_detr_ft.training.data_pipeline import build_processor
+from tests.fixtures import new_model, tiny_processor, write_coco_folder
 
 
 def deepen(root: Path, factor: int) -> dict[str, np.ndarray]:
@@ -118,10 +119,10 @@ def test_training_sees_images_of_12_bits_as_bright_as_they_are(
 
 
 def test_the_model_keeps_the_level_for_those_who_predict(tmp_path: Path) -> None:
-    build_processor(ModelConfig(shortest_edge=96, longest_edge=160), 4095).save_pretrained(tmp_path)
+    build_processor(new_model(shortest_edge=96, longest_edge=160), 4095).save_pretrained(tmp_path)
     processor = DetrImageProcessor.from_pretrained(tmp_path)
     assert white_level_of(processor) == 4095
-    assert white_level_of(build_processor(ModelConfig())) is None
+    assert white_level_of(build_processor(new_model())) is None
     values = (np.arange(40 * 50).reshape(40, 50) % 4096).astype(np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
     [[future]] = read_ahead([tmp_path / "a.png"], processor, 1)

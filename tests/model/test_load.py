@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 
 from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.model import detector
@@ -58,10 +57,7 @@ def test_weights_of_another_model_are_refused_and_leave_the_model_as_it_was(
 
 def test_our_class_has_the_same_tensors_and_results_as_stock(tmp_path: Path) -> None:
     tiny_detr().save_pretrained(tmp_path)
-    stock, ours = (
-        load_for_inference(str(tmp_path), model_class)
-        for model_class in (transformers.DetrForObjectDetection, detector.DetrForObjectDetection)
-    )
+    stock, ours = (load_for_inference(str(tmp_path), with_loss=with_loss) for with_loss in (False, True))
     assert type(ours) is detector.DetrForObjectDetection
     assert not ours.training
     assert all(torch.equal(tensor, stock.state_dict()[name]) for name, tensor in ours.state_dict().items())

@@ -21,11 +21,13 @@ from hf_detr_ft.data.cache.image_cache import cache_images
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import load_split
-from hf_detr_ft.data.image_size import ImageSize, build_processor
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.images import cell_size, decode_cell
 from hf_detr_ft.data.transform import DetrTransform, Epoch, transformed
 from hf_detr_ft.plots.samples import restore_boxes, restore_image
-from hf_detr_ft.recipe.sections import AugmentConfig, ModelConfig
+from hf_detr_ft.recipe.sections import AugmentConfig
+from hf_detr_ft.training.data_pipeline import build_processor
+from tests.fixtures import new_model
 
 EDGE = 160
 COLOURS = ((215, 45, 45), (45, 215, 45), (45, 45, 215))
@@ -151,7 +153,7 @@ CROPS = ("detr", "crop", "all but rotation")
 def prepare(rows: Dataset, way: str, change: str) -> tuple[Dataset, object, Epoch]:
     """The rows with their transform, set up as a training run does, and the processor."""
     square = EDGE if way.startswith("square") else None
-    processor = build_processor(ModelConfig(shortest_edge=EDGE, longest_edge=260, square_edge=square))
+    processor = build_processor(new_model(shortest_edge=EDGE, longest_edge=260, square_edge=square))
     settings = CHANGES[change]
     if way.endswith("stored"):
         size = ImageSize.from_processor(processor)
@@ -250,7 +252,7 @@ def test_a_picture_comes_back_as_it_was(rows: Dataset) -> None:
     """Equal to the last bit where nothing is resized, also without normalisation."""
     noise = np.random.default_rng(0).integers(0, 256, (3, 40, 60), dtype=np.uint8)
     for settings in ({}, {"do_normalize": False}, {"do_rescale": False, "do_normalize": False}):
-        processor = build_processor(ModelConfig(shortest_edge=40, longest_edge=60))
+        processor = build_processor(new_model(shortest_edge=40, longest_edge=60))
         for key, value in settings.items():
             setattr(processor, key, value)
         values = processor.preprocess(torch.from_numpy(noise), do_pad=False, return_tensors="pt")["pixel_values"][0]

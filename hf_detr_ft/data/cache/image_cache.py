@@ -1,6 +1,6 @@
 """Images decoded and resized once, for all epochs and all runs at this size; kept in the cache of `datasets`.
 
-What is kept is what `DetrImageProcessor` makes of an image before it normalises, byte for byte. Only images that get
+What is kept is what the model's processor makes of an image before it normalises, byte for byte. Only images that get
 smaller are resized; the others are kept as they are, decoded.
 """
 
@@ -23,7 +23,7 @@ from transformers import DetrImageProcessor
 from hf_detr_ft.data import image_size, images
 from hf_detr_ft.data.cache.row_cache import CELL, ReadOnlyCacheError, cached_rows, hash_sources, remove_unused
 from hf_detr_ft.data.dataset import iterate_column
-from hf_detr_ft.data.image_size import ImageSize, resize_image
+from hf_detr_ft.data.image_size import ImageProcessor, ImageSize, resize_image
 from hf_detr_ft.data.images import cell_size, decode_cell
 from hf_detr_ft.data.once_per_machine import once_per_machine
 from hf_detr_ft.machine import count_cores
@@ -38,7 +38,9 @@ AHEAD = 64
 """Images that are decoded in advance."""
 
 
-def cache_images(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) -> Dataset | None:
+def cache_images(
+    rows: Dataset, size: ImageSize, limit_bytes: float, name: str, processor: ImageProcessor | None = None
+) -> Dataset | None:
     """The rows with their images decoded and at most as large as the model takes them, and `original_size`.
 
     One process of each machine makes them for all.
@@ -48,13 +50,15 @@ def cache_images(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) 
         size: that the model takes images in.
         limit_bytes: of the images; None is returned, and nothing is made, where they would take more.
         name: of the split, for the progress bar.
+        processor: whose way to resize is taken; DETR's where not given.
 
     Raises:
         DataError: an image cannot be decoded, or the cache cannot be written or read.
     """
     white_level = rows["white_level"][0] if "white_level" in rows.column_names and len(rows) else None
     cells = rows.select_columns("image")
-    stored = once_per_machine(lambda: _make_or_find(cells, size, white_level, limit_bytes, name))
+    chosen: Any = processor or DetrImageProcessor()
+    stored = once_per_machine(lambda: _make_or_find(cells, size, white_level, limit_bytes, name, chosen))
     if stored is None:
         return None
     others = [column for column in rows.column_names if column not in ("image", "white_level")]
@@ -62,7 +66,12 @@ def cache_images(rows: Dataset, size: ImageSize, limit_bytes: float, name: str) 
 
 
 def _make_or_find(
-    cells: Dataset, size: ImageSize, white_level: int | None, limit_bytes: float, name: str
+    cells: Dataset,
+    size: ImageSize,
+    white_level: int | None,
+    limit_bytes: float,
+    name: str,
+    processor: ImageProcessor,
 ) -> Dataset | None:
     """Rows of `CACHED_FEATURES`; None beyond the limit, and where the cache lacks them and can only be read."""
     total = 0
@@ -74,9 +83,9 @@ def _make_or_find(
     try:
         stored = cached_rows(
             _rows,
-            {"cells": cells, "size": size, "white_level": white_level},
+            {"cells": cells, "size": size, "white_level": white_level, "processor": processor},
             CACHED_FEATURES,
-            key=cached_images_key(cells, size, white_level),
+            key=cached_images_key(cells, size, white_level, processor),
             name=name,
             folder="resized",
             what="resized images",
@@ -95,13 +104,14 @@ def cached_size(height: int, width: int, size: ImageSize) -> tuple[int, int]:
     return target if fits else (height, width)
 
 
-def cached_images_key(cells: Dataset, size: ImageSize, white_level: int | None = None) -> str:
+def cached_images_key(cells: Dataset, size: ImageSize, white_level: int | None, processor: ImageProcessor) -> str:
     """Key of the kept images, another one wherever another byte may be made.
 
     Files count as changed when their size or time does.
     """
     made_by = [hash_sources(MODULES), *(m.__version__ for m in (PIL, torch, torchvision, transformers))]
-    digest = hashlib.sha256(json.dumps([made_by, sorted(size.as_dict().items()), white_level]).encode())
+    resizes = [type(processor).__name__, int(processor.resample)]
+    digest = hashlib.sha256(json.dumps([made_by, resizes, sorted(size.as_dict().items()), white_level]).encode())
     for cell in iterate_column(cells, "image"):
         if cell["bytes"]:
             digest.update(hashlib.sha256(cell["bytes"]).digest())
@@ -111,9 +121,10 @@ def cached_images_key(cells: Dataset, size: ImageSize, white_level: int | None =
     return digest.hexdigest()[:32]
 
 
-def _rows(cells: Dataset, size: ImageSize, white_level: int | None) -> Iterator[dict[str, Any]]:
+def _rows(
+    cells: Dataset, size: ImageSize, white_level: int | None, processor: ImageProcessor
+) -> Iterator[dict[str, Any]]:
     """Rows of `CACHED_FEATURES`. Decoding and resizing leave Python's lock to others, so threads will do."""
-    processor = DetrImageProcessor()
 
     def row(cell: dict[str, Any]) -> dict[str, Any]:
         image = decode_cell(cell, white_level=white_level)

@@ -5,15 +5,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import DetrForObjectDetection
+from transformers import PreTrainedModel
 
+from hf_detr_ft.model.families.family import backbone_of
 from hf_detr_ft.model.speed.folded_norms import cache_folded_weights, fold_frozen_norms
 from hf_detr_ft.model.speed.fp32_attention import use_fp32_attention
 from hf_detr_ft.model.stages import backbone_stages, unused_stages
 from hf_detr_ft.recipe.sections import SpeedConfig
 
 
-def apply_speed(model: DetrForObjectDetection, speed: SpeedConfig, *, training: bool) -> None:
+def apply_speed(model: PreTrainedModel, speed: SpeedConfig, *, training: bool) -> None:
     """Lets a model compute the same in less time, in place. Its tensors, and what is saved, stay the same.
 
     Args:
@@ -22,7 +23,7 @@ def apply_speed(model: DetrForObjectDetection, speed: SpeedConfig, *, training: 
         training: whether the weights will change. If not, norms are folded once, and what is for gradients alone, or
             pays only over many steps, is left out.
     """
-    backbone: Any = model.model.backbone.model
+    backbone = backbone_of(model)
     if speed.fold_frozen_norms:
         fold_frozen_norms(backbone)
         if not training:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import DetrForObjectDetection
+from transformers import PreTrainedModel
 
 from hf_detr_ft.machine import MIN_SPEEDUP, best_seconds
 
@@ -19,7 +19,7 @@ PROBE = (1, 3, 224, 224)
 ROUNDS = 3
 
 
-def choose_backbone_precision(model: DetrForObjectDetection, bf16: bool | None) -> None:
+def choose_backbone_precision(model: PreTrainedModel, bf16: bool | None) -> None:
     """Uses the backbone in bf16 from now on, or leaves it as it is.
 
     Args:
@@ -30,7 +30,7 @@ def choose_backbone_precision(model: DetrForObjectDetection, bf16: bool | None) 
         use_bf16_backbone(model)
 
 
-def use_bf16_backbone(model: DetrForObjectDetection) -> None:
+def use_bf16_backbone(model: PreTrainedModel) -> None:
     """Lets the backbone compute in bf16 from now on, for inference; weights and what it returns stay in fp32."""
     backbone: Any = model.model.backbone
     backbone.forward = MethodType(_forward_in_bf16, backbone)
@@ -43,7 +43,7 @@ def _forward_in_bf16(self: nn.Module, pixel_values: torch.Tensor, pixel_mask: to
 
 
 @torch.inference_mode()
-def is_faster_in_bf16(model: DetrForObjectDetection) -> bool:
+def is_faster_in_bf16(model: PreTrainedModel) -> bool:
     """Times the backbone on a small image in fp32 and bf16, where it is, in some tenths of a second."""
     backbone = model.model.backbone
     device = next(backbone.parameters()).device

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, DetrForObjectDetection
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.detr.modeling_detr import DetrCrossAttention, DetrSelfAttention
 
@@ -20,7 +20,7 @@ MARK = "products_in_fp32"
 """Attribute of the attention layers that this is used for."""
 
 
-def use_fp32_attention(model: DetrForObjectDetection) -> None:
+def use_fp32_attention(model: PreTrainedModel) -> None:
     """Computes the products of attention in fp32 from now on, where the model is trained on a CPU under autocast."""
     AttentionInterface.register("sdpa", attend)
     for module in model.modules():

@@ -1,0 +1,190 @@
+"""The facts that make one family of detectors differ from another; everything else is the same for all."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import MethodType
+from typing import Any, Literal
+
+import torch
+import transformers
+from torch import nn
+from transformers import TimmBackbone
+
+from hf_detr_ft.model.loss import count_items
+from hf_detr_ft.model.predictions import Criterion, Predictions
+
+PRIOR = 0.01
+"""Probability of every class that a new head with sigmoid scores starts from (Lin et al. 2017, arXiv:1708.02002)."""
+
+
+def count_matched(labels: Sequence[dict], config: Any) -> torch.Tensor:
+    """Counts that most criteria divide by; see `count_items`."""
+    return count_items(labels, config.num_queries)
+
+
+def no_settings(strides: Sequence[int], channels: Sequence[int], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Nothing in a config that depends on the backbone."""
+    return {}
+
+
+def unchanged(model: Any) -> None:
+    """A model that is used as Transformers makes it."""
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """Image sizes that a family takes."""
+
+    square: bool = False
+    """True where every image becomes a square; else images keep their shape, and batches are padded."""
+    step: Callable[[Any], int] = lambda config: 1
+    """Pixels that a square's side is a multiple of, by the model's config."""
+    edge: int = 800
+    """Side of the square, or the short side, in pixels, where neither recipe nor checkpoint says one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """One family of detectors, as Transformers has it, trained as its authors trained it.
+
+    Adding one takes a file in this folder and a line in its `__init__.py`.
+    """
+
+    model_type: str
+    """Name in a checkpoint's config and in `model.family`, such as rt_detr."""
+    name: str
+    """Name for people, such as RT-DETR."""
+    architecture: str
+    """Name of the class in Transformers, which saved models carry."""
+    processor: str
+    """Name of the class of processors in Transformers, for a model that starts without one."""
+    predict: Callable[[Any, torch.Tensor, torch.Tensor | None, list[dict]], Predictions]
+    """Forward pass of a model over `pixel_values` `[B, 3, H, W]`, `pixel_mask` `[B, H, W]` and labels to the
+    predictions of all layers, through the same network as Transformers' own forward pass."""
+    criterion: Criterion
+    """Loss of the predictions."""
+    class_heads: tuple[str, ...]
+    """Prefixes of the names of the tensors that are made anew for other classes."""
+    reset_heads: Callable[[Any], None]
+    """Gives these tensors the initial weights of the original."""
+    initialise: Callable[[Any], None]
+    """Gives everything but the backbone the initial weights of the original."""
+    fit_to_backbone: Callable[[Any], None] = unchanged
+    """Called once the backbone of a new model has its weights."""
+    backbone_settings: Callable[[Sequence[int], Sequence[int], Mapping[str, Any]], dict[str, Any]] = no_settings
+    """Fields of a new model's config, by the strides and channels of the backbone's feature maps and the fields that
+    the recipe gives, which go over them."""
+    scores: Literal["softmax", "sigmoid"] = "softmax"
+    """Kind of scores: with softmax the last class is "no object", and a query has one class; with sigmoid it may have
+    several."""
+    top: int | None = None
+    """Detections of an image where scores are sigmoids; None: as many as queries."""
+    prepare: Callable[[Any], None] = unchanged
+    """Called once for each new model of ours, before its weights are loaded."""
+    count_items: Callable[[Sequence[dict], Any], torch.Tensor] = count_matched
+    """Counts of a batch's labels that the criterion divides by; those of the whole batch are the sums."""
+    unused_without_boxes: tuple[str, ...] = ()
+    """Prefixes of the names of parameters that a batch without boxes leaves out."""
+    fixed_parameters: tuple[str, ...] = ()
+    """Names of parameters that are constants."""
+    needs_all_layers: bool = False
+    """True where parameters of the layers before the last are trained by these layers' losses alone."""
+    auxiliary_loss_changes_network: bool = False
+    """True where Transformers' `auxiliary_loss` normalises the states that one decoder layer hands on to the next."""
+    pixel_mask: bool = True
+    """True where the model looks at the mask of the padding."""
+    size: SizeRule = field(default_factory=SizeRule)
+    strides: tuple[int, ...] = (32,)
+    """Strides of the backbone's feature maps that a new model reads, in pixels; one: `model.backbone_stride`."""
+    frozen_stages: int | None = None
+    """Stages of Transformers' own backbones, or of timm's, that are not trained by default; None: those up to a stride
+    of 4."""
+    attention_maps: bool = False
+    """True where the decoder attends to all places, so that there are maps of its attention to draw."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the original's training by a recipe's field, such as training.learning_rate, where they are not
+    DETR's."""
+
+    @property
+    def stock_class(self) -> Any:
+        """The class in Transformers."""
+        return getattr(transformers, self.architecture)
+
+    @property
+    def config_class(self) -> Any:
+        """The class of its configs in Transformers."""
+        return self.stock_class.config_class
+
+    def parameters_without_boxes(self, model: nn.Module) -> list[nn.Parameter]:
+        """Trained parameters that a batch without boxes leaves out."""
+        if not self.unused_without_boxes:
+            return []
+        return [
+            parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and name.startswith(self.unused_without_boxes)
+        ]
+
+
+def backbone_of(model: Any) -> nn.Module:
+    """The network that makes feature maps of an image, without what the detector adds to it."""
+    backbone = model.model.backbone.model
+    inner: nn.Module = backbone._backbone if isinstance(backbone, TimmBackbone) else backbone
+    return inner
+
+
+@torch.no_grad()
+def reset_linear(layer: nn.Linear, prior: float | None = None) -> None:
+    """Initial weights of torch, with a bias that gives the prior as the sigmoid's result."""
+    layer.reset_parameters()
+    if prior is not None:
+        nn.init.constant_(layer.bias, -torch.log(torch.tensor((1 - prior) / prior)).item())
+
+
+def reset_modules(model: nn.Module, backbone: nn.Module) -> list[nn.Module]:
+    """Gives layers beside the backbone the initial weights of torch, in place, and returns them."""
+    inside = set(backbone.modules())
+    kinds = (nn.Linear, nn.Conv2d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.Embedding)
+    found: list[Any] = [module for module in model.modules() if isinstance(module, kinds) and module not in inside]
+    for module in found:
+        module.reset_parameters()
+    return found
+
+
+def zero_linear(layer: nn.Linear) -> None:
+    """Lets a layer begin with nothing but zeros."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
+def logit(values: torch.Tensor) -> torch.Tensor:
+    """Inverse of the sigmoid, with limits as in Transformers."""
+    values = values.clamp(0, 1)
+    return torch.log(values.clamp(min=1e-5) / (1 - values).clamp(min=1e-5))
+
+
+def compute_in_fp32(module: nn.Module) -> None:
+    """Lets a module compute in fp32 from now on, also under autocast; it stays the same module."""
+    module.forward = MethodType(_forward_in_fp32, module)
+
+
+def _forward_in_fp32(self: nn.Module, *inputs: torch.Tensor) -> Any:
+    with torch.autocast(inputs[0].device.type, enabled=False):
+        return type(self).forward(self, *(at_least_fp32(each) for each in inputs))
+
+
+def at_least_fp32(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in fp32, or in fp64 where it is that."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+@contextmanager
+def outputs_of(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collects what a module returns while the context is open; its hook goes when it closes, whatever goes wrong."""
+    outputs: list[torch.Tensor] = []
+    hook = module.register_forward_hook(lambda *call: outputs.append(call[-1]))
+    try:
+        yield outputs
+    finally:
+        hook.remove()
