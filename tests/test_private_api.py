@@ -66,6 +66,7 @@ USES = (
     Use("transformers:TrainingArguments", "_n_gpu"),
     Use("transformers:PreTrainedConfig", "_attn_implementation"),
     Use("transformers:DetrConfig", "__annotations__"),
+    Use("transformers:PreTrainedModel", "_init_weights", "self, module"),
     Use("transformers:TimmBackbone", "_backbone"),
     Use("transformers.integrations.sdpa_attention", "sdpa_attention_forward"),
     Use("transformers.models.detr.modeling_detr", "DetrCrossAttention"),

@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hf_detr_ft.model.families.conditional_detr import CONDITIONAL_DETR
+from hf_detr_ft.model.families.d_fine import D_FINE
+from hf_detr_ft.model.families.deformable_detr import DEFORMABLE_DETR
 from hf_detr_ft.model.families.detr import DETR
 from hf_detr_ft.model.families.family import Family
+from hf_detr_ft.model.families.rt_detr import RT_DETR
+from hf_detr_ft.model.families.rt_detr_v2 import RT_DETR_V2
 
-ACCEPTED = (DETR,)
+ACCEPTED = (DETR, RT_DETR, RT_DETR_V2, D_FINE, DEFORMABLE_DETR, CONDITIONAL_DETR)
 """Those that are trained, in the order of messages."""
 FAMILIES: dict[str, Family] = {family.model_type: family for family in ACCEPTED}
 """Families by the `model_type` of their configs."""

@@ -1,0 +1,215 @@
+"""Every family: the original's heads, every tensor loaded, the network of Transformers, batches without boxes."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import pipeline
+
+from hf_detr_ft.errors import CheckpointError, RecipeError
+from hf_detr_ft.inference.detect import detect, load_detector
+from hf_detr_ft.model.build import build_model
+from hf_detr_ft.model.families import FAMILIES
+from hf_detr_ft.model.load import load_weights
+from hf_detr_ft.recipe.sections import ModelConfig
+from hf_detr_ft.run_folder import CONFIG, WEIGHTS
+from hf_detr_ft.training.data_pipeline import build_processor
+from tests.families import EDGE, SETTINGS, new_section, some_labels, tiny_model
+from tests.fixtures import CLASSES, plain_image
+
+every_family = pytest.mark.parametrize("family", FAMILIES)
+real_time = pytest.mark.parametrize("family", ["rt_detr", "rt_detr_v2", "d_fine"])
+
+
+def images(count: int = 2) -> torch.Tensor:
+    return torch.randn(count, 3, EDGE, EDGE, generator=torch.Generator().manual_seed(0))
+
+
+def write_model(folder: Path, family: str, labels: tuple[str, ...] = CLASSES) -> Path:
+    """A model with its processor, as a run folder has them."""
+    tiny_model(family, labels).save_pretrained(folder)
+    build_processor(new_section(family)).save_pretrained(folder)
+    return folder
+
+
+def test_the_tiny_models_are_of_every_family() -> None:
+    assert SETTINGS.keys() == FAMILIES.keys()
+
+
+@every_family
+def test_the_network_is_that_of_transformers(family: str) -> None:
+    model = tiny_model(family)
+    stock = FAMILIES[family].stock_class(model.config).eval()
+    stock.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        ours, expected = model(images(), labels=some_labels(2, 1)), stock(images())
+    torch.testing.assert_close(ours.logits, expected.logits)
+    torch.testing.assert_close(ours.pred_boxes, expected.pred_boxes)
+    torch.testing.assert_close(model(images()).logits, expected.logits)
+
+
+@every_family
+def test_a_saved_model_opens_in_pipeline_and_finds_what_we_find(family: str, tmp_path: Path) -> None:
+    folder = write_model(tmp_path, family)
+    assert json.loads((folder / CONFIG).read_text())["architectures"] == [FAMILIES[family].architecture]
+    photo = plain_image(70, 90, seed=0)
+    expected = pipeline("object-detection", str(folder), threshold=0.0)(photo)
+    (found,) = detect(*load_detector(str(folder)), [photo])
+    found = found.above(0.0)
+    assert len(expected) == len(found)
+    assert {entry["label"] for entry in expected} <= set(CLASSES)
+    scores = sorted((entry["score"] for entry in expected), reverse=True)
+    torch.testing.assert_close(torch.tensor(scores), torch.from_numpy(found.scores), atol=1e-5, rtol=0)
+
+
+@every_family
+def test_every_tensor_is_loaded_again_whatever_it_is_called_in_the_file(family: str, tmp_path: Path) -> None:
+    saved, model = tiny_model(family, seed=1), tiny_model(family, seed=0)
+    saved.save_pretrained(tmp_path)
+    as_trainer_loads = tiny_model(family, seed=0)
+    as_trainer_loads.load_state_dict(load_file(tmp_path / WEIGHTS), strict=False)
+    expected = saved.state_dict()
+    assert not all(torch.equal(value, expected[name]) for name, value in as_trainer_loads.state_dict().items())
+    load_weights(model, tmp_path, "training.resume_from_checkpoint", "Resume from another one.")
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+@every_family
+@pytest.mark.parametrize("labels", [("balloon",), ("balloon", "star")])
+def test_heads_for_other_classes_are_new_and_the_rest_is_loaded(
+    family: str, labels: tuple[str, ...], tmp_path: Path
+) -> None:
+    tiny_model(family, seed=1).save_pretrained(tmp_path)
+    before = tiny_model(family, seed=1).state_dict()
+    model = build_model(ModelConfig(checkpoint=str(tmp_path), square_edge=EDGE), labels, range(len(labels)))
+    heads = FAMILIES[family].class_heads
+    same = {
+        name: torch.equal(value, before[name])
+        for name, value in model.state_dict().items()
+        if value.dim() > 1 and value.shape == before[name].shape
+    }
+    assert all(same[name] for name in same if not name.startswith(heads))
+    assert not any(same[name] for name in same if name.startswith(heads))
+    kept = build_model(ModelConfig(checkpoint=str(tmp_path), square_edge=EDGE), CLASSES, [0, 1]).state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in kept.items())
+
+
+@real_time
+@pytest.mark.parametrize("labels", [("balloon",), ("balloon", "star", "cone")])
+def test_new_heads_start_from_the_prior_of_the_original(family: str, labels: tuple[str, ...], tmp_path: Path) -> None:
+    tiny_model(family).save_pretrained(tmp_path)
+    model = build_model(ModelConfig(checkpoint=str(tmp_path), square_edge=EDGE), labels, range(len(labels)))
+    inner: nn.Module = model.model
+    heads = [*inner.decoder.class_embed, inner.enc_score_head]
+    assert len(heads) == 3
+    for head in heads:
+        assert head.out_features == len(labels)
+        torch.testing.assert_close(head.bias, torch.full_like(head.bias, -math.log(99)))
+    embedding = inner.denoising_class_embed.weight
+    assert embedding.shape[0] == len(labels) + 1
+    assert not embedding[-1].any()
+    assert 0.7 < float(embedding[:-1].std()) < 1.3
+
+
+@every_family
+@pytest.mark.parametrize("counts", [(2, 1), (3, 0), (0, 0)], ids=["boxes", "an image without", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_every_trained_parameter_has_a_gradient_also_without_boxes(
+    family: str, counts: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    model = tiny_model(family).train()
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        outputs = model(images(), labels=some_labels(*counts))
+    outputs.loss.backward()
+    assert outputs.logits.dtype == outputs.pred_boxes.dtype == torch.float32
+    assert outputs.logits.shape[1] == SETTINGS[family]["num_queries"]
+    assert outputs.loss.isfinite()
+    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@every_family
+def test_micro_batches_add_up_to_the_whole_batch(family: str) -> None:
+    # With a query for each of the 84 places, equal scores cannot change which places become queries.
+    overrides = {"num_denoising": 0, "num_queries": 84} if FAMILIES[family].size.square else {}
+    model = tiny_model(family, dropout=0.0, **overrides).double().train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    labels = some_labels(3, 0, 1, 2)
+    batch = images(4).double()
+    whole = model(batch, labels=labels)
+    whole.loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    items = sum(model.family.count_items([target], model.config) for target in labels)
+    parts = [model(batch[i : i + 1], labels=labels[i : i + 1], num_items_in_batch=items) for i in range(4)]
+    for part in parts:
+        part.loss.backward()
+    torch.testing.assert_close(sum(part.loss for part in parts), whole.loss)
+    if family == "d_fine":
+        return  # its box losses are divided by the objects that are matched, which one micro-batch alone does not know
+    for name, p in model.named_parameters():
+        if name in gradients:
+            torch.testing.assert_close(p.grad, gradients[name])
+
+
+def test_boxes_of_rt_detr_look_forward_twice() -> None:
+    model = tiny_model("rt_detr")
+    stock = FAMILIES["rt_detr"].stock_class(model.config)
+    stock.load_state_dict(model.state_dict())
+    first = {}
+    for name, one in (("ours", model), ("stock", stock)):
+        one.eval()
+        for head in one.model.decoder.bbox_embed:
+            nn.init.constant_(head.layers[-1].bias, 0.1)
+        boxes = (
+            one.family.predict(one, images(), None, some_labels(1, 1)).layers.boxes_cxcywh_rel[-1]
+            if name == "ours"
+            else one(images()).pred_boxes
+        )
+        boxes.sum().backward()
+        first[name] = one.model.decoder.bbox_embed[0].layers[-1].bias.grad
+    assert not first["stock"].any()
+    assert first["ours"].any()
+
+
+def edited(folder: Path, **settings: object) -> Path:
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, **settings}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model_type": "grounding-dino"}, r"expected a DETR .*detr, rt_detr.*found 'grounding-dino'"),
+        ({"auto_map": {"AutoModel": "x.y"}}, "found 'detr': it brings code of its own"),
+    ],
+    ids=["another model", "code of its own"],
+)
+def test_models_that_are_not_taken_are_refused_with_the_reason(settings: dict, message: str, tmp_path: Path) -> None:
+    tiny_model("detr").save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        build_model(ModelConfig(checkpoint=str(edited(tmp_path, **settings))), CLASSES, [0, 1])
+
+
+def test_a_family_that_is_not_the_checkpoints_is_refused(tmp_path: Path) -> None:
+    tiny_model("detr").save_pretrained(tmp_path)
+    with pytest.raises(RecipeError, match=r"model\.family: expected 'detr', which the checkpoint .* found 'rt_detr'"):
+        build_model(ModelConfig(checkpoint=str(tmp_path), family="rt_detr"), CLASSES, [0, 1])
+    with pytest.raises(RecipeError, match=r"model\.family: expected one of detr, .* found 'rtdetr'.*did you mean"):
+        build_model(ModelConfig(checkpoint=None, backbone="test_resnet", family="rtdetr"), CLASSES, [0, 1])
+
+
+@real_time
+def test_the_losses_of_all_layers_are_needed(family: str) -> None:
+    section = new_section(family)
+    section.auxiliary_losses = False
+    with pytest.raises(RecipeError, match=r"model\.auxiliary_losses: expected true"):
+        build_model(section, CLASSES, [0, 1])
