@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from tests.parity import faults
-from tests.parity.cases import COUNTS, FAMILIES, Run, config_of, ours, random_case
+from tests.parity.cases import FAMILIES, UNEVEN, Run, config_of, ours, random_case
 from tests.parity.stock import stock_criterion
 
 MEASURES: dict[str, tuple[Callable[[Run, str], float], Callable[[str], bool]]] = {
@@ -34,8 +34,8 @@ def growth_in_two_processes(folder: Path) -> dict[str, float]:
     halves = [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
     growth = {}
     for name in FAMILIES:
-        whole = stock(name)(*random_case(name, COUNTS["objects"]))[1]["loss_bbox"]
-        growth[name] = sum(half[f"{name}/loss_bbox"].item() for half in halves) / 2 / float(whole)
+        whole = stock(name)(*random_case(name, UNEVEN))[1]["loss_bbox"]
+        growth[name] = sum(half[f"{name}/loss_bbox"].item() for half in halves) / 2 / whole.item()
     return growth
 
 

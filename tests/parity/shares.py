@@ -12,6 +12,7 @@ from tests.parity.cases import (
     COUNTS,
     FAMILIES,
     QUERIES,
+    UNEVEN,
     config_of,
     losses_and_gradients,
     ours,
@@ -31,7 +32,7 @@ def run(folder: Path, of_stock: bool = False) -> None:
     half = slice(0, 2) if rank == 0 else slice(2, 4)
     written = {}
     for name in FAMILIES:
-        whole, labels = random_case(name, COUNTS["objects"])
+        whole, labels = random_case(name, UNEVEN if of_stock else COUNTS["objects"])
         predictions, labels, items = take_images(whole, half), labels[half], count_items(labels, QUERIES)
         if of_stock:
             _, shares = stock_criterion(name, predictions, labels, config_of(name))
