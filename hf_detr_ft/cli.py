@@ -6,12 +6,14 @@ import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from hf_detr_ft import __version__
 from hf_detr_ft.errors import InputError
+from hf_detr_ft.formatting import printable, printable_lines
 from hf_detr_ft.run_folder import CARD, REPORT
 from hf_detr_ft.say_once import explain, has_launcher, say_once
 
@@ -49,11 +51,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.setLogRecordFactory(PrintableRecord)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        return report_errors(lambda: run(arguments))
+        with redirect_stdout(PrintableOutput(sys.stdout)):
+            return report_errors(lambda: run(arguments))
     finally:
         gc.unfreeze()  # else some libraries say at the end that they leak
+
+
+class PrintableOutput:
+    """A stream for text that may hold names of strangers, whose control codes a terminal must not obey.
+
+    Args:
+        stream: takes the text, and is asked for all else.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes lines as `printable_lines` has them."""
+        self.stream.write(printable_lines(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+class PrintableRecord(logging.LogRecord):
+    """An entry of a log, ours or a library's, without control codes."""
+
+    def getMessage(self) -> str:
+        """The text."""
+        return printable_lines(super().getMessage())
 
 
 def report_errors(work: Callable[[], int]) -> int:
@@ -78,12 +109,12 @@ def describe_refusal(error: Exception) -> str:
     """Words for a full disk or a folder that is not the user's; empty for any other error."""
     if not isinstance(error, OSError) or error.errno not in REFUSALS:
         return ""
-    return f"error: {error.filename or 'a file'}: the system refused: {error.strerror}"
+    return f"error: {printable(error.filename or 'a file')}: the system refused: {error.strerror}"
 
 
 def say_error(text: str) -> None:
     """Prints to standard error, in one of all processes of a job."""
-    say_once(lambda: print(text, file=sys.stderr, flush=True))
+    say_once(lambda: print(printable_lines(text), file=sys.stderr, flush=True))
 
 
 def message_of(error: InputError) -> str:
@@ -108,7 +139,7 @@ def run(arguments: list[str]) -> int:
     if options.verb in FLAG_VERBS:
         given["flags"] = flags
     elif flags:
-        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+        parser.error(f"unrecognized arguments: {printable(' '.join(flags))}")
     return load_verb(options.verb, getattr(options, "function", options.verb))(**given)
 
 

@@ -1,10 +1,16 @@
 """The YAML that recipes are written in: YAML 1.2's scalars, each key once."""
 
 import re
+from collections.abc import Hashable
 from enum import Enum
 from typing import Any
 
 import yaml
+
+DEEPEST = 100
+"""Lists and mappings that may be in each other."""
+MOST_VALUES = 100_000
+"""Values that a text may come to with all its aliases; those of ten lines can come to more than any memory holds."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -12,17 +18,48 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - as in PyYAML, the class's own
 
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._sizes: dict[int, int] = {}
+        """Values that a node comes to with all that its aliases repeat, by the node's id; of finished nodes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node; refused are tags, and what lies too deep, in itself, or comes to too many values with its aliases."""
+        event = self.peek_event()
+        mark = event.start_mark
+        if getattr(event, "tag", None) is not None:
+            raise yaml.composer.ComposerError(None, None, f"the tag {event.tag!r} has no meaning here", mark)
+        is_alias = self.check_event(yaml.AliasEvent)
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"it is nested more than {DEEPEST} deep", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if is_alias and id(node) not in self._sizes:
+            raise yaml.composer.ComposerError(None, None, "an alias stands for what it is in", mark)
+        if not is_alias:
+            children = node.value if isinstance(node, yaml.CollectionNode) else ()
+            inner = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+            self._sizes[id(node)] = 1 + sum(self._sizes[id(part)] for part in inner)
+        if self._sizes[id(node)] > MOST_VALUES:
+            raise yaml.composer.ComposerError(
+                None, None, f"with what aliases repeat it comes to more than {MOST_VALUES:,} values", mark
+            )
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: list[Any] = []
+        seen: set[Any] = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
             key = self.construct_object(key_node, deep=True)
-            if key in seen:
+            if isinstance(key, Hashable) and key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key}' stands twice", key_node.start_mark
                 )
-            seen.append(key)
+            if isinstance(key, Hashable):  # else the base class refuses it
+                seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -46,7 +83,10 @@ _Dumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data
 
 def parse_yaml(text: str) -> Any:
     """Content of a YAML text. Raises yaml.YAMLError."""
-    return yaml.load(text, _Loader)
+    try:
+        return yaml.load(text, _Loader)
+    except ValueError as error:  # a number of thousands of digits
+        raise yaml.YAMLError(str(error)) from error
 
 
 def parse_value(text: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from hf_detr_ft.data.formats.other_json import EXPORT_REMEDY, describe_json, describe_text, structure_faults
 from hf_detr_ft.data.segmentation_area import corrected_area, is_number
 from hf_detr_ft.errors import DataError
+from hf_detr_ft.plain_files import largest_json, read_file
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def read_coco(path: Path) -> dict[str, Any]:
         DataError: the file cannot be read, is no JSON, or is not COCO; the text says what it looks like instead.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_file(path, largest_json()).decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{path}: expected a COCO JSON, found no such file; check the path") from None
     except UnicodeDecodeError as error:
@@ -105,9 +106,10 @@ def read_coco(path: Path) -> dict[str, Any]:
         coco: dict[str, Any] = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: expected JSON, {describe_text(text, error)}") from None
-    except (RecursionError, ValueError) as error:
+    except (MemoryError, RecursionError, ValueError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error) or "it is too large"
         raise DataError(
-            f"{path}: expected COCO JSON, found one that Python cannot hold ({error}); {EXPORT_REMEDY}"
+            f"{path}: expected COCO JSON, found one that Python cannot hold ({reason}); {EXPORT_REMEDY}"
         ) from None
     faults = structure_faults(coco)
     if faults:

@@ -81,14 +81,14 @@ def load_split(coco: dict, images_dir: Path, label_map: LabelMap, white_level: i
     }
     crowd: dict[int, list] = {image["id"]: [] for image in coco["images"]}
     for annotation in coco["annotations"]:
-        box = annotation["bbox"]
+        box = [float(value) for value in annotation["bbox"]]  # Arrow refuses integers that fp32 has not exactly
         if annotation.get("iscrowd", 0):
             crowd[annotation["image_id"]].append(box)
             continue
         entry = objects[annotation["image_id"]]
         entry["bbox"].append(box)
         entry["label"].append(label_map.label(annotation["category_id"]))
-        entry["area"].append(annotation.get("area", box[2] * box[3]))
+        entry["area"].append(float(annotation.get("area", box[2] * box[3])))
     columns = {
         "image": [{"path": str(image_path(images_dir, image["file_name"])), "bytes": None} for image in coco["images"]],
         "image_id": [image["id"] for image in coco["images"]],

@@ -14,6 +14,8 @@ from PIL.Image import Transpose
 from PIL.PngImagePlugin import PngImageFile
 
 from hf_detr_ft.errors import DataError
+from hf_detr_ft.formatting import printable
+from hf_detr_ft.plain_files import open_file
 
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = {
@@ -29,6 +31,9 @@ UPRIGHT = {
 
 QUARTER_TURNS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
+
+GO_ON = "To go on without such images: --data.on_bad_image skip"
+"""Choice to offer in an error where a run reads an image."""
 
 PNG_METADATA = (b"IHDR", b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 """Chunks of a PNG that its size and its orientation are read from."""
@@ -67,7 +72,7 @@ def decode_rgb(
     Raises:
         DataError: missing, empty, truncated, too large or not an image.
     """
-    return _decode(source, name or _name(source), least_side, white_level)[0]
+    return _decode(source, printable(name) if name else _name(source), least_side, white_level)[0]
 
 
 def decode_cell(image: Mapping[str, Any], least_side: int | None = None, white_level: int | None = None) -> Image.Image:
@@ -79,7 +84,7 @@ def decode_cell_with_size(
     image: Mapping[str, Any], least_side: int | None = None, white_level: int | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Decodes a cell, and gives the (height, width) that the upright image has when it is decoded whole."""
-    return _decode(image["bytes"] or Path(image["path"]), image["path"], least_side, white_level)
+    return _decode(image["bytes"] or Path(image["path"]), printable(image["path"]), least_side, white_level)
 
 
 def decode_row(row: Mapping[str, Any], least_side: int | None = None) -> Image.Image:
@@ -98,7 +103,7 @@ def upright_size(source: Path | bytes | BinaryIO, name: str | None = None) -> tu
     Raises:
         DataError: missing, empty or not an image.
     """
-    with _opened(source, name or _name(source)) as image:
+    with _opened(source, printable(name) if name else _name(source)) as image:
         turned = read_orientation(image) in QUARTER_TURNS
         return image.size if turned else (image.height, image.width)
 
@@ -166,12 +171,12 @@ def _decode(
 
 
 def _name(source: Path | bytes | BinaryIO) -> str:
-    return str(source) if isinstance(source, Path) else str(getattr(source, "name", "image without a name"))
+    return printable(source if isinstance(source, Path) else getattr(source, "name", "image without a name"))
 
 
 def _stream(source: Path | bytes | BinaryIO) -> BinaryIO:
     if isinstance(source, Path):
-        return source.open("rb")
+        return open_file(source)
     return BytesIO(source) if isinstance(source, bytes) else source
 
 

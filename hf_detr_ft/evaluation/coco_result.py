@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from hf_detr_ft.formatting import pluralize
+from hf_detr_ft.formatting import pluralize, printable
 
 CLASS_ROWS = 20
 """Most classes that `CocoResult.table` shows."""
@@ -109,11 +109,12 @@ class CocoResult:
 
     def _class_lines(self) -> list[str]:
         shown = self.per_class[:CLASS_ROWS]
-        width = max(len("class"), *(len(row.name) for row in shown))
+        names = [printable(row.name) for row in shown]
+        width = max(len("class"), *map(len, names))
         lines = [f" {'class':<{width}}  objects     AP   AP50     AR"]
-        for row in shown:
+        for name, row in zip(names, shown, strict=True):
             numbers = "  ".join(_number(value) for value in (row.ap, row.ap_50, row.ar_100))
-            lines.append(f" {row.name:<{width}}  {row.objects:>7}  {numbers}")
+            lines.append(f" {name:<{width}}  {row.objects:>7}  {numbers}")
         rest = len(self.per_class) - len(shown)
         return [*lines, f" … and {rest} more"] if rest else lines
 

@@ -1,5 +1,6 @@
 """The model card as text: metadata for the Hub and a page for people. Nothing here reads or writes a run's files."""
 
+import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -11,11 +12,14 @@ from jinja2 import Environment, FileSystemLoader, Template
 
 from hf_detr_ft import __version__
 from hf_detr_ft.evaluation.coco_result import COCO_METRICS
+from hf_detr_ft.formatting import printable
 from hf_detr_ft.hub.card_author import sign
 
 TEMPLATE = "model_card.md"
 PUBLISHED = ("map", "map_50", "map_75")
 CLASSES_SHOWN = 30
+_MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
+"""Signs that are markup somewhere in a page, `_` only at the end of a word; `<` and `&` are written as in HTML."""
 TRAINING_KEYS = (
     "num_train_epochs",
     "max_steps",
@@ -77,6 +81,7 @@ def render_model_card(
         threshold=_format_threshold(best),
         queries=config.get("num_queries"),
         settings=_list_settings(sections),
+        skipped=" and ".join(f"{len(ids)} of {split}" for split, ids in (metrics.get("skipped") or {}).items()),
         minutes=seconds / 60 if isinstance(seconds, int | float) else None,
         device=made_with.get("device"),
         versions=_list_versions(config, made_with),
@@ -88,13 +93,13 @@ def render_model_card(
 
 def snippet_call(repo_id: str) -> str:
     """The one place of a card's snippet that names the repository."""
-    return f'pipeline("object-detection", "{repo_id}")'
+    return f'pipeline("object-detection", {printable(json.dumps(repo_id, ensure_ascii=False))})'
 
 
 @cache
 def _load_template() -> Template:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"metric": _format_metric, "escape_markdown": _escape}
+    environment.filters |= {"metric": _format_metric, "escape_markdown": _escape, "code": _code}
     return environment.get_template(TEMPLATE)
 
 
@@ -102,7 +107,7 @@ def _build_metadata(
     metrics: Mapping[str, Any], repo_id: str, base_model: str | None, dataset_id: str | None, license: str | None
 ) -> ModelCardData:
     data = metrics.get("data", {})
-    name = str(data.get("name") or "custom")
+    name = printable(data.get("name") or "custom")
     best = metrics["best"]["metrics"]
     results = [
         EvalResult(
@@ -110,7 +115,7 @@ def _build_metadata(
             task_name="Object Detection",
             dataset_type=dataset_id or (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "custom"),
             dataset_name=name,
-            dataset_split=data.get("split", "validation"),
+            dataset_split=printable(data.get("split", "validation")),
             metric_type=key,
             metric_name=title,
             metric_value=best[key],
@@ -125,7 +130,7 @@ def _build_metadata(
         base_model=base_model,
         datasets=[dataset_id] if dataset_id else None,
         license=license,
-        model_name=repo_id.split("/")[-1],
+        model_name=printable(repo_id.split("/")[-1]),
         eval_results=results or None,
     )
 
@@ -164,8 +169,8 @@ def _list_settings(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _format_setting(value: object) -> str:
     """A scalar or a list of scalars as text; nothing for what is unset or nested."""
     if isinstance(value, list) and value and not any(isinstance(entry, list | dict) for entry in value):
-        return _escape(", ".join(map(str, value)))
-    return "" if value is None or isinstance(value, list | dict) else _escape(value)
+        return ", ".join(map(str, value))
+    return "" if value is None or isinstance(value, list | dict) else str(value)
 
 
 def _format_metric(value: object) -> str:
@@ -174,5 +179,14 @@ def _format_metric(value: object) -> str:
 
 
 def _escape(text: object) -> str:
-    """Text that changes neither a table's cells nor the page's HTML."""
-    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+    """Text that is shown as it is: it makes no link, no markup, no HTML and no other cell of a table."""
+    shown = printable(" ".join(str(text).split())).replace("&", "&amp;").replace("<", "&lt;")
+    return _MARKUP.sub(r"\\\g<0>", shown)
+
+
+def _code(text: object) -> str:
+    """Text in letters of one width, in backticks that it does not close, in a cell of a table that it does not end."""
+    shown = printable(" ".join(str(text).split())).replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    edge = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{fence}{edge}{shown}{edge}{fence}"

@@ -8,6 +8,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties, get_font
 
+from hf_detr_ft.formatting import printable
+
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 """Font that comes with matplotlib, with Latin, Greek, Cyrillic and Arabic letters, not Chinese, Japanese or Korean."""
 BOLD_FONT = FONT.with_name("DejaVuSans-Bold.ttf")
@@ -46,7 +48,7 @@ def is_readable(text: str) -> bool:
 
 def readable(text: str) -> str:
     """Text on one line, with a square for each letter that the font does not have."""
-    return "".join(letter if is_readable(letter) else UNKNOWN for letter in " ".join(text.split()))
+    return "".join(letter if is_readable(letter) else UNKNOWN for letter in printable(" ".join(text.split())))
 
 
 def writable_names(names: Iterable[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Reading recipes from YAML and flags, and writing the resolved one. All problems are reported at once."""
 
 import argparse
+import json
 import math
 import types
 import typing
@@ -9,6 +10,7 @@ from dataclasses import fields
 from enum import Enum
 from functools import cache
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, NamedTuple
 
 import yaml
@@ -16,7 +18,8 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 from hf_detr_ft.atomic import write_text
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.formatting import did_you_mean
+from hf_detr_ft.formatting import did_you_mean, has_half_characters
+from hf_detr_ft.plain_files import read_file
 from hf_detr_ft.recipe.automatic import choose_precision, choose_workers
 from hf_detr_ft.recipe.sections import (
     AugmentConfig,
@@ -58,6 +61,9 @@ NOT_SAVED = ("hub_token", "push_to_hub_token", "overwrite", "resume_from_checkpo
 would remove when it runs again."""
 LOCAL_PATHS = ("checkpoint", "backbone_weights")
 """Fields of `model` that may be a path here, and are saved as an absolute one then."""
+HALF = "expected text of whole characters, which a file in UTF-8 can hold"
+LARGEST = 2**20
+"""Bytes of a recipe at most: whoever gives annotations in its place is not to wait until they are parsed."""
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -102,6 +108,8 @@ def load_recipe(
     if path is not None and not path.exists() and (PACKAGED / f"{path}.yaml").is_file():
         path = PACKAGED / f"{path}.yaml"
     problems: list[str] = []
+    if has_half_characters(str(path)):
+        problems.append(f"{path}: {HALF} in the recipe's name")
     entries = [*(_read_yaml(path, problems) if path is not None else ()), *_read_flags(flags, problems)]
     values, sources = _place(entries, problems)
     typed = _typed(values, sources, problems)
@@ -139,7 +147,7 @@ def read_sections(path: Path) -> dict:
     if path.is_dir():
         raise RecipeError(f"{path}: expected a recipe (a YAML file), found a folder. A run's is {path / RECIPE}")
     try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
+        values = parse_yaml(read_file(path, LARGEST).decode("utf-8"))
     except FileNotFoundError:
         here = ", ".join(sorted(str(found) for found in Path("recipes").glob("*.yaml")))
         example = f", for example one of {here}" if here else ""
@@ -154,7 +162,7 @@ def read_sections(path: Path) -> dict:
         raise RecipeError(f"{path}: expected YAML, but {' '.join(str(error).split())}") from error
     values = {} if values is None else values
     if not isinstance(values, dict):
-        found = "a list" if isinstance(values, list) else repr(values)
+        found = "a list" if isinstance(values, list) else short(values)
         raise RecipeError(f"{path}: expected sections such as data and training, found {found}")
     return values
 
@@ -173,7 +181,7 @@ def _read_yaml(path: Path, problems: list[str]) -> Iterator[_Entry]:
                     continue
                 yield _Entry(section, str(key), "", value, f"{path}: {section}.{key}")
         elif content is not None:
-            problems.append(f"{path}: {section}: expected keys and values, found {content!r}")
+            problems.append(f"{path}: {section}: expected keys and values, found {short(content)}")
 
 
 def _read_flags(flags: Sequence[str], problems: list[str]) -> Iterator[_Entry]:
@@ -224,6 +232,9 @@ def _place(entries: Sequence[_Entry], problems: list[str]) -> tuple[dict[str, di
             before = values.get(section, {}).get(key)
             before = parse_value(before) if isinstance(before, str) else before
             value = {**(before if isinstance(before, dict) else {}), inner: value}
+        if has_half_characters(json.dumps(value, ensure_ascii=False, default=str)):
+            problems.append(f"{source}: {HALF}, found {short(value)}")
+            continue
         values.setdefault(section, {})[key] = value
         sources[section, key] = source
     return values, sources
@@ -260,7 +271,7 @@ def _misfit(annotation: Any, value: Any) -> str:
     expected = describe_type(annotation)
     is_scalar = not isinstance(value, str | dict | list | None)
     quotes = "; write it in quotes" if expected.startswith("text") and is_scalar else ""
-    return f"expected {expected}, found {value!r}{quotes}"
+    return f"expected {expected}, found {short(value)}{quotes}"
 
 
 def field_limits() -> dict[tuple[str, str], tuple[float, float]]:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from hf_detr_ft import __version__
+from hf_detr_ft.formatting import printable_lines
 from hf_detr_ft.report.attempt import attempt
 from hf_detr_ft.report.blocks import Block, Collapsible, Gallery, Note, Page, Picture, Plot, Section
 from hf_detr_ft.report.svg import to_svg
@@ -144,7 +145,7 @@ def _render(page: Page, store: ImageStore, drawn: dict[int, Markup | None], fail
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
     # The browser itself refuses to load or to run anything else.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    html = _template("page.html").render(
+    return _template("page.html").render(
         page=page,
         sections=rendered,
         version=__version__,
@@ -152,8 +153,6 @@ def _render(page: Page, store: ImageStore, drawn: dict[int, Markup | None], fail
         script=Markup(script),
         digest=digest,
     )
-    # JSON can hold half characters, and with them class and file names.
-    return html.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _grids(blocks: Iterable[Block]) -> list[tuple[str, list[Block]]]:
@@ -165,12 +164,18 @@ def _grids(blocks: Iterable[Block]) -> list[tuple[str, list[Block]]]:
     return groups
 
 
+def _show(value: object) -> object:
+    """Names without marks that turn the direction of what is written around them, and without control codes."""
+    return printable_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 @cache
 def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_show,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 
+from hf_detr_ft.formatting import printable, printable_lines
 from hf_detr_ft.plots.style import FAINT, INK
 
 PNG_DPI = 150
@@ -24,7 +25,6 @@ SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 COLOURS = {INK: "var(--ink)", FAINT: "var(--faint)"}
 _REFERENCE = re.compile(r"url\(#([^)]+)\)|^#(.+)$")
 _FONT = re.compile(r"font-family:[^;]*;?\s*")
-_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 Encode = Callable[[Image.Image], str]
@@ -72,7 +72,7 @@ def to_svg(figure: Figure, name: str, label: str, encode: Encode | None = None) 
     stream = io.StringIO()
     with report_style():
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})
-    root = ElementTree.fromstring(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", stream.getvalue()))
+    root = ElementTree.fromstring(printable_lines(stream.getvalue()))
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{SVG}metadata", f"{SVG}style"):
@@ -91,7 +91,7 @@ def to_svg(figure: Figure, name: str, label: str, encode: Encode | None = None) 
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
     width = float(root.attrib["viewBox"].split()[2])
-    root.attrib |= {"role": "img", "aria-label": label, "style": f"--width:{width / 72 * 96:.0f}px"}
+    root.attrib |= {"role": "img", "aria-label": printable(label), "style": f"--width:{width / 72 * 96:.0f}px"}
     return ElementTree.tostring(root, encoding="unicode")
 
 

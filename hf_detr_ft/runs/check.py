@@ -14,6 +14,7 @@ from hf_detr_ft.atomic import check_output_file
 from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.splits import build_splits, check_data, list_problems
+from hf_detr_ft.formatting import printable
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.recipe.files import load_recipe
@@ -69,7 +70,8 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
         most, file_name = most_objects(dataset)
         print(
             f"          {name}: {split.images} images, {split.objects} objects, "
-            f"{(split.objects_per_image == 0).sum()} images without objects, at most {most} on one ({file_name})"
+            f"{(split.objects_per_image == 0).sum()} images without objects, at most {most} on one "
+            f"({printable(file_name)})"
         )
     with TemporaryDirectory() as folder:  # the Trainer makes its folder
         job = prepare_trial(recipe.with_training(output_dir=folder), splits)

@@ -5,6 +5,7 @@ from pathlib import Path
 from hf_detr_ft.data.formats.coco_json import describe, image_size_reader, load_categories, load_json, write_coco
 from hf_detr_ft.data.formats.via import VIA_FILE_NAME, convert_via
 from hf_detr_ft.errors import DataError, RecipeError
+from hf_detr_ft.formatting import printable
 
 FORMATS = ("via",)
 
@@ -60,7 +61,8 @@ def convert(
     print(f"{destination}: {describe(coco)}")
     ignored = region_attributes(via) if class_attribute is None else []
     if ignored:
-        print(f"All regions are of one class. Their attributes were ignored: {', '.join(ignored)}; name one to use it.")
+        names = ", ".join(map(printable, ignored))
+        print(f"All regions are of one class. Their attributes were ignored: {names}; name one to use it.")
     return 0
 
 

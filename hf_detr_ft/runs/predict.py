@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from hf_detr_ft.atomic import explain_refusal, write_text
 from hf_detr_ft.data.find_images import find_images
 from hf_detr_ft.errors import DataError, RecipeError
+from hf_detr_ft.formatting import printable
 from hf_detr_ft.inference.detect import (
     ImageDetections,
     class_names,
@@ -132,7 +133,7 @@ def check_output_folder(output: Path, drawn: dict[Path, Path], overwrite: bool) 
 
 def say_skipped(error: DataError) -> None:
     """Prints why an image is skipped, beside the progress bar."""
-    tqdm.write(f"skipped: {error}", file=sys.stderr)
+    tqdm.write(f"skipped: {printable(error)}", file=sys.stderr)
 
 
 def draw_image(image: Image.Image, detections: ImageDetections, names: Sequence[str]) -> Image.Image:
@@ -152,8 +153,9 @@ def summarise_predictions(
         f"{len(found)} of {asked} images, {counts.total()} detections with a score above {threshold:g}, "
         f"{with_none} images without any"
     ]
-    width = max((len(names[label]) for label in counts), default=0)
-    lines += [f"  {names[label]:<{width}}  {count}" for label, count in sorted(counts.items())]
+    shown = {label: printable(names[label]) for label in sorted(counts)}
+    width = max(map(len, shown.values()), default=0)
+    lines += [f"  {shown[label]:<{width}}  {count}" for label, count in sorted(counts.items())]
     if found and not counts:
         lines.append(f"The highest score was {highest:.3f}; a lower --threshold shows more.")
     return "\n".join(lines)

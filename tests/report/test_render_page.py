@@ -175,7 +175,7 @@ def test_where_no_photo_is_small_enough_the_page_has_none_and_says_so() -> None:
 
 
 def test_half_characters_do_not_stop_it() -> None:
-    assert "a?b" in html.unescape(render_page(Page("a\ud800b", "", []))).replace("\ufffd", "?")
+    assert "a\\ud800b" in html.unescape(render_page(Page("a\ud800b", "", [])))
 
 
 def test_the_script_is_small_and_plain() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from hf_detr_ft.data.segmentation_area import is_number
+from hf_detr_ft.formatting import has_half_characters, printable
 
 SHORT = reprlib.Repr()
 SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother, SHORT.maxlong = 2, 6, 4, 80, 60, 30
@@ -33,8 +34,7 @@ class Problem:
 
     def __str__(self) -> str:
         line = f"{self.severity} [{self.kind}] {self.file}: {self.entry}: {self.message}; {self.remedy}"
-        # A path can hold line breaks, and JSON can hold half characters that no terminal can print.
-        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+        return printable(line)
 
 
 class Entry(NamedTuple):
@@ -72,7 +72,7 @@ def _is_side(value: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value and not has_half_characters(value)
 
 
 def _is_box(value: object) -> bool:
@@ -80,7 +80,7 @@ def _is_box(value: object) -> bool:
 
 
 ID = Field(_is_id, "a whole number without quotes")
-TEXT = Field(_is_text, "a text that is not empty")
+TEXT = Field(_is_text, "a text that is not empty, of whole characters")
 SIDE = Field(_is_side, "a whole number of pixels above 0")
 IMAGE_FIELDS = {"id": ID, "file_name": TEXT, "width": SIDE, "height": SIDE}
 CATEGORY_FIELDS = {"id": ID, "name": TEXT}

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -17,6 +17,7 @@ from hf_detr_ft.data.formats.other_json import FETCH_REMEDY
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.images import QUARTER_TURNS, read_orientation
 from hf_detr_ft.formatting import join_limited
+from hf_detr_ft.plain_files import open_file
 
 FEW_BITS = 2**14 - 1
 """Largest value of cameras of 14 bits; with 16 bits and no brighter pixel, images are a quarter as bright at most."""
@@ -46,8 +47,10 @@ class ImageHeader(NamedTuple):
 def read_image(path: Path, decode: bool = True) -> ImageHeader | str:
     """Decodes an image to its last byte, to find truncated ones, or only its header; a text says why it cannot be."""
     try:
-        data = path.read_bytes() if decode else b""
-        source = io.BytesIO(data) if decode else path.open("rb")
+        source: IO[bytes] = open_file(path)
+        if decode:
+            with source:
+                source = io.BytesIO(source.read())
     except FileNotFoundError:
         return "missing"
     except (OSError, ValueError) as error:

@@ -10,12 +10,14 @@ from hf_detr_ft.data.coco import leaves_folder
 from hf_detr_ft.data.images import upright_size
 from hf_detr_ft.data.segmentation_area import LARGE_AREA, MEDIUM_AREA
 from hf_detr_ft.errors import DataError
+from hf_detr_ft.formatting import printable
+from hf_detr_ft.plain_files import largest_json, read_file
 
 
 def load_json(path: Path) -> object:
     """The parsed file, whatever it holds. Raises DataError where it cannot be read or is not JSON."""
     try:
-        content = path.read_bytes()
+        content = read_file(path, largest_json())
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; expected a JSON of annotations, or a folder with one") from None
     except OSError as error:
@@ -77,6 +79,6 @@ def describe(coco: dict) -> str:
     per_class = Counter(names[annotation["category_id"]] for annotation in coco["annotations"])
     areas = [annotation["area"] for annotation in coco["annotations"]]
     small, up_to_medium = sum(area < MEDIUM_AREA for area in areas), sum(area < LARGE_AREA for area in areas)
-    classes = ", ".join(f"{name} {per_class[name]}" for name in names.values())
+    classes = ", ".join(f"{printable(name)} {per_class[name]}" for name in names.values())
     sizes = f"{small} small, {up_to_medium - small} medium, {len(areas) - up_to_medium} large"
     return f"{len(coco['images'])} images, {len(areas)} objects ({classes}); {sizes}"
