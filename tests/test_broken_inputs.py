@@ -4,8 +4,10 @@ Every case starts from a folder in which all is right (`test_what_is_whole_passe
 """
 
 import json
+import os
 import pickle
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +171,70 @@ def fill(folder: str, *names: str) -> Callable[[], object]:
     return damage
 
 
+def replace_by(path: str, make: Callable[[Path], object]) -> Callable[[], object]:
+    """Puts something that is no plain file in the place of one."""
+
+    def damage() -> None:
+        if Path(path).exists():
+            Path(path).unlink()
+        make(Path(path))
+
+    return damage
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def listening(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def grow(path: str, size: int) -> Callable[[], object]:
+    """Makes a file of that many bytes, which takes no room on the disk."""
+
+    def damage() -> None:
+        Path(path).touch()
+        os.truncate(path, size)
+
+    return damage
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
 RECIPES = [
+    Case("recipe-bomb", "check r.yaml", ("r.yaml, line 6", "more than 100,000 values"), 2, write("r.yaml", BOMB)),
+    Case(
+        "recipe-in-itself",
+        "check r.yaml",
+        ("r.yaml, line 1", "an alias stands for what it is in"),
+        2,
+        write("r.yaml", "data: &a [*a]"),
+    ),
+    Case("recipe-deep", "check r.yaml", ("r.yaml, line 1", "more than 100 deep"), 2, write("r.yaml", "[" * 3000)),
+    Case("recipe-tag", "check r.yaml", ("the tag", "has no meaning here"), 2, write("r.yaml", "data: !!binary x")),
+    Case("recipe-digits", "check r.yaml", ("r.yaml: expected YAML", "digits"), 2, write("r.yaml", "a: " + "9" * 5000)),
+    Case(
+        "recipe-half-character",
+        "check r.yaml",
+        ("r.yaml: data.name: expected text of whole characters", "'a\\ud83d'"),
+        2,
+        write("r.yaml", 'data:\n  name: "a\\ud83d"'),
+    ),
+    Case(
+        "recipe-half-character-flag",
+        "check r.yaml --data.name a\udcff",
+        ("flag --data.name: expected text of whole characters", "'a\\udcff'"),
+        2,
+    ),
+    Case("recipe-digits-flag", f"check r.yaml --model.config.d_model {'9' * 5000}", ("d_model", "9999"), 2),
+    Case("recipe-pipe", "check r.yaml", ("r.yaml: ", "it is a pipe, not a file"), 2, replace_by("r.yaml", os.mkfifo)),
+    Case("recipe-device", "check r.yaml", ("it is a device, not a file",), 2, replace_by("r.yaml", endless)),
+    Case("recipe-socket", "check r.yaml", ("it is a socket, not a file",), 2, replace_by("r.yaml", listening)),
+    Case("recipe-annotations", "check r.yaml", ("it has 8.0 MB, expected 1.0 MB",), 2, grow("r.yaml", 8_000_000)),
     Case("recipe-missing", "check no.yaml", ("no.yaml: no such recipe", "Expected a YAML file"), 2),
     Case("recipe-folder", "train data", ("data: expected a recipe", "found a folder", "data/recipe.yaml"), 2),
     Case(
@@ -298,6 +363,12 @@ ANNOTATIONS = [
         (TRAIN, "a bare list of annotations"),
         damage=edit(TRAIN, lambda c: c["annotations"]),
     ),
+    Case("json-deep", "check r.yaml", (TRAIN, "it is nested too deeply"), damage=write(TRAIN, "[" * 100_000)),
+    Case("json-too-large", "check r.yaml", (TRAIN, "it has 1099.5 GB", "at most"), damage=grow(TRAIN, 2**40)),
+    Case("json-pipe", "check r.yaml", (TRAIN, "it is a pipe"), damage=replace_by(TRAIN, os.mkfifo)),
+    Case("json-device", "train r.yaml", (TRAIN, "it is a device"), damage=replace_by(TRAIN, endless)),
+    Case("json-socket", "check r.yaml", (TRAIN, "it is a socket"), damage=replace_by(TRAIN, listening)),
+    Case("json-folder", "check r.yaml", (TRAIN, "Is a directory"), damage=replace_by(TRAIN, Path.mkdir)),
     Case(
         "json-no-annotations",
         "check r.yaml",
@@ -377,8 +448,23 @@ IMAGES = [
     Case(
         "photo-text", "check r.yaml", (PHOTO, "18 bytes in no image format"), damage=write(PHOTO, "this is no picture")
     ),
+    Case("photo-pipe", "check r.yaml", (PHOTO, "it is a pipe"), damage=replace_by(PHOTO, os.mkfifo)),
+    Case("photo-device", "check r.yaml", (PHOTO, "it is a device"), damage=replace_by(PHOTO, endless)),
+    Case("photo-socket", "train r.yaml", (PHOTO, "it is a socket"), damage=replace_by(PHOTO, listening)),
+    Case("photo-folder", "check r.yaml", (PHOTO, "Is a directory"), damage=replace_by(PHOTO, Path.mkdir)),
+    Case(
+        "photo-pipe-predict",
+        f"predict model {PHOTO}",
+        (f"skipped: {PHOTO}", "it is a pipe"),
+        damage=replace_by(PHOTO, os.mkfifo),
+    ),
     Case("photo-empty", "check r.yaml", (PHOTO, "0 bytes"), damage=write(PHOTO, b"")),
-    Case("photo-truncated-training", "train r.yaml", (f"error: {PHOTO}", "truncated"), damage=cut(PHOTO, 0.5)),
+    Case(
+        "photo-truncated-training",
+        "train r.yaml",
+        (f"error: {PHOTO}", "truncated", "--data.on_bad_image skip"),
+        damage=cut(PHOTO, 0.5),
+    ),
     Case(
         "photo-truncated-worker",
         "train r.yaml --training.dataloader_num_workers 1",
@@ -603,6 +689,8 @@ VERBS = [
     Case("push-incomplete", "push model me/model", ("model: not a complete run folder", "missing metrics.json")),
     Case("push-no-run", "push nowhere me/model", ("nowhere: no such run folder",)),
     Case("convert-coco", f"convert via {TRAIN} out.json", (TRAIN, "found COCO, which needs no conversion")),
+    Case("convert-pipe", "convert via r.yaml out.json", ("it is a pipe",), damage=replace_by("r.yaml", os.mkfifo)),
+    Case("convert-deep", "convert via r.yaml out.json", ("nested too deeply",), damage=write("r.yaml", "[" * 100_000)),
     Case("convert-no-file", "convert via none.json out.json", ("none.json: no such file",)),
 ]
 
@@ -663,6 +751,19 @@ def test_broken_checkpoints_are_not_resumed_from(case: Case, trained: Path, capf
 def test_a_whole_checkpoint_is_resumed_from(trained: Path):
     shutil.copytree(trained, "run")
     assert cli.main(RESUME.split()) == 0
+
+
+def test_a_photo_that_cannot_be_read_is_skipped_by_choice_and_counted(caplog: pytest.LogCaptureFixture):
+    photo = Path(PHOTO).read_bytes()
+    cut(PHOTO, 0.5)()
+    flags = ["train", "r.yaml", "--data.on_bad_image", "skip", "--training.per_device_train_batch_size", "3"]
+    assert cli.main(flags) == 0
+    assert f"The training goes on without image id 100: {PHOTO}: expected a whole image" in caplog.text
+    assert json.loads(Path("run/metrics.json").read_text())["skipped"] == {"training": [100]}
+    assert "could not be read and were left out: 1 of training." in Path("run/README.md").read_text()
+    Path(PHOTO).write_bytes(photo)
+    assert cli.main([*flags, *RESUME.split()[2:], "--training.max_steps", "2"]) == 0
+    assert json.loads(Path("run/metrics.json").read_text())["skipped"] == {"training": [100]}
 
 
 def check(case: Case, capfd: pytest.CaptureFixture[str]) -> None:

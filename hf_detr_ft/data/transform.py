@@ -1,7 +1,7 @@
 """A row of `data/dataset.py` becomes what the model takes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -9,11 +9,13 @@ from datasets import Dataset
 
 from hf_detr_ft.data.augment import Augmentation
 from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
-from hf_detr_ft.data.images import decode_cell_with_size
+from hf_detr_ft.data.images import GO_ON, decode_cell_with_size
 from hf_detr_ft.errors import DataError
 
 COLUMNS = ("image", "image_id", "objects", "original_size", "white_level")
 """Columns that the transform reads; rows have at most one of the last two."""
+BLANK = (32, 32)
+"""Height and width in pixels of what stands in the place of an image that cannot be read."""
 NOMINAL_WIDTH = 2000
 """Width in pixels that an image is given of which only the aspect ratio is known."""
 
@@ -47,6 +49,7 @@ class DetrTransform:
         augmentation: None in evaluation.
         seed: of all random draws.
         least_side: of an image that is decoded at a reduced size, see `decode_rgb`; None: all are decoded whole.
+        on_bad_image: `skip` gives a blank one in the place of an image that cannot be read.
 
     Attributes:
         epoch: the running epoch, which whoever trains has to set; 0 until then.
@@ -58,7 +61,9 @@ class DetrTransform:
         augmentation: Augmentation | None = None,
         seed: int = 0,
         least_side: int | None = None,
+        on_bad_image: Literal["stop", "skip"] = "stop",
     ) -> None:
+        self.on_bad_image = on_bad_image
         self.processor = processor
         self.size = ImageSize.from_processor(processor)
         self.augmentation = augmentation
@@ -94,14 +99,24 @@ class DetrTransform:
         """Rows as columns in, `pixel_values` (`[3, h, w]` fp32 each) and `labels` out.
 
         Labels are dictionaries of tensors: `class_labels` `[n]`, `boxes` `[n, 4]` cxcywh in [0, 1] of this image,
-        `image_id` `[1]`, `area` `[n]` in resized pixels, `size` and `orig_size` `[2]` (height, width).
+        `image_id` `[1]`, `area` `[n]` in resized pixels, `size` and `orig_size` `[2]` (height, width). Of a blank image
+        they have no boxes, and say why as `unreadable`; the loss and AP leave it out.
 
         Raises:
             DataError: an image cannot be read, or is so elongated that nothing of its short side would be left.
         """
         columns = {name: rows[name] for name in COLUMNS if name in rows}
-        samples = [self.sample(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+        cells = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+        samples = [self._sample_or_blank(**row) for row in cells]
         return {key: [sample[key] for sample in samples] for key in ("pixel_values", "labels")}
+
+    def _sample_or_blank(self, **row: Any) -> dict[str, Any]:
+        try:
+            return self.sample(**row)
+        except DataError as error:
+            if self.on_bad_image == "stop":
+                raise DataError(f"{error} {GO_ON}") from error
+            return {"pixel_values": torch.zeros(3, *BLANK), "labels": blank_labels(row["image_id"], str(error))}
 
     def sample(
         self,
@@ -154,6 +169,17 @@ class DetrTransform:
         if self.augmentation is None:
             target["orig_size"] = torch.tensor(original)
         return {"pixel_values": encoded["pixel_values"][0], "labels": target}
+
+
+def blank_labels(image_id: int, reason: str) -> dict[str, Any]:
+    """Labels of an image without pixels, which could not be read for this reason."""
+    return {
+        "class_labels": torch.zeros(0, dtype=torch.int64),
+        "boxes": torch.zeros(0, 4),
+        "image_id": torch.tensor([image_id]),
+        "orig_size": torch.tensor(BLANK),
+        "unreadable": reason,
+    }
 
 
 def transformed(dataset: Dataset, transform: DetrTransform) -> Dataset:

@@ -136,17 +136,19 @@ def read_numbers(
 
 
 def to_detections(detections: Any, image_ids: Any, label_map: LabelMap) -> Detections:
-    """Detections with the data's category ids; classes with a negative id, which the data do not have, are left out.
+    """Detections with the data's category ids.
+
+    Left out are classes with a negative id, which the data do not have, and scores of images that could not be read.
 
     Args:
-        detections: `[N, Q, 6]`: score, label and xyxy in original pixels.
+        detections: `[N, Q, 6]`: score (NaN where the image could not be read), label and xyxy in original pixels.
         image_ids: `[N]`.
         label_map: the model's labels with the data's category ids.
     """
     detections, image_ids = torch.as_tensor(detections), torch.as_tensor(image_ids)
     flat = detections.flatten(0, 1)
     category_id = torch.tensor(label_map.category_ids)[flat[:, 1].long()]
-    known = category_id >= 0
+    known = (category_id >= 0) & ~flat[:, 0].isnan()
     return Detections(
         image_id=image_ids.repeat_interleave(detections.shape[1])[known].numpy(),
         category_id=category_id[known].numpy(),

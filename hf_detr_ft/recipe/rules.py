@@ -136,6 +136,11 @@ def _learning_rate(recipe: Recipe) -> list[str]:
 def _machine(recipe: Recipe) -> list[str]:
     """Precision and loggers that are not to be had here."""
     args, problems = recipe.training, []
+    if args.auto_find_batch_size and args.world_size > 1:
+        problems.append(
+            f"training.auto_find_batch_size: expected one process, found {args.world_size}, which would wait for each "
+            "other. Leave it out, and lower training.per_device_train_batch_size."
+        )
     if args.fp16 and args.device.type == "cpu":
         problems.append(
             "training.fp16: expected bf16 or fp32 on a CPU, found fp16 (set there, or by accelerate launch "

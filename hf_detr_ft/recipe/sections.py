@@ -35,6 +35,9 @@ class DataConfig:
     """`similar`: take a file_name that no file has for the one image file below the folder whose name differs only in
     slashes, folder, suffix, percent signs, Unicode form or case; `check` says where that reads all images
     (DETR: exact)."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """`skip`: go on without a photo that becomes unreadable meanwhile, and count it in metrics.json and on the model
+    card; one of validation counts as a photo on which nothing was found (DETR: stop)."""
     white_level: int | None = bounded(None, 1, 65535)
     """Value that is white in images of 16 bits, such as 4095 from a camera of 12 bits; 65535 where not set
     (DETR: 255, as images of 8 bits have it)."""
@@ -191,6 +194,9 @@ class DetrTrainingArguments(TrainingArguments):
     (DETR: 1)."""
     per_device_eval_batch_size: int = bounded(4, 1)
     """Images an evaluation batch on each device."""
+    auto_find_batch_size: bool = False
+    """Compute a batch that does not fit the device's memory in halves, quarters, … whose gradients add up to the same,
+    instead of stopping; evaluation, too. In one process (DETR: no)."""
     lr_scheduler_type: str = "constant"
     """Shape of the learning rate over time (DETR: constant, with one drop)."""
     learning_rate_drop_epoch: float | None = bounded(None, 0)

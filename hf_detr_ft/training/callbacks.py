@@ -55,6 +55,7 @@ class RunFolderCallback(TrainerCallback, ExportableState):
         result: gives the last evaluation's result.
         detections: gives what it was computed from.
         about: what else metrics.json says, such as the data set's name.
+        skipped: photos that could not be read, by split.
     """
 
     def __init__(
@@ -62,10 +63,12 @@ class RunFolderCallback(TrainerCallback, ExportableState):
         result: Callable[[], CocoResult | None],
         detections: Callable[[], Detections | None],
         about: dict[str, Any],
+        skipped: Callable[[], dict[str, list[int]]] = dict,
     ) -> None:
         self.result = result
         self.detections = detections
         self.about = about
+        self.skipped = skipped
         self.best: dict[str, Any] | None = None
         self.last: dict[str, Any] | None = None
 
@@ -109,7 +112,9 @@ class RunFolderCallback(TrainerCallback, ExportableState):
     def write(self, args: TrainingArguments, state: TrainerState) -> None:
         """Writes metrics, rows and log into the run folder."""
         run = RunFolder(str(args.output_dir))
-        write_json(run.metrics, {"best": self.best, "last": self.last, **self.about})
+        skipped = {split: image_ids for split, image_ids in self.skipped().items() if image_ids}
+        about = {**self.about, **({"skipped": skipped} if skipped else {})}
+        write_json(run.metrics, {"best": self.best, "last": self.last, **about})
         write_results(run.results, state.log_history)
         write_state(run.log, state)
 

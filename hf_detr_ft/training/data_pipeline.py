@@ -41,8 +41,9 @@ def store_splits(recipe: Recipe, splits: Splits) -> Splits:
     # A crop or a turn belongs before the resize to a square: training images keep their shape.
     train_size = size if size.keeps_shape else ImageSize(size.shortest_edge, 8 * size.shortest_edge)
     limit = recipe.speed.store_gigabytes * 1e9
-    train = cache_images(splits.train, train_size, limit, "train", processor)
-    val = cache_images(splits.val, size, limit, "val", processor)
+    skip = recipe.data.on_bad_image == "skip"
+    train = cache_images(splits.train, train_size, limit, "train", processor, skip)
+    val = cache_images(splits.val, size, limit, "val", processor, skip)
     return replace(splits, train=splits.train if train is None else train, val=splits.val if val is None else val)
 
 
@@ -54,6 +55,7 @@ def build_train_transform(recipe: Recipe, processor: ImageProcessor) -> DetrTran
         build_augmentation(recipe.augment, edge),
         args.seed if args.data_seed is None else args.data_seed,
         edge if recipe.speed.reduced_decoding else None,
+        recipe.data.on_bad_image,
     )
 
 

@@ -88,7 +88,7 @@ def evaluate_model(source: str, recipe: Recipe, split: Source | None = None) -> 
             model,
             args,
             train_dataset=None,
-            eval_dataset=transformed(rows, DetrTransform(processor)),
+            eval_dataset=transformed(rows, DetrTransform(processor, on_bad_image=data.on_bad_image)),
             truth=truth,
             label_map=label_map,
             processor=processor,

@@ -8,22 +8,30 @@ from hf_detr_ft.model.hungarian_matching import UnusableBatchError
 from hf_detr_ft.recipe.sections import DetrTrainingArguments
 
 
-def out_of_memory(doing: str, step: int, args: DetrTrainingArguments) -> TrainingError:
-    """Error that names the batch size which the device's memory does not suffice for.
+def out_of_memory(doing: str, step: int, args: DetrTrainingArguments, batch: str, can_split: bool) -> TrainingError:
+    """Error that names the batch which the device's memory does not suffice for.
 
     Args:
         doing: `training` or `evaluation`.
         step: at which it stopped.
         args: of the recipe.
+        batch: images and shape.
+        can_split: batches could be computed in parts, and are not.
     """
-    if doing == "training":
-        field, size = "per_device_train_batch_size", args.train_batch_size
-        remedy = "Lower it and raise training.gradient_accumulation_steps by as much, which gives the same gradients"
-    else:
-        field, size, remedy = "per_device_eval_batch_size", args.eval_batch_size, "Lower it"
+    remedies = ["lower model.shortest_edge and model.longest_edge"]
+    if doing == "training" and args.train_batch_size > 1:
+        remedies.insert(
+            0,
+            f"lower training.per_device_train_batch_size {args.train_batch_size} and raise "
+            "training.gradient_accumulation_steps by as much",
+        )
+    if doing == "evaluation" and args.eval_batch_size > 1:
+        remedies.insert(0, f"lower training.per_device_eval_batch_size {args.eval_batch_size}")
+    if can_split:
+        remedies.insert(0, "give --training.auto_find_batch_size, which computes such batches in parts")
+    advice = "; or ".join(remedies)
     return TrainingError(
-        f"{doing} stopped at step {step}: {args.device} is out of memory with training.{field} {size}. {remedy}, or "
-        "lower model.shortest_edge and model.longest_edge."
+        f"{doing} stopped at step {step}: {args.device} is out of memory with {batch}. {advice[0].upper()}{advice[1:]}."
     )
 
 

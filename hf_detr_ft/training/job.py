@@ -20,6 +20,7 @@ from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError, first_line
 from hf_detr_ft.evaluation.coco_result import CocoResult
+from hf_detr_ft.formatting import printable
 from hf_detr_ft.machine import set_cpu_threads
 from hf_detr_ft.model.build import build_model, count_parameters
 from hf_detr_ft.model.detector import Detector
@@ -119,7 +120,7 @@ def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: Mod
             model,
             args,
             train_dataset=transformed(stored.train, augment),
-            eval_dataset=transformed(stored.val, DetrTransform(processor)),
+            eval_dataset=transformed(stored.val, DetrTransform(processor, on_bad_image=recipe.data.on_bad_image)),
             truth=splits.truth,
             label_map=label_map,
             processor=processor,
@@ -135,7 +136,7 @@ def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: Mod
         "data": {"name": recipe.data.name, "split": "validation"},
         "base_model": recipe.model.checkpoint or recipe.model.backbone,
     }
-    results = RunFolderCallback(lambda: trainer.result, lambda: trainer.detections, about)
+    results = RunFolderCallback(lambda: trainer.result, lambda: trainer.detections, about, trainer.skipped.as_dict)
     trainer.add_callback(results)
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
@@ -148,13 +149,14 @@ def describe_job(job: Job) -> str:
     recipe, splits, args = job.recipe, job.splits, job.trainer.args
     model = cast(Detector, job.trainer.model)
     warnings = len(splits.problems)
+    name, train, val = printable(recipe.data.name), len(splits.train), len(splits.val)
     most, file_name = most_objects(splits.train)
+    names = ", ".join(map(printable, splits.label_map.names[:5])) + (", …" if len(splits.label_map) > 5 else "")
     queries = model.config.num_queries
     length = f"{args.max_steps} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs"
     start = recipe.model.checkpoint or recipe.model.backbone
-    names = ", ".join(splits.label_map.names[:5]) + (", …" if len(splits.label_map) > 5 else "")
     lines = [
-        f"data      {recipe.data.name}: {len(splits.train)} training and {len(splits.val)} validation images",
+        f"data      {name}: {train} training and {val} validation images",
         f"          classes ({len(splits.label_map)}): {names}",
         *([f"          warnings: {warnings}; `hf-detr-ft check` lists them"] if warnings else []),
         f"model     {start}: {count_parameters(model) / 1e6:.1f} M parameters",
@@ -166,8 +168,8 @@ def describe_job(job: Job) -> str:
     ]
     if most > queries:
         lines.append(
-            f"warning   {file_name} has {most} objects, the model only {queries} queries: the rest is never learned. "
-            "Raise model.config.num_queries in a model of your own, or cut such images up."
+            f"warning   {printable(file_name)} has {most} objects, the model only {queries} queries: the rest is never "
+            "learned. Raise model.config.num_queries in a model of your own, or cut such images up."
         )
     return "\n".join(lines)
 

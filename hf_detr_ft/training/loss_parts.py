@@ -1,6 +1,7 @@
 """Parts of the loss, added up over steps, and which images of a batch are to count in it."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ class LossParts:
         self.sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(()))
         self.count = 0.0
 
-    def add(self, parts: dict[str, torch.Tensor], share: float) -> None:
-        """Adds what is `share` of a step: 1, or 1 of the micro-batches where these are to be averaged."""
-        for name, value in parts.items():
-            self.sums[name] = value.detach().float() + self.sums[name].to(value.device)
+    def add(self, parts: Iterable[dict[str, torch.Tensor]], share: float) -> None:
+        """Adds what together is `share` of a step: 1, or 1 of the micro-batches where these are to be averaged."""
+        for part in parts:
+            for name, value in part.items():
+                self.sums[name] = value.detach().float() + self.sums[name].to(value.device)
         self.count += share
 
 
@@ -48,3 +50,15 @@ def own_images(
     for name in ("pixel_values", "pixel_mask"):
         cut[name] = cut[name][..., :height, :width]
     return cut if own else {**cut, NOT_COUNTED: True}
+
+
+def readable_images(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch without the images that could not be read; one of them stays, `NOT_COUNTED`, where all could not be."""
+    labels = batch["labels"]
+    whole = [index for index, target in enumerate(labels) if "unreadable" not in target]
+    if len(whole) == len(labels):
+        return batch
+    chosen = whole or [0]
+    cut = {name: batch[name][chosen] for name in ("pixel_values", "pixel_mask")}
+    cut["labels"] = [{name: labels[index][name] for name in labels[index] if name != "unreadable"} for index in chosen]
+    return cut if whole and NOT_COUNTED not in batch else {**cut, NOT_COUNTED: True}

@@ -1,7 +1,9 @@
 """Transformers' Trainer for DETRs: exact loss over processes and accumulation, parts of the loss, COCO evaluation."""
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +24,7 @@ from hf_detr_ft.data.dataset import iterate_column, read_column
 from hf_detr_ft.data.image_size import ImageProcessor
 from hf_detr_ft.data.sampling import EpochSampler, SortedSampler
 from hf_detr_ft.data.transform import DetrTransform, Epoch
-from hf_detr_ft.errors import RecipeError, TrainingError
+from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_matched
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections, to_detections
@@ -37,7 +39,9 @@ from hf_detr_ft.recipe.sections import DetrTrainingArguments
 from hf_detr_ft.run_folder import ALL_WEIGHTS
 from hf_detr_ft.training.callbacks import EpochCallback, restore_callbacks
 from hf_detr_ft.training.failures import out_of_memory, unusable_batch
-from hf_detr_ft.training.loss_parts import NOT_COUNTED, LossParts, own_images
+from hf_detr_ft.training.loss_parts import NOT_COUNTED, LossParts, own_images, readable_images
+from hf_detr_ft.training.skipped_photos import SkippedPhotos
+from hf_detr_ft.training.split_batches import BatchSplitter, describe_batch, is_out_of_memory
 
 
 class DetrTrainer(Trainer):
@@ -86,6 +90,13 @@ class DetrTrainer(Trainer):
         self.detections: Detections | None = None
         self._backbone_rate: float | None = None
         self._parts = {"train": LossParts(), "eval": LossParts()}
+        self._new_parts: list[dict[str, torch.Tensor]] = []
+        """Parts of the loss that came since the last batch was whole."""
+        self.skipped = SkippedPhotos()
+        self._splitter = BatchSplitter(args.auto_find_batch_size)
+        if args.auto_find_batch_size:  # Transformers' own would train the same weights again with another batch size
+            args = copy.copy(args)
+            args.auto_find_batch_size = False
         super().__init__(
             model=model,
             args=args,
@@ -94,7 +105,7 @@ class DetrTrainer(Trainer):
             data_collator=collate,
             processing_class=cast(Any, processor),
             compute_metrics=self._compute_coco_metrics,
-            callbacks=[EpochCallback(self.epoch), *(callbacks or [])],
+            callbacks=[EpochCallback(self.epoch), self.skipped, *(callbacks or [])],
         )
         self.loss_is_scaled_for_ga = True
 
@@ -131,6 +142,9 @@ class DetrTrainer(Trainer):
         """Micro-batches of one step, and the family's `count_items` of all of them on all processes."""
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         samples[-1:] = [self._own_images(batch, self.size_step) for batch in samples[-1:]]
+        for batch in samples:
+            self.skipped.note("training", batch["labels"])
+        samples = [readable_images(batch) for batch in samples]
         model, counted = self._unwrapped(), [batch["labels"] for batch in samples if NOT_COUNTED not in batch]
         items = torch.stack([model.family.count_items(labels, model.config) for labels in counted or [[]]]).sum(0)
         return samples, self.accelerator.reduce(items.to(device), reduction="sum")
@@ -142,27 +156,58 @@ class DetrTrainer(Trainer):
     def _unwrapped(self) -> Detector:
         return self.accelerator.unwrap_model(self.model)
 
-    def _explained(self, error: UnusableBatchError, doing: str, dataset: Dataset) -> TrainingError:
-        classes = int(self._unwrapped().config.num_labels or 0)
-        return unusable_batch(error, doing, self.state.global_step, dataset, classes)
+    @contextmanager
+    def explained(self, doing: str, dataset: Dataset, batch: dict[str, Any]) -> Iterator[None]:
+        """Turns what a batch raises meanwhile into an error that names its images or its shape.
+
+        Raises:
+            TrainingError: the batch is unusable, or larger than the device's memory.
+        """
+        step = self.state.global_step
+        try:
+            yield
+        except UnusableBatchError as error:
+            classes = int(self._unwrapped().config.num_labels or 0)
+            raise unusable_batch(error, doing, step, dataset, classes) from error
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            is_split, single = self._splitter.is_enabled, self.args.world_size == 1 or doing == "evaluation"
+            shape = describe_batch({"pixel_values": batch["pixel_values"][:1]} if is_split else batch)
+            raise out_of_memory(doing, step, self.args, shape, single and not is_split) from error
 
     # Training
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """One micro-batch.
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """One micro-batch, in parts where it does not fit the memory and `training.auto_find_batch_size` allows it.
 
         Raises:
             TrainingError: predictions are not finite or labels are unusable; names the images. Or the device's memory
                 does not suffice.
         """
-        try:
-            return super().training_step(*args, **kwargs)
-        except torch.OutOfMemoryError as error:
-            if self.args.auto_find_batch_size:
-                raise
-            raise out_of_memory("training", self.state.global_step, self.args) from error
-        except UnusableBatchError as error:
-            raise self._explained(error, "training", self.train_dataset) from error
+        step, undo = super().training_step, self._undo(model)
+        with self.explained("training", self.train_dataset, inputs):
+            losses = self._splitter.run(lambda part: step(model, part, cast(Any, num_items_in_batch)), inputs, undo)
+        # Micro-batches of a step add up, and so do processes, whose gradients are averaged afterwards.
+        self._parts["train"].add(self._new_parts, share=1.0 / self.current_gradient_accumulation_steps)
+        self._new_parts = []
+        return torch.stack(losses).sum()
+
+    def _undo(self, model: nn.Module) -> Callable[[], object]:
+        """A function that takes gradients and parts of the loss back to what they are now."""
+        self._new_parts = []
+        if not self._splitter.is_enabled:
+            return lambda: None
+        before = {weight: None if weight.grad is None else weight.grad.clone() for weight in model.parameters()}
+
+        def undo() -> None:
+            self._new_parts = []
+            for weight, gradient in before.items():
+                weight.grad = None if gradient is None else gradient.clone()
+
+        return undo
 
     def compute_loss(
         self,
@@ -177,12 +222,8 @@ class DetrTrainer(Trainer):
         loss, parts = outputs.loss, outputs.loss_dict
         if not counted:
             loss, parts = 0 * loss, {name: 0 * part for name, part in parts.items()}
-        if training:
-            # Micro-batches of a step add up, and so do processes, whose gradients are averaged afterwards.
-            self._parts["train"].add(parts, share=1.0 / self.current_gradient_accumulation_steps)
-            loss = loss * self.accelerator.num_processes
-        else:
-            self._parts["eval"].add({"loss": loss, **parts}, share=0.0)
+        self._new_parts.append(parts if training else {"loss": loss, **parts})
+        loss = loss * self.accelerator.num_processes if training else loss
         return (loss, outputs) if return_outputs else loss
 
     def _read_parts(self, kind: str) -> dict[str, float]:
@@ -268,24 +309,34 @@ class DetrTrainer(Trainer):
         """Loss, detections `[B, Q, 6]` (score, label, xyxy in original pixels) and image ids `[B]`; no more is kept."""
         images = len(inputs["labels"])
         inputs = self._own_images(self._prepare_inputs(inputs))
-        try:
-            with torch.no_grad(), self.compute_loss_context_manager():
-                loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        except torch.OutOfMemoryError as error:
-            raise out_of_memory("evaluation", self.state.global_step, self.args) from error
-        except UnusableBatchError as error:
-            raise self._explained(error, "evaluation", self.eval_dataset) from error
+        self.skipped.note("validation", inputs["labels"])
+        readable, self._new_parts = readable_images(inputs), []
+        with self.explained("evaluation", self.eval_dataset, inputs):
+            parts = self._splitter.run(lambda part: self._predict(model, part), readable, self._new_parts.clear)
+        self._parts["eval"].add(self._new_parts, share=0.0)
+        loss = torch.stack([part[0] for part in parts]).sum()
         if prediction_loss_only:
             return loss, None, None
+        image_ids = torch.cat([target["image_id"] for target in inputs["labels"]])
+        detections = torch.cat([part[1] for part in parts])
+        if readable is not inputs:
+            found, detections = detections, detections.new_zeros(len(image_ids), *detections.shape[1:])
+            detections[..., 0] = math.nan  # of no image
+            whole = [index for index, target in enumerate(inputs["labels"]) if "unreadable" not in target]
+            detections[whole] = found[: len(whole)]
+        # All processes have to hand on equally many; the Trainer leaves out those behind the last image.
+        rows = torch.arange(images, device=image_ids.device).clamp(max=len(image_ids) - 1)
+        return loss, detections[rows], image_ids[rows]
+
+    def _predict(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and detections of a batch, or of a part of one; see `prediction_step`."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         sizes = torch.stack([target["orig_size"] for target in inputs["labels"]])
         scores, labels, boxes_xyxy_px = post_process(
             outputs.logits, outputs.pred_boxes, sizes, self._unwrapped().family
         )
-        detections = torch.cat([scores[..., None], labels[..., None].to(scores.dtype), boxes_xyxy_px], dim=-1)
-        image_ids = torch.cat([target["image_id"] for target in inputs["labels"]])
-        # All processes have to hand on equally many; the Trainer leaves out those behind the last image.
-        rows = torch.arange(images, device=image_ids.device).clamp(max=len(image_ids) - 1)
-        return loss, detections[rows], image_ids[rows]
+        return loss, torch.cat([scores[..., None], labels[..., None].to(scores.dtype), boxes_xyxy_px], dim=-1)
 
     @cached_property
     def _validation_items(self) -> torch.Tensor:

@@ -52,10 +52,11 @@ def try_largest_batches(trainer: DetrTrainer) -> list[Trial]:
         started = time.monotonic()
         if name == "training":
             model.train()
-            outputs = model(**batch)
-            trainer.accelerator.backward(outputs.loss)
-            trainer.accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
-            optimizer.step()
+            with trainer.explained("training", dataset, batch):
+                outputs = model(**batch)
+                trainer.accelerator.backward(outputs.loss)
+                trainer.accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                optimizer.step()
             optimizer.zero_grad()
         else:
             model.eval()

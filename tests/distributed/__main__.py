@@ -25,6 +25,7 @@ def main(folder: Path, flags: list[str]) -> None:
     shares.run(folder / "shares")
     for batch, accumulation in one_step.DIVISIONS:
         one_step.run(folder, f"two_processes_{accumulation}", batch, accumulation)
+    one_step.run(folder, "unreadable", 2, 1, unreadable=True)
     write_report.render_page = fail
     status = cli.main(["train", *flags, "--training.output_dir", str(folder / "without_page")])
     (folder / f"status {state.process_index}").write_text(f"{status}, seed {torch.initial_seed()}")

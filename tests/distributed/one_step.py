@@ -34,15 +34,28 @@ class KeepGradients(TrainerCallback):
         }
 
 
-def build(folder: Path, batch: int, accumulation: int) -> DetrTrainer:
-    """A trainer on images of one size with 1, 4, 0 and 2 objects, so that every process has another number of them."""
+def build(folder: Path, batch: int, accumulation: int, unreadable: bool = False) -> DetrTrainer:
+    """A trainer on images of one size with 1, 4, 0 and 2 objects, so that every process has another number of them.
+
+    Args:
+        folder: of the data, and of the run.
+        batch: images of a micro-batch.
+        accumulation: micro-batches of a step.
+        unreadable: cut off the last photo of both splits when they have been read, and go on without them.
+    """
     state = PartialState()
     if state.is_main_process:
         sizes = [(96, 128), (128, 96), (96, 96), (64, 160), (96, 128), (128, 96), (96, 112)]
         write_coco_folder(folder, [(96, 128)] * 4, sizes, train_objects=[1, 4, 0, 2])
     state.wait_for_everyone()
     splits, processor = load_splits(DataConfig(root=str(folder))), tiny_processor()
-    train, val = (transformed(rows, DetrTransform(processor)) for rows in (splits.train, splits.val))
+    transform = DetrTransform(processor, on_bad_image="skip" if unreadable else "stop")
+    train, val = (transformed(rows, transform) for rows in (splits.train, splits.val))
+    if unreadable and state.is_main_process:
+        for split in ("train", "val"):
+            photo = sorted((folder / f"{split}2017").iterdir())[-1]
+            photo.write_bytes(photo.read_bytes()[:700])
+    state.wait_for_everyone()
     arguments = DetrTrainingArguments(
         output_dir=str(folder / "out"),
         per_device_train_batch_size=batch,
@@ -69,12 +82,12 @@ def build(folder: Path, batch: int, accumulation: int) -> DetrTrainer:
     return trainer
 
 
-def run(folder: Path, name: str, batch: int, accumulation: int) -> None:
+def run(folder: Path, name: str, batch: int, accumulation: int, unreadable: bool = False) -> None:
     """Trains one step, evaluates twice, and writes from the first process what came out.
 
     `folder`/`name`.safetensors holds the gradients, `folder`/`name`.json the logged losses and both evaluations.
     """
-    trainer = build(folder / name, batch, accumulation)
+    trainer = build(folder / name, batch, accumulation, unreadable)
     keep = KeepGradients(trainer.model)
     trainer.add_callback(keep)
     trainer.train()
@@ -88,4 +101,5 @@ def run(folder: Path, name: str, batch: int, accumulation: int) -> None:
         save_file({key: value.contiguous() for key, value in keep.gradients.items()}, folder / f"{name}.safetensors")
         losses = {key: value for key, value in logged.items() if key.startswith(("loss", "class", "card"))}
         content = {"logged": losses, "evaluations": evaluations, "processes": trainer.args.world_size}
+        content["skipped"] = trainer.skipped.as_dict()
         (folder / f"{name}.json").write_text(json.dumps(content))

@@ -106,6 +106,14 @@ def test_losses_of_two_processes_add_up_to_those_of_one(launched: Path, name: st
             torch.testing.assert_close(first + second, value, rtol=1e-5, atol=1e-6)
 
 
+def test_two_processes_go_on_without_an_unreadable_photo_as_one_does(launched: Path, folder: Path) -> None:
+    one_step.run(folder, "unreadable_alone", 4, 1, unreadable=True)
+    found, alone = read(launched, "unreadable"), read(folder, "unreadable_alone")
+    assert_same_step(found, alone)
+    assert found[1]["skipped"] == alone[1]["skipped"] == {"training": [103], "validation": [106]}
+    assert [evaluation["detections"] for evaluation in found[1]["evaluations"]] == [6 * 12] * 2
+
+
 def test_two_processes_get_the_same_images_each_drawn_once(launched: Path) -> None:
     first, second = (json.loads((launched / "drawn" / f"{rank}.json").read_text()) for rank in range(2))
     assert first["digests"] == second["digests"]

@@ -24,8 +24,9 @@ from hf_detr_ft.data import image_size, images
 from hf_detr_ft.data.cache.row_cache import CELL, ReadOnlyCacheError, cached_rows, hash_sources, remove_unused
 from hf_detr_ft.data.dataset import iterate_column
 from hf_detr_ft.data.image_size import ImageProcessor, ImageSize, resize_image
-from hf_detr_ft.data.images import cell_size, decode_cell
+from hf_detr_ft.data.images import GO_ON, cell_size, decode_cell
 from hf_detr_ft.data.once_per_machine import once_per_machine
+from hf_detr_ft.errors import DataError
 from hf_detr_ft.machine import count_cores
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,12 @@ AHEAD = 64
 
 
 def cache_images(
-    rows: Dataset, size: ImageSize, limit_bytes: float, name: str, processor: ImageProcessor | None = None
+    rows: Dataset,
+    size: ImageSize,
+    limit_bytes: float,
+    name: str,
+    processor: ImageProcessor | None = None,
+    skip_unreadable: bool = False,
 ) -> Dataset | None:
     """The rows with their images decoded and at most as large as the model takes them, and `original_size`.
 
@@ -51,6 +57,7 @@ def cache_images(
         limit_bytes: of the images; None is returned, and nothing is made, where they would take more.
         name: of the split, for the progress bar.
         processor: whose way to resize is taken; DETR's where not given.
+        skip_unreadable: keep nothing of an image that cannot be decoded: whoever reads the row meets its file's fault.
 
     Raises:
         DataError: an image cannot be decoded, or the cache cannot be written or read.
@@ -58,7 +65,9 @@ def cache_images(
     white_level = rows["white_level"][0] if "white_level" in rows.column_names and len(rows) else None
     cells = rows.select_columns("image")
     chosen: Any = processor or DetrImageProcessor()
-    stored = once_per_machine(lambda: _make_or_find(cells, size, white_level, limit_bytes, name, chosen))
+    stored = once_per_machine(
+        lambda: _make_or_find(cells, size, white_level, limit_bytes, name, chosen, skip_unreadable)
+    )
     if stored is None:
         return None
     others = [column for column in rows.column_names if column not in ("image", "white_level")]
@@ -72,6 +81,7 @@ def _make_or_find(
     limit_bytes: float,
     name: str,
     processor: ImageProcessor,
+    skip_unreadable: bool,
 ) -> Dataset | None:
     """Rows of `CACHED_FEATURES`; None beyond the limit, and where the cache lacks them and can only be read."""
     total = 0
@@ -83,7 +93,13 @@ def _make_or_find(
     try:
         stored = cached_rows(
             _rows,
-            {"cells": cells, "size": size, "white_level": white_level, "processor": processor},
+            {
+                "cells": cells,
+                "size": size,
+                "white_level": white_level,
+                "processor": processor,
+                "skip_unreadable": skip_unreadable,
+            },
             CACHED_FEATURES,
             key=cached_images_key(cells, size, white_level, processor),
             name=name,
@@ -122,12 +138,17 @@ def cached_images_key(cells: Dataset, size: ImageSize, white_level: int | None, 
 
 
 def _rows(
-    cells: Dataset, size: ImageSize, white_level: int | None, processor: ImageProcessor
+    cells: Dataset, size: ImageSize, white_level: int | None, processor: ImageProcessor, skip_unreadable: bool
 ) -> Iterator[dict[str, Any]]:
     """Rows of `CACHED_FEATURES`. Decoding and resizing leave Python's lock to others, so threads will do."""
 
     def row(cell: dict[str, Any]) -> dict[str, Any]:
-        image = decode_cell(cell, white_level=white_level)
+        try:
+            image = decode_cell(cell, white_level=white_level)
+        except DataError as error:
+            if not skip_unreadable:
+                raise DataError(f"{error} {GO_ON}") from error
+            return {"image": {"path": cell["path"], "bytes": None}, "original_size": None}
         original = image.height, image.width
         height, width = cached_size(*original, size)
         if (height, width) == original:
