@@ -49,7 +49,7 @@ VALUES: tuple[Any, ...] = (
 )
 
 
-WHOLE = 100
+WHOLE = 50
 """Recipes that are not only read, but become settings with their types."""
 
 
