@@ -26,7 +26,10 @@ def launch(arguments: Sequence[str]) -> int:
         RecipeError: Accelerate refuses its arguments.
     """
     parser = launch_command_parser()
-    parser.prog = "hf-detr-ft launch"
+    parser.prog, parser.usage = (
+        "hf-detr-ft launch",
+        "%(prog)s [ARGUMENTS OF accelerate launch] RECIPE [--section.key VALUE ...]",
+    )
     args = parser.parse_args(arguments)
     kinds = (args.cpu, args.multi_gpu, args.tpu, args.use_fsdp, args.use_deepspeed, args.use_megatron_lm)
     if (args.num_processes or 1) > 1 and not any(kinds) and args.config_file is None:
