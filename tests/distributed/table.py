@@ -1,8 +1,8 @@
 """`python -m tests.distributed.table`: trainings that have to be one and the same, in other processes each, as a table.
 
 16 training images in steps of 6, so that the last step of an epoch has 4, every third without objects, and 7 validation
-images. Without dropout, which each process draws for itself, and resized to squares, since padding, of which batches of
-other images have their own, reaches a little into predictions. With `--hosts`, as root, also on two network
+images. Without dropout, which each process draws for itself, and resized to squares, unless `--padded` is given: padding, of
+which batches of other images have their own, reaches a little into predictions. With `--hosts`, as root, also on two network
 namespaces of Linux, which are to the processes what two machines are.
 """
 
@@ -65,7 +65,7 @@ def write_job(folder: Path) -> list[str]:
         "data.root": folder / "data",
         "model.checkpoint": "package:hf_detr_ft/tiny_detr",
         "model.config.dropout": 0,
-        "model.square_edge": 160,
+        **({"model.shortest_edge": 160} if "--padded" in sys.argv else {"model.square_edge": 160}),
         "training.num_train_epochs": 3,
         "training.per_device_eval_batch_size": 2,
         "training.logging_steps": 1,
