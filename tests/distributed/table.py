@@ -1,9 +1,9 @@
 """`python -m tests.distributed.table`: trainings that have to be one and the same, in other processes each, as a table.
 
-16 training images in steps of 6, so that the last step of an epoch has 4, every third without objects, and 7 validation
-images. Without dropout, which each process draws for itself, and resized to squares unless `--padded` is given: batches of
-other images have other padding, which reaches a little into predictions. With `--hosts`, as root, also on two network
-namespaces of Linux, which are to the processes what two machines are.
+16 training images in steps of 6, so that the last step of an epoch has 4, every third without objects, and 7
+validation images. Without dropout, which each process draws for itself, and resized to squares unless `--padded` is
+given: batches of other images have other padding, which reaches a little into predictions. With `--hosts`, as root,
+also on two network namespaces of Linux, which are to the processes what two machines are.
 """
 
 import json
