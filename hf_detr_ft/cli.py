@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_detr_ft import __version__
-from hf_detr_ft.errors import InputError
+from hf_detr_ft.errors import InputError, Interrupted
 from hf_detr_ft.formatting import printable, printable_lines
 from hf_detr_ft.run_folder import CARD, REPORT
 from hf_detr_ft.say_once import explain, has_launcher, say_once
@@ -20,8 +20,8 @@ from hf_detr_ft.say_once import explain, has_launcher, say_once
 RECIPE_VERBS = ("train", "check")
 FLAG_VERBS = ("evaluate", "report", "benchmark")
 """Verbs that take a recipe's flags behind their own arguments."""
-REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""Errors of the system for a full disk or a folder that is not the user's."""
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ELOOP)
+"""Errors of the system for a full disk, a folder that is not the user's, or links that lead round in circles."""
 DESCRIPTION = """Fine-tune DETR on your own images.
 
   hf-detr-ft train RECIPE [--section.key VALUE ...]     train, evaluate, write a run folder
@@ -38,7 +38,8 @@ DESCRIPTION = """Fine-tune DETR on your own images.
 
 RECIPE is a YAML file, or the name of one that comes with the package: quickstart, balloon, coco, custom, overfit.
 RUN is a run folder or a Hub id. `hf-detr-ft train --help` lists every field of a recipe.
-Exit status: 0 done, 1 the job failed or check found errors, 2 the recipe or the arguments are wrong."""
+Exit status: 0 done, 1 the job failed or check found errors, 2 the recipe or the arguments are wrong, 130 Ctrl-C,
+143 ended by SIGTERM, its checkpoint saved."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,9 +95,9 @@ def report_errors(work: Callable[[], int]) -> int:
     except InputError as error:
         say_error(f"error: {message_of(error)}")
         return error.exit_status
-    except KeyboardInterrupt:
-        say_error("interrupted")
-        return 130
+    except KeyboardInterrupt as stop:
+        say_error(f"interrupted{f'. {stop}' if str(stop) else ''}")
+        return stop.exit_status if isinstance(stop, Interrupted) else 130
     except Exception as error:
         refusal = describe_refusal(error)
         if not refusal and not has_launcher():

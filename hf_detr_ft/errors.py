@@ -33,6 +33,18 @@ class TrainingError(InputError):
     """Training cannot go on: a loss that is not finite, labels the model has no class for."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A run was asked to end: by Ctrl-C, or by the system's SIGTERM; the text says how to go on.
+
+    Attributes:
+        exit_status: 128 and the signal's number, as shells have it.
+    """
+
+    def __init__(self, text: str, exit_status: int = 130) -> None:
+        super().__init__(text)
+        self.exit_status = exit_status
+
+
 def first_line(error: BaseException) -> str:
     """First line of a library's error, to be put into a message of ours; its name where it says nothing."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -72,7 +72,7 @@ def git_commit() -> str | None:
             subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
             for command in (
                 ["git", "rev-parse", "HEAD"],
-                ["git", "status", "--porcelain", "--untracked-files=no"],
+                ["git", "--no-optional-locks", "status", "--porcelain", "--untracked-files=no"],
             )
         )
     except (OSError, subprocess.SubprocessError):

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from hf_detr_ft import machine
-from hf_detr_ft.machine import fastest_precision, set_cpu_threads, time_convolution
+from hf_detr_ft.machine import fastest_precision, git_commit, set_cpu_threads, time_convolution
 
 
 @pytest.fixture(autouse=True)
@@ -114,3 +115,18 @@ def test_threads(
     monkeypatch.setattr(machine, "count_cores", lambda: 8)
     set_cpu_threads(asked, device)
     assert torch.get_num_threads() == expected
+
+
+def test_the_commit_is_read_without_a_lock_that_a_killed_training_would_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where times of files changed, `git status` locks the repository and writes its index anew, unless told not to."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("a")
+    author = ["-c", "user.name=Anna", "-c", "user.email=anna@example.org"]
+    for command in (["init", "-q"], ["add", "a.txt"], [*author, "commit", "-qm", "first"]):
+        subprocess.run(["git", *command], check=True)
+    os.utime("a.txt", (1e9, 1e9))
+    before = Path(".git", "index").read_bytes()
+    assert len(str(git_commit())) == 40
+    assert Path(".git", "index").read_bytes() == before

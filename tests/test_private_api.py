@@ -52,13 +52,18 @@ class Use(NamedTuple):
 TRAINER = "transformers:Trainer"
 USES = (
     Use(TRAINER, "_created_lr_scheduler"),
+    Use(TRAINER, "_get_output_dir", "self, trial"),
     Use(TRAINER, "_get_eval_sampler", "self, eval_dataset"),
     Use(TRAINER, "_get_learning_rate", "self"),
     Use(TRAINER, "_get_train_sampler", "self, train_dataset"),
     Use(TRAINER, "_load_best_model", "self"),
     Use(TRAINER, "_load_callback_state", "self"),
     Use(TRAINER, "_load_from_checkpoint", "self, resume_from_checkpoint, model"),
+    Use(TRAINER, "_load_optimizer_and_scheduler", "self, checkpoint"),
+    Use(TRAINER, "_load_rng_state", "self, checkpoint"),
+    Use(TRAINER, "_load_scaler", "self, checkpoint"),
     Use(TRAINER, "_prepare_inputs", "self, inputs"),
+    Use(TRAINER, "_save_checkpoint", "self, model, trial"),
     Use(TRAINER, "_save", "self, output_dir, state_dict"),
     Use(TRAINER, "compute_loss_context_manager", "self"),
     Use(TRAINER, "current_gradient_accumulation_steps"),

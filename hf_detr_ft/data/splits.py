@@ -1,6 +1,6 @@
 """Splits of a recipe: read, checked, and as data sets."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from datasets import Dataset
@@ -8,7 +8,7 @@ from datasets import Dataset
 from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.data.checks.coco_checks import check_coco, check_splits
 from hf_detr_ft.data.coco import LabelMap
-from hf_detr_ft.data.dataset import prepare_coco
+from hf_detr_ft.data.dataset import iterate_column, prepare_coco
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.once_per_machine import once_per_machine
 from hf_detr_ft.data.split_source import Source, load_source
@@ -145,3 +145,11 @@ def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[
         problems=problems,
         fingerprints=train.fingerprint | val.fingerprint,
     )
+
+
+def image_files(splits: Splits) -> Iterator[str]:
+    """Files of the images that a run reads; drawn ones are none."""
+    for rows in (splits.train, splits.val):
+        for image in iterate_column(rows, "image"):
+            if not image["bytes"]:
+                yield image["path"]

@@ -31,7 +31,7 @@ from hf_detr_ft.recipe.sections import (
     ReportConfig,
     SpeedConfig,
 )
-from hf_detr_ft.run_folder import RECIPE
+from hf_detr_ft.run_folder import MADE_WITH, RECIPE
 from hf_detr_ft.yaml12 import dump_yaml, parse_value, parse_yaml
 
 SECTIONS: dict[str, type] = {
@@ -47,8 +47,6 @@ PACKAGED = Path(__file__).parents[1] / "recipes"
 """Recipes that come with the package: `quickstart` is its `quickstart.yaml`, in whatever folder one is."""
 PATHS = ("root", "train_annotations", "train_images", "val_annotations", "val_images")
 """Fields of `data` that name files, for which drawn photos have no use."""
-MADE_WITH = "made_with"
-"""A section that a run writes into its recipe (versions, fingerprints) and that is not read."""
 REMOVED: dict[tuple[str, str], tuple[tuple, str]] = {
     ("model", "encoder_loss"): ((0,), "it is --encoder-loss of python -m hf_detr_ft.pretraining"),
     ("model", "new_decoder"): ((False,), "it is --new-decoder of python -m hf_detr_ft.pretraining"),
@@ -342,6 +340,21 @@ def save_recipe(recipe: Recipe, path: Path, made_with: dict[str, Any]) -> None:
         if value is not None and Path(value).expanduser().exists():
             resolved["model"][key] = _absolute(value)
     write_text(path, dump_yaml({**resolved, MADE_WITH: made_with}))
+
+
+def files_read(recipe: Recipe, path: Path | None) -> list[str | Path]:
+    """Files and folders that a training reads, its images and what comes from the Hub aside; some need not be there.
+
+    Args:
+        recipe: as loaded.
+        path: of the recipe.
+    """
+    args = recipe.training
+    given = [path, *(getattr(recipe.model, key) for key in LOCAL_PATHS), args.deepspeed, args.fsdp_config]
+    files = [value for value in given if isinstance(value, str | Path)]
+    if recipe.data.synthetic_images is None:
+        files += [recipe.data.path(name) for name in PATHS[1:]]
+    return files
 
 
 def _absolute(path: str) -> str:

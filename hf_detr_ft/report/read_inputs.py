@@ -145,7 +145,7 @@ def _say_evaluated(inputs: ReportInputs, result: CocoResult, why: str, same_data
 def _is_same_data(run: LoadedRun, split: Source, truth: dict) -> bool:
     recorded = (run.recipe.get("made_with") or {}).get("annotations_sha256") or {}
     same_file = not recorded or set(split.fingerprint.values()) <= set(recorded.values())
-    return run.evaluation is not None and same_file and len(truth["images"]) == run.evaluation["images"]
+    return run.evaluation is not None and same_file and len(truth["images"]) == run.evaluation.get("images")
 
 
 def _recipe_of(source: str, run: LoadedRun, flags: Sequence[str]) -> Recipe:

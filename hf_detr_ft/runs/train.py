@@ -2,21 +2,27 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import PartialState
 
+from hf_detr_ft.data.splits import image_files
 from hf_detr_ft.hub import check_access, push_run, write_model_card
 from hf_detr_ft.machine import describe_environment, peak_memory
 from hf_detr_ft.model.build import build_model
-from hf_detr_ft.recipe.files import load_recipe, save_recipe
+from hf_detr_ft.recipe.files import files_read, load_recipe, save_recipe
 from hf_detr_ft.recipe.rules import require_one_gpu, require_sound
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.report.write_report import report_training
-from hf_detr_ft.run_folder import RunFolder, find_checkpoint
+from hf_detr_ft.run_folder import REPLACED, RunFolder
 from hf_detr_ft.training.callbacks import restore_detections
+from hf_detr_ft.training.checkpoints import LAST, find_checkpoint
+from hf_detr_ft.training.failures import explain_full_disk
+from hf_detr_ft.training.interruption import explain_interruption
 from hf_detr_ft.training.job import Job, ModelBuilder, describe_job, prepare_job, summarise_job, train_model
 from hf_detr_ft.training.model_defaults import model_defaults
+from hf_detr_ft.training.output_folder import OutputFolder
 
 
 def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuilder = build_model) -> int:
@@ -35,43 +41,53 @@ def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuil
     require_sound(recipe)
     require_one_gpu(recipe.training)
     is_first = PartialState().is_main_process
-    run, checkpoint = open_folder(recipe, is_first)
-    job = prepare_job(recipe, checkpoint, model_builder)
-    if is_first:
-        print(describe_job(job))
-        begin_folder(run, checkpoint, job)
-    train_model(job, checkpoint)
-    if is_first:
-        write_results(run, job, time.monotonic() - started)
-    PartialState().wait_for_everyone()  # nobody waits for what follows
-    if is_first:
-        publish(run, recipe)
-        for line in report_training(run, job):
-            print(line)
+    run = OutputFolder(str(recipe.training.output_dir))
+    works = run.path.exists() or recipe.training.resume_from_checkpoint not in LAST  # else there is nothing to lock
+    with run.locked() if is_first and works else nullcontext():
+        checkpoint = open_folder(run, recipe, path, is_first)
+        job = prepare_job(recipe, checkpoint, model_builder)
+        if is_first:
+            print(describe_job(job))
+            with explain_full_disk():
+                begin_folder(run, checkpoint, job)
+        with explain_interruption(run, job.stop), explain_full_disk():
+            train_model(job, checkpoint)
+            if is_first:
+                write_results(run, job, time.monotonic() - started)
+            PartialState().wait_for_everyone()  # nobody waits for what follows
+            if is_first:
+                publish(run, recipe)
+                for line in report_training(run, job):
+                    print(line)
     return 0
 
 
-def open_folder(recipe: Recipe, is_first: bool) -> tuple[RunFolder, Path | None]:
-    """The run folder, which is free or goes on, and the checkpoint to go on from; nothing is written yet.
+def open_folder(run: OutputFolder, recipe: Recipe, path: Path | None, is_first: bool) -> Path | None:
+    """The checkpoint to go on from; makes sure that the run folder is free or goes on, and writes nothing yet.
 
     Raises:
         InputError: the folder is taken, there is no whole checkpoint, or the Hub refuses what is to be published.
     """
-    args, run = recipe.training, RunFolder(str(recipe.training.output_dir))
+    args = recipe.training
     if recipe.push and is_first:
         check_access(args.hub_model_id or run.name, args.hub_token)
-    checkpoint, passed_over = find_checkpoint(run, args.resume_from_checkpoint, bool(args.fsdp or args.deepspeed))
+    checkpoint, said = find_checkpoint(run, args.resume_from_checkpoint, bool(args.fsdp or args.deepspeed))
     if checkpoint is None or not run.holds(checkpoint):
-        run.check_free(args.overwrite)
-    if checkpoint is not None and is_first:
-        print(f"resumes   {checkpoint}{f' ({passed_over})' if passed_over else ''}")
-    return run, checkpoint
+        starts_over = checkpoint is None and bool(said)
+        run.check_free(args.overwrite or starts_over)
+        run.check_not_read([*files_read(recipe, None if starts_over else path), *([checkpoint] if checkpoint else [])])
+    if said and is_first:
+        print(said)
+    return checkpoint
 
 
-def begin_folder(run: RunFolder, checkpoint: Path | None, job: Job) -> None:
+def begin_folder(run: OutputFolder, checkpoint: Path | None, job: Job) -> None:
     """Makes the folder, or takes it back to the checkpoint, and writes the resolved recipe."""
     if checkpoint is None or not run.holds(checkpoint):
-        run.make()
+        run.check_not_read(image_files(job.splits))
+        if run.make():
+            print(f"          the run that was there is in {run.path / REPLACED} until this one has weights")
+    run.sweep()
     if checkpoint is not None:
         restore_detections(checkpoint, run)
     save_recipe(job.recipe, run.recipe, describe_environment(job.splits.fingerprints))

@@ -95,13 +95,6 @@ class RunFolderCallback(TrainerCallback, ExportableState):
         if detections is not None and (self.best is self.last or not args.load_best_model_at_end):
             write_bytes(RunFolder(str(args.output_dir)).detections, detections.to_npz())
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Gives the checkpoint the detections that belong to its best (or last) evaluation."""
-        run = RunFolder(str(args.output_dir))
-        newest = run.checkpoints()[:1]
-        if state.is_world_process_zero and run.detections.is_file() and newest:
-            write_bytes(newest[0] / DETECTIONS, run.detections.read_bytes())
-
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -137,6 +130,12 @@ def restore_callbacks(callbacks: Iterable[TrainerCallback], stateful: dict[str, 
                 saved, seen[kind] = saved[seen[kind]], seen[kind] + 1
             for name, value in saved["attributes"].items():
                 setattr(callback, name, value)
+
+
+def keep_detections(run: RunFolder, checkpoint: Path) -> None:
+    """Gives a checkpoint the detections that belong to its best (or last) evaluation."""
+    if run.detections.is_file():
+        write_bytes(checkpoint / DETECTIONS, run.detections.read_bytes())
 
 
 def restore_detections(checkpoint: Path, run: RunFolder) -> None:

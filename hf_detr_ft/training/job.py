@@ -18,7 +18,7 @@ from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
-from hf_detr_ft.errors import CheckpointError, RecipeError, TrainingError, first_line
+from hf_detr_ft.errors import CheckpointError, Interrupted, RecipeError, TrainingError, first_line
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.formatting import printable
 from hf_detr_ft.machine import set_cpu_threads
@@ -26,9 +26,13 @@ from hf_detr_ft.model.build import build_model, count_parameters
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.stages import summarise_trainable, train_stages
 from hf_detr_ft.recipe.sections import ModelConfig, Recipe, SpeedConfig
-from hf_detr_ft.run_folder import CARD, LOG, METRICS, RESULTS, RunFolder, read_object
+from hf_detr_ft.run_folder import CARD, LOG, METRICS, RESULTS, WEIGHTS, RunFolder, read_object
 from hf_detr_ft.training.callbacks import RunFolderCallback, print_progress_lines
+from hf_detr_ft.training.checkpoints import rotate_checkpoints
 from hf_detr_ft.training.data_pipeline import build_processor, build_train_transform, choose_size_step, store_splits
+from hf_detr_ft.training.failures import dead_worker, explain_damage, explain_full_disk
+from hf_detr_ft.training.interruption import TERMINATED, StopCallback
+from hf_detr_ft.training.output_folder import OutputFolder
 from hf_detr_ft.training.trainer import DetrTrainer
 
 ModelBuilder = Callable[[ModelConfig, Sequence[str], Sequence[int], SpeedConfig], Detector]
@@ -44,12 +48,14 @@ class Job:
         splits: as they are read.
         trainer: over the splits' images, decoded and resized where the cache keeps them.
         results: of the evaluations, as they come.
+        stop: ends the training where the system asks for it.
     """
 
     recipe: Recipe
     splits: Splits
     trainer: DetrTrainer
     results: RunFolderCallback
+    stop: StopCallback
 
 
 def prepare_job(recipe: Recipe, checkpoint: Path | None = None, model_builder: ModelBuilder = build_model) -> Job:
@@ -140,8 +146,10 @@ def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: Mod
     trainer.add_callback(results)
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+    stop = StopCallback()
+    trainer.add_callback(stop)
     print_progress_lines(trainer)
-    return Job(recipe, splits, trainer, results)
+    return Job(recipe, splits, trainer, results, stop)
 
 
 def describe_job(job: Job) -> str:
@@ -180,7 +188,10 @@ def train_model(job: Job, checkpoint: Path | None) -> None:
     Raises:
         CheckpointError: the checkpoint cannot be resumed from.
         TrainingError: training cannot go on.
+        Interrupted: the system asked the training to end.
     """
+    if checkpoint is not None and has_stopped_early(job.trainer.args.early_stopping_patience, checkpoint):
+        job.trainer.args.max_steps = int(read_object(checkpoint / LOG)["global_step"])
     try:
         job.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except pickle.UnpicklingError as error:  # torch opens no pickle that could run code
@@ -193,7 +204,28 @@ def train_model(job: Job, checkpoint: Path | None) -> None:
             f"speed.compile_backbone: torch.compile failed: {first_line(error)}. On a CPU it needs a C++ compiler; "
             "install one, or set this to false."
         ) from error
-    job.trainer.save_model()
+    except (EOFError, OSError, RuntimeError) as error:
+        dead = dead_worker(error, job.trainer.args.dataloader_num_workers)
+        if dead is None:
+            raise
+        raise Interrupted("", TERMINATED) if job.stop.is_asked else dead from error
+    if job.stop.has_stopped:
+        raise Interrupted("", TERMINATED)
+    with explain_full_disk(WEIGHTS):
+        job.trainer.save_model()
+    if job.trainer.args.should_save:
+        run = OutputFolder(str(job.trainer.args.output_dir))
+        run.forget_replaced()
+        best = run.path / f"checkpoint-{job.trainer.state.best_global_step}"
+        rotate_checkpoints(run, job.trainer.args.save_total_limit, best)  # which the last one may have been killed in
+
+
+def has_stopped_early(patience: int | None, checkpoint: Path) -> bool:
+    """True of the last checkpoint of a training that early stopping ended: it has no step to come."""
+    with explain_damage(str(checkpoint / LOG)):
+        callbacks = read_object(checkpoint / LOG).get("stateful_callbacks") or {}
+        waited = callbacks.get(EarlyStoppingCallback.__name__, {}).get("attributes", {})
+        return patience is not None and waited.get("early_stopping_patience_counter", 0) >= patience
 
 
 def check_steps(trainer: DetrTrainer, checkpoint: Path) -> None:
@@ -202,9 +234,10 @@ def check_steps(trainer: DetrTrainer, checkpoint: Path) -> None:
     Raises:
         CheckpointError: an epoch had another number of steps.
     """
-    state = read_object(checkpoint / LOG)
-    step, epoch, own = state.get("global_step") or 0, state.get("epoch") or 0, trainer.steps_per_epoch()
-    before = round(step / epoch) if epoch else own
+    state, own = read_object(checkpoint / LOG), trainer.steps_per_epoch()
+    with explain_damage(str(checkpoint / LOG)):
+        step, epoch = int(state["global_step"]), float(state["epoch"] or 0)
+        before = round(step / epoch) if epoch else own
     if before != own:
         args = trainer.args
         images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -14,10 +13,9 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
-from hf_detr_ft.atomic import write_files_beside
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import iterate_column, read_column
@@ -33,18 +31,17 @@ from hf_detr_ft.evaluation.truth import Truth, read_truth
 from hf_detr_ft.inference.detect import post_process
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.hungarian_matching import UnusableBatchError
-from hf_detr_ft.model.load import load_weights
 from hf_detr_ft.model.optim import parameter_groups
 from hf_detr_ft.recipe.sections import DetrTrainingArguments
-from hf_detr_ft.run_folder import ALL_WEIGHTS
-from hf_detr_ft.training.callbacks import EpochCallback, restore_callbacks
+from hf_detr_ft.training.callbacks import EpochCallback
+from hf_detr_ft.training.checkpoint_trainer import CheckpointTrainer
 from hf_detr_ft.training.failures import out_of_memory, unusable_batch
 from hf_detr_ft.training.loss_parts import NOT_COUNTED, LossParts, own_images, readable_images
 from hf_detr_ft.training.skipped_photos import SkippedPhotos
 from hf_detr_ft.training.split_batches import BatchSplitter, describe_batch, is_out_of_memory
 
 
-class DetrTrainer(Trainer):
+class DetrTrainer(CheckpointTrainer):
     """Trains and evaluates a DETR.
 
     Args:
@@ -152,9 +149,6 @@ class DetrTrainer(Trainer):
     def _own_images(self, batch: dict[str, Any], step: int = 1) -> dict[str, Any]:
         args = self.args
         return own_images(batch, self.accelerator.gradient_state, args.process_index, args.world_size, step)
-
-    def _unwrapped(self) -> Detector:
-        return self.accelerator.unwrap_model(self.model)
 
     @contextmanager
     def explained(self, doing: str, dataset: Dataset, batch: dict[str, Any]) -> Iterator[None]:
@@ -364,41 +358,3 @@ class DetrTrainer(Trainer):
         self.detections = to_detections(prediction.predictions, image_ids, self.label_map)
         self.result = evaluate_matched(match_detections(self._truth_arrays, self.detections), self.backend)
         return dict(self.result.metrics)
-
-    # Files
-
-    def _load_callback_state(self) -> None:
-        """Callbacks go on where the checkpoint left them; some that it does not know may have been added.
-
-        Transformers does this only with `restore_callback_states_from_checkpoint`, by building new ones, so that the
-        patience of early stopping would begin anew; and a callback that was added fails when the state is saved.
-        """
-        restore_callbacks(self.callback_handler.callbacks, cast(Any, self.state.stateful_callbacks))
-
-    def _load_best_model(self) -> None:
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            super()._load_best_model()
-        elif self.is_world_process_zero():  # whose weights are saved; other machines may not have the checkpoint
-            load_weights(
-                self._unwrapped(),
-                Path(str(self.state.best_model_checkpoint)),
-                "training.load_best_model_at_end",
-                f"Training is done, and the other checkpoints in '{self.args.output_dir}' are models as they are.",
-            )
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            load_weights(
-                self._unwrapped(),
-                Path(resume_from_checkpoint),
-                "training.resume_from_checkpoint",
-                "Resume from another checkpoint, or leave it out to start anew.",
-            )
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        with write_files_beside(Path(str(output_dir or self.args.output_dir)), last=ALL_WEIGHTS) as beside:
-            super()._save(str(beside), state_dict)
-            # A pickle, which nothing of ours reads, with the user's token in it.
-            (beside / "training_args.bin").unlink(missing_ok=True)

@@ -203,12 +203,13 @@ def test_what_goes_wrong_while_they_are_drawn_is_said_in_its_own_words(monkeypat
         load_source(CONFIG, "train")
 
 
+@pytest.mark.parametrize(("name", "kept"), [("*.arrow", 2000), ("*.arrow", 0), ("dataset_info.json", 200)])
 def test_a_cache_that_cannot_be_used_is_named_with_the_remedy(
-    cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, kept: int, cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_source(CONFIG, "val")
-    [file] = cache_folder.rglob("*.arrow")
-    file.write_bytes(file.read_bytes()[:2000])
+    [file] = cache_folder.rglob(name)
+    file.write_bytes(file.read_bytes()[:kept])
     with pytest.raises(DataError, match=f"{cache_folder}/hf_detr_ft/drawn: .*Remove it if it is damaged"):
         load_source(CONFIG, "val")
     (tmp_path / "file").write_text("no folder")

@@ -31,6 +31,7 @@ from hf_detr_ft.report.load_run import Validation
 from hf_detr_ft.report.predictions_sheet import draw_predictions
 from hf_detr_ft.run_folder import RunFolder
 from hf_detr_ft.runs.train import train
+from hf_detr_ft.training.output_folder import OutputFolder
 from tests.fixtures import CLASSES, tiny_detr
 from tests.hub.hub_server import ANNA, HubServer
 from tests.report.parsed import parse, table
@@ -240,11 +241,11 @@ def test_overwriting_spares_folders_that_are_no_runs(tmp_path: Path) -> None:
     (tmp_path / "photos" / "thesis.docx").write_text("dear to me")
     (tmp_path / "photos" / "recipe.yaml").write_text("")
     with pytest.raises(RecipeError, match="thesis.docx"):
-        RunFolder(tmp_path / "photos").check_free(overwrite=True)
+        OutputFolder(tmp_path / "photos").check_free(overwrite=True)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "results.csv").write_text("mine")
     with pytest.raises(RecipeError, match="no recipe.yaml"):
-        RunFolder(tmp_path / "results").check_free(overwrite=True)
+        OutputFolder(tmp_path / "results").check_free(overwrite=True)
     assert (tmp_path / "photos" / "thesis.docx").exists()
     assert (tmp_path / "results" / "results.csv").exists()
 

@@ -3,14 +3,25 @@
 import hashlib
 import json
 import shutil
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from transformers import Trainer
 
 from hf_detr_ft.cli import main
-from hf_detr_ft.run_folder import RunFolder, checkpoint_faults
+from hf_detr_ft.errors import DataError, TrainingError
+from hf_detr_ft.run_folder import RunFolder
+from hf_detr_ft.runs.train import begin_folder
+from hf_detr_ft.training.checkpoints import checkpoint_faults, find_checkpoint, place_checkpoint
+from hf_detr_ft.training.interruption import StopCallback
+from hf_detr_ft.training.output_folder import OutputFolder
 from hf_detr_ft.training.trainer import DetrTrainer
 from tests.fixtures import as_flags, tiny_detr, write_coco_folder
+from tests.test_atomic import holder
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +180,406 @@ def test_weights_at_the_root_are_written_beside_and_renamed(
 
     before = contents(run)
     trainer = object.__new__(DetrTrainer)
-    monkeypatch.setattr(DetrTrainer.__mro__[1], "_save", full)
+    monkeypatch.setattr(Trainer, "_save", full)
     with pytest.raises(OSError, match="No space"):
         trainer._save(str(run))
     assert contents(run) == before
+
+
+def fail_at(step: int, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Makes the training end with an error in its so-manieth step."""
+    train, steps = DetrTrainer.training_step, iter(range(1, 100))
+
+    def fails(*args: Any, **kwargs: Any) -> Any:
+        if next(steps) == step:
+            raise error
+        return train(*args, **kwargs)
+
+    monkeypatch.setattr(DetrTrainer, "training_step", fails)
+
+
+def test_an_overwritten_run_stays_until_the_new_one_has_a_checkpoint(
+    job: list[str],
+    run: Path,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ended before that twice, once by being overwritten itself."""
+    flags = ["train", *job, "--training.output_dir", str(run)]
+    for resume in (["--training.overwrite"], ["--training.resume_from_checkpoint", "last"], ["--training.overwrite"]):
+        with monkeypatch.context() as patched:
+            fail_at(2, patched, TrainingError("over"))
+            assert main([*flags, *resume]) == 1
+        assert contents(run / "replaced") == contents(finished)
+        assert not RunFolder(run).checkpoints()
+    assert f"the run that was there is in {run / 'replaced'} until" in capsys.readouterr().out
+    with monkeypatch.context() as patched:
+        fail_at(5, patched, TrainingError("over"))
+        assert main([*flags, "--training.resume_from_checkpoint", "last"]) == 1
+    assert "was ended before its first one, and starts over" in capsys.readouterr().out
+    assert [path.name for path in RunFolder(run).checkpoints()] == ["checkpoint-3"]
+    assert not (run / "replaced").exists()
+    assert main([*flags, "--training.resume_from_checkpoint", "last"]) == 0
+    assert contents(run)["model.safetensors"] == contents(finished)["model.safetensors"]
+    assert contents(run).keys() == contents(finished).keys()
+
+
+def test_a_run_that_is_ended_while_it_sets_another_aside_takes_nothing_from_it(
+    job: list[str], run: Path, finished: Path
+) -> None:
+    (run / "replaced").mkdir()
+    for name in ("recipe.yaml", "README.md", "checkpoint-3"):
+        (run / name).rename(run / "replaced" / name)
+    folder = OutputFolder(run)
+    assert not folder.checkpoints() and folder.only_begun
+    assert folder.make()
+    assert contents(run / "replaced") == contents(finished)
+    assert [path.name for path in run.iterdir()] == ["replaced"]
+
+
+def test_without_any_checkpoint_the_weights_at_the_end_replace_the_earlier_run(job: list[str], run: Path) -> None:
+    flags = ("--training.max_steps", "1", "--training.eval_strategy", "no", "--training.save_strategy", "no")
+    assert main(["train", *job, "--training.output_dir", str(run), *flags, "--training.overwrite"]) == 0
+    assert (run / "model.safetensors").exists() and not (run / "replaced").exists()
+
+
+def link(run: Path, tmp_path: Path, place: str, inside: str) -> Path:
+    """A link that leads into the run folder."""
+    (tmp_path / place).symlink_to(run / inside)
+    return tmp_path / place
+
+
+def move_annotations(run: Path, tmp_path: Path) -> list[object]:
+    shutil.move(tmp_path / "data" / "annotations" / "custom_val.json", run / "metrics.json")
+    return ["--data.val_annotations", run / "metrics.json"]
+
+
+def link_annotations(run: Path, tmp_path: Path) -> list[object]:
+    move_annotations(run, tmp_path)
+    return ["--data.val_annotations", link(run, tmp_path, "val.json", "metrics.json")]
+
+
+def move_images(run: Path, tmp_path: Path) -> list[object]:
+    shutil.move(tmp_path / "data" / "val2017", run / "runs")
+    return ["--data.val_images", run / "runs"]
+
+
+def link_one_image(run: Path, tmp_path: Path) -> list[object]:
+    photo = min((tmp_path / "data" / "train2017").iterdir())
+    (run / "plots").mkdir()
+    shutil.move(photo, run / "plots" / "one.png")
+    photo.symlink_to(link(run, tmp_path, "plots", "plots") / "one.png")
+    return []
+
+
+def link_run_to_images(run: Path, tmp_path: Path) -> list[object]:
+    """The images lie elsewhere; the way to them leads through the run folder."""
+    (run / "plots").symlink_to(tmp_path / "data" / "val2017")
+    return ["--data.val_images", link(run, tmp_path, "val", "plots")]
+
+
+def use_weights(run: Path, tmp_path: Path) -> list[object]:
+    return ["--model.checkpoint", run]
+
+
+def use_linked_weights(run: Path, tmp_path: Path) -> list[object]:
+    return ["--model.checkpoint", link(run, tmp_path, "model", "checkpoint-3")]
+
+
+def use_backbone(run: Path, tmp_path: Path) -> list[object]:
+    weights = run / "checkpoint-3" / "model.safetensors"
+    return ["--model.checkpoint", "null", "--model.backbone", "resnet18", "--model.backbone_weights", weights]
+
+
+def use_recipe(run: Path, tmp_path: Path) -> list[object]:
+    return [run / "recipe.yaml"]
+
+
+def use_linked_recipe(run: Path, tmp_path: Path) -> list[object]:
+    return [link(run, tmp_path, "mine.yaml", "recipe.yaml")]
+
+
+def use_replaced_checkpoint(run: Path, tmp_path: Path) -> list[object]:
+    (run / "replaced").mkdir()
+    shutil.move(run / "checkpoint-3", run / "replaced" / "checkpoint-3")
+    return ["--training.resume_from_checkpoint", run / "replaced" / "checkpoint-3"]
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        *(move_annotations, link_annotations, move_images, link_one_image, link_run_to_images),
+        *(use_weights, use_linked_weights, use_backbone, use_recipe, use_linked_recipe, use_replaced_checkpoint),
+    ],
+)
+def test_overwriting_spares_what_the_recipe_reads(
+    arrange: Callable[[Path, Path], list[object]],
+    job: list[str],
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(job[job.index("--data.root") + 1], tmp_path / "data")
+    given = list(map(str, arrange(run, tmp_path)))
+    recipe = [given.pop(0)] if given and given[0].endswith(".yaml") else []
+    before = contents(tmp_path)
+    flags = [*job, "--data.root", str(tmp_path / "data"), "--training.output_dir", str(run), *given]
+    assert main(["train", *recipe, *flags, "--training.overwrite"]) == 2
+    err = capsys.readouterr().err
+    assert f"'{run}' holds what the recipe reads: " in err or "does not look like a run folder" in err
+    assert "Nothing was removed" in err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("notes.txt", "annotations.json", "other.safetensors", "scores.csv", "plots/thesis.docx", "plots/photo.jpg"),
+        *("runs/other-run/model.safetensors", "checkpoint-3/notes.txt", "checkpoints/model.safetensors", ".hidden"),
+    ],
+)
+def test_overwriting_spares_what_no_run_writes(
+    name: str, job: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / name).parent.mkdir(exist_ok=True, parents=True)
+    (run / name).write_text("dear to me")
+    before = contents(run)
+    assert main(["train", *job, "--training.output_dir", str(run), "--training.overwrite"]) == 2
+    err = capsys.readouterr().err
+    assert name in err and "Nothing was removed" in err
+    assert contents(run) == before
+
+
+def test_overwriting_spares_a_recipe_that_no_run_wrote(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.yaml").write_text("data: {root: here}\n")
+    (tmp_path / "README.md").write_text("My project")
+    assert main(["train", *job, "--training.output_dir", str(tmp_path), "--training.overwrite"]) == 2
+    assert "recipe.yaml of yours" in capsys.readouterr().err
+    assert contents(tmp_path).keys() == {"recipe.yaml", "README.md"}
+
+
+def test_a_second_run_in_the_folder_is_refused(
+    job: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(run)
+    with holder(run / "run.lock") as (process, _):
+        for flags in (["--training.overwrite"], ["--training.resume_from_checkpoint", "last"], []):
+            assert main(["train", *job, "--training.output_dir", str(run), *flags]) == 2
+            err = capsys.readouterr().err
+            assert f"found process {process.pid} of " in err and f"at work in '{run}'" in err
+    (run / "run.lock").unlink()
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("flags", [["--training.max_steps", "1"], ["--data.root", "nowhere"]])
+def test_the_lock_goes_with_the_run_and_so_does_a_folder_made_for_it(
+    flags: list[str], job: list[str], tmp_path: Path
+) -> None:
+    ended = main(["train", *job, "--training.output_dir", str(tmp_path / "runs" / "a"), *flags])
+    assert not (tmp_path / "runs" / "a" / "run.lock").exists()
+    assert (tmp_path / "runs").exists() is (ended == 0)
+
+
+def test_leftovers_of_killed_processes_are_swept_when_the_run_goes_on(
+    job: list[str], run: Path, finished: Path
+) -> None:
+    dead = 2**22 + 1
+    leftovers = [
+        f".metrics.json.{dead}.tmp",
+        f"plots/.predictions.png.{dead}.tmp",
+        ".checkpoint-9.tmp/checkpoint-9/x.pt",
+    ]
+    for name in [*leftovers, f"checkpoint-3/.{dead}.tmp/model.safetensors"]:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).touch()
+    assert main(["train", *job, "--training.output_dir", str(run), "--training.resume_from_checkpoint", "last"]) == 0
+    assert contents(run).keys() == contents(finished).keys()
+
+
+def test_going_back_to_an_earlier_checkpoint_leaves_those_behind_it_only_until_it_has_one_of_its_own(
+    job: list[str], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = ["train", *job, "--training.output_dir", str(run), "--training.resume_from_checkpoint"]
+    back += [str(run / "checkpoint-3")]
+    with monkeypatch.context() as patched:
+        fail_at(1, patched, TrainingError("over"))
+        assert main(back) == 1
+    assert [path.name for path in RunFolder(run).checkpoints()] == ["checkpoint-6", "checkpoint-3"]
+    with monkeypatch.context() as patched:
+        patched.setattr(StopCallback, "is_asked", True, raising=False)
+        patched.setattr(StopCallback, "__init__", lambda self: setattr(self, "has_stopped", False))
+        assert main(back) == 143
+    assert [path.name for path in RunFolder(run).checkpoints()] == ["checkpoint-4", "checkpoint-3"]
+
+
+def test_everything_of_a_checkpoint_is_written_before_it_gets_its_name(
+    job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def place(run: OutputFolder, step: int, limit: int | None, best: Path) -> None:
+        made.append(contents(run.unfinished(step)).keys())
+        assert not (run.path / f"checkpoint-{step}").exists()
+        place_checkpoint(run, step, limit, best)
+
+    monkeypatch.setattr("hf_detr_ft.training.checkpoint_trainer.place_checkpoint", place)
+    flags = ["--training.output_dir", str(tmp_path / "run"), "--training.num_train_epochs", "1"]
+    assert main(["train", *job, *flags]) == 0
+    names = {"config.json", "model.safetensors", "preprocessor_config.json", "optimizer.pt", "scheduler.pt"}
+    names |= {"rng_state.pth", "trainer_state.json", "detections.npz"}
+    assert made == [{f"checkpoint-3/{name}" for name in names}]
+    state = json.loads((tmp_path / "run" / "checkpoint-3" / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(tmp_path / "run" / "checkpoint-3")
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert modes == {(tmp_path / "run" / "recipe.yaml").stat().st_mode & 0o777}
+
+
+@pytest.mark.parametrize(
+    ("limit", "best", "left"),
+    [(None, 3, [3, 6, 9, 12]), (2, 3, [3, 12]), (2, 12, [9, 12]), (1, 12, [12]), (1, 6, [6, 12]), (3, 1, [6, 9, 12])],
+)
+def test_the_newest_checkpoints_and_the_best_one_are_kept(
+    limit: int | None, best: int, left: list[int], tmp_path: Path
+) -> None:
+    run = OutputFolder(tmp_path)
+    for step in (9, 3, 6):  # in whatever order their times are
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    (run.unfinished(12) / "checkpoint-12").mkdir(parents=True)
+    place_checkpoint(run, 12, limit, tmp_path / f"checkpoint-{best}")
+    assert sorted(int(path.name.removeprefix("checkpoint-")) for path in tmp_path.iterdir()) == left
+
+
+def flip(path: Path) -> None:
+    """Changes a byte in the middle of a file, where a ZIP archive has its content."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (lambda folder: flip(folder / "optimizer.pt"), "a optimizer.pt that is damaged"),
+        (lambda folder: (folder / "trainer_state.json").write_text("[]"), "a trainer_state.json that is damaged"),
+        (lambda folder: (folder / "trainer_state.json").write_text('{"a": 1}'), "a trainer_state.json that is damaged"),
+    ],
+)
+def test_a_damaged_file_that_can_be_opened_is_passed_over(
+    damage: Callable[[Path], object], fault: str, run: Path
+) -> None:
+    damage(run / "checkpoint-6")
+    found, said = find_checkpoint(OutputFolder(run), "last", sharded=False)
+    assert found == run / "checkpoint-3" and f"checkpoint-6 has {fault}" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("optimizer.pt", {"state": {}, "param_groups": [{"params": [0]}]}),
+        ("optimizer.pt", [1, 2]),
+        ("scheduler.pt", {"lr_lambdas": 3}),
+        ("scheduler.pt", None),
+        ("rng_state.pth", {"python": 1}),
+        ("rng_state.pth", [7]),
+        ("trainer_state.json", {"global_step": "six"}),
+        ("trainer_state.json", {"stateful_callbacks": {"RunFolderCallback": 3}}),
+    ],
+)
+def test_a_file_that_holds_something_else_is_named(
+    name: str, content: Any, job: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "checkpoint-3" / name
+    if path.suffix == ".json":
+        path.write_text(json.dumps({**json.loads(path.read_text()), **content}))
+    else:
+        torch.save(content, path)
+    flags = ["--training.resume_from_checkpoint", str(path.parent)]
+    assert main(["train", *job, "--training.output_dir", str(run), *flags]) == 1
+    err = capsys.readouterr().err
+    assert "training.resume_from_checkpoint: " in err and name.partition(".")[0] in err and "damaged" in err
+
+
+@pytest.mark.parametrize(
+    ("limit", "what", "left"),
+    [
+        (200, "recipe.yaml", []),
+        (20_000, "checkpoint-3", []),
+        (100_000, "checkpoint-3", []),
+        (3_000_000, "checkpoint-3", []),
+        (None, "checkpoint-6", ["checkpoint-3"]),
+    ],
+)
+def test_a_full_disk_is_said_and_nothing_half_stays(
+    limit: int | None,
+    what: str,
+    left: list[str],
+    job: list[str],
+    tmp_path: Path,
+    finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The system lets no file become larger, as it would on a full disk; or it refuses the second optimizer."""
+    resource = pytest.importorskip("resource")
+    run, before = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
+    begin, save, saved = begin_folder, torch.save, Counter[str]()
+
+    def begin_with_little_room(*args: Any) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit or before[0], before[1]))
+        begin(*args)
+
+    def refuse(content: object, path: str) -> None:
+        saved[Path(path).name] += 1
+        save(content, path)
+        if limit is None and saved["optimizer.pt"] == 2:
+            raise OSError(28, "No space left on device", path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hf_detr_ft.runs.train.begin_folder", begin_with_little_room)
+        patched.setattr("torch.save", refuse)
+        try:
+            status = main(["train", *job, "--training.output_dir", str(run)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 1
+    err = capsys.readouterr().err
+    assert f"error: disk full while writing {what} (" in err and "--training.resume_from_checkpoint last" in err
+    assert [path.name for path in RunFolder(run).checkpoints()] == left
+    assert all(not checkpoint_faults(path) for path in RunFolder(run).checkpoints())
+    assert not list(run.rglob(".*"))
+    resume = ["--training.resume_from_checkpoint", "last"] if run.exists() else []
+    assert main(["train", *job, "--training.output_dir", str(run), *resume]) == 0
+    assert contents(run)["model.safetensors"] == contents(finished)["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        ("training.output_dir", 2),
+        ("data.root", 1),
+        ("data.train_annotations", 1),
+        ("data.val_images", 1),
+        ("model.checkpoint", 1),
+        ("training.resume_from_checkpoint", 2),
+    ],
+)
+def test_links_that_lead_round_in_circles_are_said(
+    field: str, status: int, job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    flags = ["--training.output_dir", str(tmp_path / "run"), f"--{field}", str(tmp_path / "circle")]
+    assert main(["train", *job, *flags]) == status
+    err = capsys.readouterr().err
+    assert "error: " in err and str(tmp_path / "circle") in err and "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["circle"]
+
+
+@pytest.mark.parametrize("content", ["{", "", "[]", '{"best": 3}', '{"last": {"metrics": []}}'])
+def test_damaged_metrics_are_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(DataError, match=r"metrics\.json: expected .*remove it"):
+        RunFolder(tmp_path).read_metrics()

@@ -18,6 +18,7 @@ from hf_detr_ft.run_folder import RunFolder
 from hf_detr_ft.training.callbacks import (
     ProgressLines,
     RunFolderCallback,
+    keep_detections,
     restore_callbacks,
     restore_detections,
     write_results,
@@ -162,7 +163,7 @@ def test_resuming_forgets_detections_of_evaluations_behind_the_checkpoint(tmp_pa
     run.evaluate(3)
     checkpoint = tmp_path / "checkpoint-5"
     checkpoint.mkdir()
-    run.callback.on_save(run.args, run.state, TrainerControl())
+    keep_detections(RunFolder(tmp_path), checkpoint)
     run.evaluate(8)
     restore_detections(checkpoint, RunFolder(tmp_path))
     assert len(Detections.from_npz((tmp_path / "detections.npz").read_bytes())) == 3

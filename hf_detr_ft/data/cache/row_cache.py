@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,11 @@ def cached_rows(
         with suppress(OSError):  # a cache that others share may be read-only
             (_entry(rows) / LAST_USE).touch()
         return rows.cast_column("image", Image(decode=False))
-    except (OSError, DatasetGenerationError, pa.ArrowInvalid) as error:
+    except (OSError, DatasetGenerationError, pa.ArrowInvalid, JSONDecodeError) as error:
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
         if isinstance(cause, InputError):
             raise cause from None
-        if not isinstance(cause, OSError | pa.ArrowInvalid):
+        if not isinstance(cause, OSError | pa.ArrowInvalid | JSONDecodeError):
             raise
         read_only = isinstance(cause, OSError) and cause.errno in READ_ONLY
         found = _find_rows(place, key, name) if read_only else None

@@ -1,6 +1,7 @@
 """Everything that is wrong with a data set, before any training: `check_coco` for a split, `check_splits` for two."""
 
 import hashlib
+import os
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -213,7 +214,7 @@ def _find_files(images: list[Entry], images_dir: Path) -> list[tuple[Entry, Path
         if file_name is None or leaves_folder(file_name):
             continue
         try:
-            path = image_path(images_dir, file_name).resolve()
+            path = Path(os.path.realpath(image_path(images_dir, file_name)))
             size = path.stat().st_size
         except (OSError, ValueError):
             continue
