@@ -4,10 +4,6 @@ import csv
 import io
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,24 +186,6 @@ def test_resumed_after_a_checkpoint_it_ends_with_the_same_weights(
     assert metrics[0]["best"] == metrics[1]["best"]
     assert metrics[0]["last"] == metrics[1]["last"]
     assert (run / "detections.npz").read_bytes() == (finished / "detections.npz").read_bytes()
-
-
-def test_a_killed_process_resumes_to_the_same_weights(job: list[str], tmp_path: Path) -> None:
-    run = tmp_path / "killed"
-    flags = ("--training.num_train_epochs", "6", "--training.save_total_limit", "null")
-    command = [sys.executable, "train.py", *job, "--training.output_dir", str(run), *flags]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (run / "checkpoint-3" / "trainer_state.json").exists():
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (run / "model.safetensors").exists(), "it ended before it was killed"
-    assert run_job(job, run, *flags, "--training.resume_from_checkpoint", "last") == 0
-    whole = tmp_path / "whole"
-    assert run_job(job, whole, *flags) == 0
-    assert_same(load_file(run / "model.safetensors"), load_file(whole / "model.safetensors"))
-    assert_same(*(load_file(folder / "checkpoint-18" / "model.safetensors") for folder in (run, whole)))
-    assert (run / "results.csv").read_text().count("\n") == (whole / "results.csv").read_text().count("\n") == 7
 
 
 def test_workers_and_batches_of_any_number_of_processes_draw_the_same_images(job: list[str], tmp_path: Path) -> None:
