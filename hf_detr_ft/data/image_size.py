@@ -117,6 +117,11 @@ def white_level_of(processor: ImageProcessor) -> int | None:
     return getattr(processor, "white_level", None)
 
 
+def resizes_bytes(processor: ImageProcessor) -> bool:
+    """True where a processor resizes images of 8 bits, with antialiasing; RF-DETR's makes them floats before that."""
+    return type(processor).__name__ != "RfDetrImageProcessor"
+
+
 def resize_image(image: Image.Image, processor: ImageProcessor, size: ImageSize | None = None) -> torch.Tensor:
     """Resizes an image as a processor does, byte for byte: `[3, h, w]` uint8.
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.collate import collate
-from hf_detr_ft.data.image_size import ImageProcessor, resize_image
+from hf_detr_ft.data.image_size import ImageProcessor, resize_image, resizes_bytes
 from hf_detr_ft.errors import CheckpointError, DataError, first_line
 from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.model.checkpoint import Checkpoint, resolve_source
@@ -88,10 +88,15 @@ def prepare(image: Image.Image, processor: ImageProcessor, name: str = "image") 
     Raises:
         DataError: the image is so elongated that nothing of its short side would be left.
     """
+    resized = bool(processor.do_resize) and resizes_bytes(processor)
     try:
-        pixels = resize_image(image, processor) if processor.do_resize else image
+        pixels = resize_image(image, processor) if resized else torch.from_numpy(np.array(image)).permute(2, 0, 1)
         prepared = processor(
-            pixels, do_resize=False, do_pad=False, input_data_format="channels_first", return_tensors="pt"
+            pixels,
+            do_resize=processor.do_resize and not resized,
+            do_pad=False,
+            input_data_format="channels_first",
+            return_tensors="pt",
         )
         return prepared["pixel_values"][0]
     except (ValueError, RuntimeError) as error:

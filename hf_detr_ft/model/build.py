@@ -85,7 +85,13 @@ def find_family(config: ModelConfig) -> Family:
             f"{did_you_mean(config.family, list(FAMILIES))}."
         )
     if config.checkpoint is None:
-        return FAMILIES[config.family or "detr"]
+        family = FAMILIES[config.family or "detr"]
+        if not family.timm_backbone:
+            raise RecipeError(
+                f"model.backbone: expected a family that can be built on a timm backbone, found '{family.model_type}', "
+                f"whose backbone is its own. Give a checkpoint of {family.name} as model.checkpoint."
+            )
+        return family
     checkpoint = Checkpoint(config.checkpoint, "model.checkpoint", config.revision)
     checkpoint.check_exists()
     own = read_settings(checkpoint)["model_type"]

@@ -35,6 +35,11 @@ class Detector(Host):
         repair_gradients(self)
         self.family.prepare(self)
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """False: tensors have the names in files that Transformers' class gives them."""
+        return False
+
     def forward(
         self,
         pixel_values: torch.Tensor,

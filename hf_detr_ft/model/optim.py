@@ -2,12 +2,13 @@
 
 from torch import nn
 
-BACKBONE_PREFIX = "model.backbone."
-"""Prefix of the names of the backbone's parameters in a `DetrForObjectDetection`."""
-
 
 def parameter_groups(
-    model: nn.Module, learning_rate: float, backbone_learning_rate: float, weight_decay: float
+    model: nn.Module,
+    learning_rate: float,
+    backbone_learning_rate: float,
+    weight_decay: float,
+    backbone_prefix: str = "model.backbone.",
 ) -> list:
     """Groups for AdamW over what is trained; empty ones are left out.
 
@@ -15,10 +16,11 @@ def parameter_groups(
     vectors are not decayed.
 
     Args:
-        model: a model with the parameter names of `DetrForObjectDetection`.
+        model: a detector.
         learning_rate: rate of transformer and heads.
         backbone_learning_rate: rate of the backbone.
         weight_decay: decay of matrices and convolutions.
+        backbone_prefix: prefix of the names of the backbone's parameters.
 
     Returns:
         Dictionaries with `name`, `params`, `lr` and `weight_decay`.
@@ -26,7 +28,7 @@ def parameter_groups(
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_backbone = name.removeprefix("module.").startswith(BACKBONE_PREFIX)
+            is_backbone = name.removeprefix("module.").startswith(backbone_prefix)
             groups.setdefault((is_backbone, parameter.dim() > 1), []).append(parameter)
     return [
         {

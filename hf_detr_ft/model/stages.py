@@ -129,10 +129,12 @@ def train_stages(model: PreTrainedModel, trainable_stages: Sequence[str] | None)
     unused = unused_stages(backbone, stages)
     chosen = [name for name in chosen if name not in unused]
     fixed = family_of(model).fixed_parameters
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in fixed)
+    model.requires_grad_(True)
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(any(name.startswith(f"{stage}.") for stage in chosen))
+    for name, parameter in model.named_parameters():
+        if name in fixed:
+            parameter.requires_grad_(False)
     return summarise_trainable(model)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.cache.image_cache import cache_images
-from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
+from hf_detr_ft.data.image_size import ImageProcessor, ImageSize, resizes_bytes
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.data.transform import DetrTransform
 from hf_detr_ft.model.build import find_family
@@ -38,6 +38,8 @@ def build_processor(config: ModelConfig, white_level: int | None = None) -> Imag
 def store_splits(recipe: Recipe, splits: Splits) -> Splits:
     """The splits with their photos decoded and resized, as far as `speed.store_gigabytes` reaches."""
     processor, size = build_processor(recipe.model), ImageSize.from_config(recipe.model)
+    if not resizes_bytes(processor):
+        return splits
     # A crop or a turn belongs before the resize to a square: training images keep their shape.
     train_size = size if size.keeps_shape else ImageSize(size.shortest_edge, 8 * size.shortest_edge)
     limit = recipe.speed.store_gigabytes * 1e9
@@ -54,7 +56,7 @@ def build_train_transform(recipe: Recipe, processor: ImageProcessor) -> DetrTran
         processor,
         build_augmentation(recipe.augment, edge),
         args.seed if args.data_seed is None else args.data_seed,
-        edge if recipe.speed.reduced_decoding else None,
+        edge if recipe.speed.reduced_decoding and resizes_bytes(processor) else None,
         recipe.data.on_bad_image,
     )
 

@@ -253,7 +253,11 @@ class DetrTrainer(CheckpointTrainer):
         if self.optimizer is None:
             opt_model: Any = self.model if model is None else model
             groups = parameter_groups(
-                opt_model, self.args.learning_rate, self.args.backbone_learning_rate, self.args.weight_decay
+                opt_model,
+                self.args.learning_rate,
+                self.args.backbone_learning_rate,
+                self.args.weight_decay,
+                self._unwrapped().family.backbone_prefix,
             )
             try:
                 optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, opt_model)

@@ -15,7 +15,7 @@ def main(folder: Path, flags: list[str]) -> None:
 
     from hf_detr_ft import cli
     from hf_detr_ft.report import write_report
-    from tests.distributed import draw, one_step, read_once
+    from tests.distributed import draw, few_boxes, one_step, read_once
     from tests.parity import shares
 
     state = PartialState(cpu=True)  # without it, and without a GPU, each process would take itself for the only one
@@ -26,6 +26,7 @@ def main(folder: Path, flags: list[str]) -> None:
     for batch, accumulation in one_step.DIVISIONS:
         one_step.run(folder, f"two_processes_{accumulation}", batch, accumulation)
     one_step.run(folder, "unreadable", 2, 1, unreadable=True)
+    few_boxes.run(folder / "few_boxes")
     write_report.render_page = fail
     status = cli.main(["train", *flags, "--training.output_dir", str(folder / "without_page")])
     (folder / f"status {state.process_index}").write_text(f"{status}, seed {torch.initial_seed()}")

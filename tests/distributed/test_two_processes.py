@@ -174,6 +174,14 @@ def assert_whole(run: Path, best: dict) -> None:
     assert [row[1] for row in rows.values()] == [None if v < 0 else v for v in best["metrics"].values()]
 
 
+def test_a_process_without_boxes_goes_on_with_the_others(launched: Path) -> None:
+    folder = launched / "few_boxes"
+    assert [(folder / f"status {rank}").read_text() for rank in range(2)] == ["0", "0"]
+    header, *rows = (folder / "run" / "results.csv").read_text().splitlines()
+    assert len(rows) == 2
+    assert "loss_vfl_dn_0" in header
+
+
 def test_a_page_that_fails_leaves_the_training_of_two_processes_whole(launched: Path) -> None:
     ends = [(launched / f"status {rank}").read_text() for rank in range(2)]
     assert ends == ["0, seed 42", "0, seed 43"], "dropout would be the same in both"

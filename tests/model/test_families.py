@@ -17,23 +17,16 @@ from hf_detr_ft.model.families import FAMILIES
 from hf_detr_ft.model.load import load_weights
 from hf_detr_ft.recipe.sections import ModelConfig
 from hf_detr_ft.run_folder import CONFIG, WEIGHTS
-from hf_detr_ft.training.data_pipeline import build_processor
-from tests.families import EDGE, SETTINGS, new_section, some_labels, tiny_model
+from tests.families import EDGE, SETTINGS, new_section, some_labels, tiny_model, write_checkpoint
 from tests.fixtures import CLASSES, plain_image
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
-real_time = pytest.mark.parametrize("family", ["rt_detr", "rt_detr_v2", "d_fine"])
+of_real_time = ("rt_detr", "rt_detr_v2", "d_fine")
+real_time = pytest.mark.parametrize("family", of_real_time)
 
 
 def images(count: int = 2) -> torch.Tensor:
     return torch.randn(count, 3, EDGE, EDGE, generator=torch.Generator().manual_seed(0))
-
-
-def write_model(folder: Path, family: str, labels: tuple[str, ...] = CLASSES) -> Path:
-    """A model with its processor, as a run folder has them."""
-    tiny_model(family, labels).save_pretrained(folder)
-    build_processor(new_section(family)).save_pretrained(folder)
-    return folder
 
 
 def test_the_tiny_models_are_of_every_family() -> None:
@@ -54,7 +47,7 @@ def test_the_network_is_that_of_transformers(family: str) -> None:
 
 @every_family
 def test_a_saved_model_opens_in_pipeline_and_finds_what_we_find(family: str, tmp_path: Path) -> None:
-    folder = write_model(tmp_path, family)
+    folder = write_checkpoint(tmp_path, family)
     assert json.loads((folder / CONFIG).read_text())["architectures"] == [FAMILIES[family].architecture]
     photo = plain_image(70, 90, seed=0)
     expected = pipeline("object-detection", str(folder), threshold=0.0)(photo)
@@ -126,7 +119,7 @@ def test_every_trained_parameter_has_a_gradient_also_without_boxes(
         outputs = model(images(), labels=some_labels(*counts))
     outputs.loss.backward()
     assert outputs.logits.dtype == outputs.pred_boxes.dtype == torch.float32
-    assert outputs.logits.shape[1] == SETTINGS[family]["num_queries"]
+    assert outputs.logits.shape[1] == SETTINGS[family]["num_queries"] * SETTINGS[family].get("group_detr", 1)
     assert outputs.loss.isfinite()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
@@ -136,7 +129,7 @@ def test_every_trained_parameter_has_a_gradient_also_without_boxes(
 @every_family
 def test_micro_batches_add_up_to_the_whole_batch(family: str) -> None:
     # With a query for each of the 84 places, equal scores cannot change which places become queries.
-    overrides = {"num_denoising": 0, "num_queries": 84} if FAMILIES[family].size.square else {}
+    overrides = {"num_denoising": 0, "num_queries": 84} if family in of_real_time else {}
     model = tiny_model(family, dropout=0.0, **overrides).double().train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -188,7 +181,7 @@ def edited(folder: Path, **settings: object) -> Path:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"model_type": "grounding-dino"}, r"expected a DETR .*detr, rt_detr.*found 'grounding-dino'"),
+        ({"model_type": "grounding-dino"}, r"expected a DETR .*detr, rt_detr.*found 'grounding-dino': it wants a text"),
         ({"auto_map": {"AutoModel": "x.y"}}, "found 'detr': it brings code of its own"),
     ],
     ids=["another model", "code of its own"],
@@ -213,3 +206,39 @@ def test_the_losses_of_all_layers_are_needed(family: str) -> None:
     section.auxiliary_losses = False
     with pytest.raises(RecipeError, match=r"model\.auxiliary_losses: expected true"):
         build_model(section, CLASSES, [0, 1])
+
+
+@real_time
+@pytest.mark.parametrize(("edge", "nearest"), [(100, 96), (20, 32), (None, 800)])
+def test_a_size_that_does_not_halve_evenly_is_refused_with_the_nearest(
+    family: str, edge: int | None, nearest: int
+) -> None:
+    section = new_section(family)
+    section.square_edge = edge
+    with pytest.raises(RecipeError, match=rf"expected a multiple of 32, .* found {edge}\. The nearest is {nearest}\."):
+        build_model(section, CLASSES, [0, 1])
+
+
+@pytest.mark.parametrize("two_stage", [False, True])
+def test_deformable_detr_refines_boxes_also_in_two_stages(two_stage: bool, tmp_path: Path) -> None:
+    settings = {"with_box_refine": True, "two_stage": two_stage, "two_stage_num_proposals": 12}
+    model = tiny_model("deformable_detr", **settings).train()
+    stock = model.family.stock_class(model.config).train()
+    stock.load_state_dict(model.state_dict())
+    for one in (model, stock):
+        for module in one.modules():
+            if isinstance(module, nn.Dropout):
+                module.eval()
+    outputs = model(images(), labels=some_labels(2, 0))
+    outputs.loss.backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert ("loss_ce_enc" in outputs.loss_dict) == two_stage
+    heads = model.class_embed
+    assert len(heads) == 2 + two_stage
+    assert all(torch.equal(head.bias, torch.full_like(head.bias, -math.log(99))) for head in heads)
+    assert len({head.weight.data_ptr() for head in heads}) == len(heads), "each layer has a head of its own"
+    model.save_pretrained(tmp_path)
+    saved = {name: value.clone() for name, value in model.state_dict().items()}
+    again = tiny_model("deformable_detr", seed=1, **settings)
+    load_weights(again, tmp_path, "training.resume_from_checkpoint", "Resume from another one.")
+    assert all(torch.equal(value, saved[name]) for name, value in again.state_dict().items())

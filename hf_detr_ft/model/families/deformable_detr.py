@@ -50,9 +50,14 @@ def prepare(model: Any) -> None:
 def reset_heads(model: Any) -> None:
     """Class heads of all layers, in two stages of the encoder's places, too, with the prior of the original.
 
-    Transformers starts them from a probability of 0.5.
+    Transformers starts them from a probability of 0.5. With box refinement each layer has a head of its own, where
+    Transformers gives new ones to all layers together.
     """
+    seen: set[int] = set()
     for head in model.class_embed:
+        if model.config.with_box_refine and id(head.weight) in seen:
+            head.weight, head.bias = (nn.Parameter(torch.empty_like(part)) for part in (head.weight, head.bias))
+        seen.add(id(head.weight))
         reset_linear(head, PRIOR)
 
 

@@ -87,7 +87,7 @@ class Family:
     unused_without_boxes: tuple[str, ...] = ()
     """Prefixes of the names of parameters that a batch without boxes leaves out."""
     fixed_parameters: tuple[str, ...] = ()
-    """Names of parameters that are constants."""
+    """Names of parameters that are constants, or that nothing uses."""
     needs_all_layers: bool = False
     """True where parameters of the layers before the last are trained by these layers' losses alone."""
     auxiliary_loss_changes_network: bool = False
@@ -95,6 +95,10 @@ class Family:
     pixel_mask: bool = True
     """True where the model looks at the mask of the padding."""
     size: SizeRule = field(default_factory=SizeRule)
+    timm_backbone: bool = True
+    """True where a new model can be built on a timm backbone."""
+    backbone_prefix: str = "model.backbone."
+    """Prefix of the names of the parameters that have the backbone's learning rate."""
     strides: tuple[int, ...] = (32,)
     """Strides of the backbone's feature maps that a new model reads, in pixels; one: `model.backbone_stride`."""
     frozen_stages: int | None = None
@@ -129,7 +133,8 @@ class Family:
 
 def backbone_of(model: Any) -> nn.Module:
     """The network that makes feature maps of an image, without what the detector adds to it."""
-    backbone = model.model.backbone.model
+    encoder = model.model.backbone
+    backbone = encoder.model if hasattr(encoder, "model") else encoder.backbone
     inner: nn.Module = backbone._backbone if isinstance(backbone, TimmBackbone) else backbone
     return inner
 
@@ -172,6 +177,14 @@ def compute_in_fp32(module: nn.Module) -> None:
 def _forward_in_fp32(self: nn.Module, *inputs: torch.Tensor) -> Any:
     with torch.autocast(inputs[0].device.type, enabled=False):
         return type(self).forward(self, *(at_least_fp32(each) for each in inputs))
+
+
+def maps_in_fp32(output: Any) -> Any:
+    """Feature maps with their masks, as a backbone of Transformers returns several or one of them, in fp32."""
+    if isinstance(output, list):
+        return [maps_in_fp32(pair) for pair in output]
+    feature_map, mask = output
+    return at_least_fp32(feature_map), mask
 
 
 def at_least_fp32(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_detr_ft.machine import MIN_SPEEDUP, best_seconds
+from hf_detr_ft.model.families.family import maps_in_fp32
 
 PROBE = (1, 3, 224, 224)
 """Shape of the image that is timed, `[B, 3, H, W]`."""
@@ -36,10 +37,10 @@ def use_bf16_backbone(model: PreTrainedModel) -> None:
     backbone.forward = MethodType(_forward_in_bf16, backbone)
 
 
-def _forward_in_bf16(self: nn.Module, pixel_values: torch.Tensor, pixel_mask: torch.Tensor) -> list[tuple]:
+def _forward_in_bf16(self: nn.Module, pixel_values: torch.Tensor, pixel_mask: torch.Tensor) -> Any:
     with torch.autocast(pixel_values.device.type, dtype=torch.bfloat16):
         maps = type(self).forward(self, pixel_values, pixel_mask)
-    return [(feature_map.float(), mask) for feature_map, mask in maps]
+    return maps_in_fp32(maps)
 
 
 @torch.inference_mode()

@@ -1,0 +1,82 @@
+"""LW-DETR (Chen et al. 2024, arXiv:2406.03459; Atten4Vis/LW-DETR)."""
+
+from typing import Any
+
+import torch
+
+from hf_detr_ft.model.criteria.family_criteria import lw_detr_criterion
+from hf_detr_ft.model.families.family import (
+    PRIOR,
+    Family,
+    SizeRule,
+    compute_in_fp32,
+    maps_in_fp32,
+    reset_linear,
+    unchanged,
+)
+from hf_detr_ft.model.predictions import LayerPredictions, Predictions
+
+
+def predict(model: Any, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None, _: list[dict]) -> Predictions:
+    """Predictions of every decoder layer and of the encoder, in training for all groups of queries."""
+    outputs = model.model(pixel_values, pixel_mask=pixel_mask)
+    states = outputs.intermediate_hidden_states
+    states = states if model.auxiliary_losses else states[-1:]
+    boxes = refine(outputs.intermediate_reference_points[-1], model.bbox_embed(states))
+    parts = outputs.enc_outputs_class.split(model.config.num_queries, dim=1)
+    logits = [head(part) for head, part in zip(model.model.enc_out_class_embed, parts, strict=False)]
+    return Predictions(
+        LayerPredictions(model.class_embed(states), boxes),
+        encoder=LayerPredictions(torch.cat(logits, dim=1)[None], outputs.enc_outputs_coord_logits[None]),
+        groups=len(parts),
+    )
+
+
+def refine(boxes_cxcywh_rel: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """Boxes `[..., 4]` moved by offsets in units of their sizes, and scaled by the exponential of the others."""
+    centre, size = boxes_cxcywh_rel[..., :2], boxes_cxcywh_rel[..., 2:]
+    return torch.cat([offsets[..., :2] * size + centre, offsets[..., 2:].exp() * size], dim=-1)
+
+
+def prepare(model: Any) -> None:
+    """Lets heads and boxes be computed in fp32, also where training is in bf16."""
+    inner = model.model
+    for head in (model.class_embed, model.bbox_embed, *inner.enc_out_class_embed, *inner.enc_out_bbox_embed):
+        compute_in_fp32(head)
+    # Proposals are made in the dtype of these maps.
+    inner.backbone.register_forward_hook(lambda *call: maps_in_fp32(call[-1]))
+
+
+def reset_heads(model: Any) -> None:
+    """Class heads of the decoder and of every group of the encoder, with the prior of the original."""
+    for head in (model.class_embed, *model.model.enc_out_class_embed):
+        reset_linear(head, PRIOR)
+
+
+def size_step(config: Any) -> int:
+    """Pixels of a patch times windows a side."""
+    backbone = config.backbone_config
+    return int(backbone.patch_size * round(backbone.num_windows**0.5))
+
+
+LW_DETR = Family(
+    model_type="lw_detr",
+    name="LW-DETR",
+    architecture="LwDetrForObjectDetection",
+    processor="DeformableDetrImageProcessor",
+    predict=predict,
+    criterion=lw_detr_criterion,
+    class_heads=("class_embed.", "model.enc_out_class_embed."),
+    reset_heads=reset_heads,
+    initialise=unchanged,
+    scores="sigmoid",
+    top=100,
+    prepare=prepare,
+    timm_backbone=False,
+    backbone_prefix="model.backbone.backbone.",
+    size=SizeRule(square=True, step=size_step, edge=640),
+    strides=(16, 16),
+    frozen_stages=0,
+    values={"training.backbone_learning_rate": 1.5e-4},
+)
+"""The rate beside its backbone's, weight decay and clipping are those of DETR; its vision transformer is its own."""
