@@ -11,9 +11,10 @@ from transformers import DetrForObjectDetection, DetrImageProcessor
 from hf_detr_ft.attention.image_attention import attend, choose_detections, choose_points, share_in_box
 from hf_detr_ft.attention.recorded_forward import record_attention
 from hf_detr_ft.data.images import decode_rgb
-from hf_detr_ft.errors import DataError
+from hf_detr_ft.errors import CheckpointError, DataError
 from hf_detr_ft.inference.detect import ImageDetections, detect, load_detector, prepare
 from hf_detr_ft.synthetic.render import render
+from tests.families import tiny_model
 from tests.fixtures import plain_image, tiny_detr_with_spread_weights, tiny_processor
 
 PHOTOS = 30
@@ -164,6 +165,11 @@ def test_without_encoder_layers_there_are_no_points() -> None:
     attention = attend(tiny_detr_with_spread_weights(encoder_layers=0), tiny_processor(), plain_image(90, 150, 0))
     assert attention.points_xy_px.shape == (0, 2)
     assert len(attention.encoder) == len(attention.point_of) == 0
+
+
+def test_a_model_that_samples_points_has_no_maps() -> None:
+    with pytest.raises(CheckpointError, match=r"RT-DETR: expected a model whose decoder attends to all places"):
+        attend(tiny_model("rt_detr"), tiny_processor(), plain_image(64, 64, seed=0))
 
 
 def test_an_image_that_cannot_be_resized_is_named() -> None:

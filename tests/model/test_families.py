@@ -242,3 +242,13 @@ def test_deformable_detr_refines_boxes_also_in_two_stages(two_stage: bool, tmp_p
     again = tiny_model("deformable_detr", seed=1, **settings)
     load_weights(again, tmp_path, "training.resume_from_checkpoint", "Resume from another one.")
     assert all(torch.equal(value, saved[name]) for name, value in again.state_dict().items())
+
+
+def test_proposals_of_two_stages_lie_where_they_do_in_fp32_also_in_bf16() -> None:
+    model = tiny_model("deformable_detr", two_stage=True, with_box_refine=True, two_stage_num_proposals=84)
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled), torch.no_grad():
+            found.append(model.family.predict(model, images(), None, []).encoder)
+    centres = [encoder.boxes_cxcywh_rel[..., :2].sort(-2).values for encoder in found]
+    torch.testing.assert_close(centres[0], centres[1], atol=1e-5, rtol=0)

@@ -10,6 +10,7 @@ from hf_detr_ft.model.criteria.family_criteria import deformable_criterion
 from hf_detr_ft.model.families.family import (
     PRIOR,
     Family,
+    at_least_fp32,
     compute_in_fp32,
     logit,
     reset_linear,
@@ -45,6 +46,13 @@ def prepare(model: Any) -> None:
     for heads in (model.class_embed, model.bbox_embed, decoder.class_embed, decoder.bbox_embed):
         for head in heads if heads is not None else ():
             compute_in_fp32(head)
+    model.model.encoder.register_forward_hook(_states_in_fp32)  # proposals are made in their dtype
+
+
+def _states_in_fp32(*call: Any) -> Any:
+    output = call[-1]
+    output.last_hidden_state = at_least_fp32(output.last_hidden_state)
+    return output
 
 
 def reset_heads(model: Any) -> None:
