@@ -17,12 +17,13 @@ def main(folder: Path, flags: list[str]) -> None:
     from hf_detr_ft.report import write_report
     from tests.distributed import draw, few_boxes, one_step, read_once
     from tests.parity import shares
+    from tests.parity.cases import COUNTS
 
     state = PartialState(cpu=True)  # without it, and without a GPU, each process would take itself for the only one
     draw.run(folder / "drawn")
     read_once.run(folder / "read", broken=False)
     read_once.run(folder / "read_broken", broken=True)
-    shares.run(folder / "shares")
+    shares.run(folder / "shares", COUNTS["objects"])
     for batch, accumulation in one_step.DIVISIONS:
         one_step.run(folder, f"two_processes_{accumulation}", batch, accumulation)
     one_step.run(folder, "unreadable", 2, 1, unreadable=True)

@@ -9,7 +9,6 @@ from safetensors.torch import save_file
 
 from hf_detr_ft.model.loss import count_items
 from tests.parity.cases import (
-    COUNTS,
     FAMILIES,
     QUERIES,
     UNEVEN,
@@ -22,26 +21,29 @@ from tests.parity.cases import (
 from tests.parity.stock import stock_criterion
 
 
-def run(folder: Path, of_stock: bool = False) -> None:
-    """Writes `folder`/RANK.safetensors from each process: `FAMILY/…`, losses and gradients of its half.
+def run(folder: Path, counts: list[int], of_stock: bool = False) -> None:
+    """Writes `folder`/RANK.safetensors from each process: `FAMILY/…`, losses and gradients of its half of four images.
 
-    `of_stock` writes Transformers' losses, which processes average, instead of ours, which they add up.
+    Args:
+        folder: made where it is not there.
+        counts: objects of the four images.
+        of_stock: also writes `FAMILY/stock/…`, Transformers' losses, which processes average where ours add up.
     """
     folder.mkdir(exist_ok=True)
     rank = PartialState().process_index
     half = slice(0, 2) if rank == 0 else slice(2, 4)
     written = {}
     for name in FAMILIES:
-        whole, labels = random_case(name, UNEVEN if of_stock else COUNTS["objects"])
-        predictions, labels, items = take_images(whole, half), labels[half], count_items(labels, QUERIES)
+        predictions, labels = random_case(name, counts)
+        predictions, labels, items = take_images(predictions, half), labels[half], count_items(labels, QUERIES)
+        shares = losses_and_gradients(ours(name, items), predictions, labels)
         if of_stock:
-            _, shares = stock_criterion(name, predictions, labels, config_of(name))
-        else:
-            shares = losses_and_gradients(ours(name, items), predictions, labels)
-        written |= {f"{name}/{key}": torch.as_tensor(value).detach().contiguous() for key, value in shares.items()}
+            _, parts = stock_criterion(name, predictions, labels, config_of(name))
+            shares |= {f"stock/{key}": torch.as_tensor(value).detach() for key, value in parts.items()}
+        written |= {f"{name}/{key}": value.contiguous() for key, value in shares.items()}
     save_file(written, folder / f"{rank}.safetensors")
 
 
 if __name__ == "__main__":
     PartialState(cpu=True)
-    run(Path(sys.argv[1]), of_stock=True)
+    run(Path(sys.argv[1]), UNEVEN, of_stock=True)
