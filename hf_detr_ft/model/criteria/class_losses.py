@@ -1,67 +1,74 @@
-"""Class losses of the DETR family, one value for each query and class.
+"""Class losses of the DETR family: what each class of each query costs.
 
-Each takes `logits` `[..., Q, C]`, `is_class` `[..., Q, C]` (True where the query answers for an object of the class),
-and `iou` `[..., Q]`, the overlap of the query's box with its object's, without gradient, and returns `[..., Q, C]`.
+A loss has two sides: that of a class which the query should not find, and that of the class of its object. Both take
+logits of any shape; the object's side also takes `iou`, the overlap of the query's box with the object's, of the same
+shape and without gradient. Both return the loss of each logit.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 
-class ClassLoss(Protocol):
-    """See the module."""
+@dataclass(frozen=True)
+class ClassLoss:
+    """Two sides of a loss; see the module."""
 
-    def __call__(self, logits: torch.Tensor, is_class: torch.Tensor, iou: torch.Tensor) -> torch.Tensor:
-        """See the module."""
+    absent: Callable[[torch.Tensor], torch.Tensor]
+    present: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+    def __call__(self, logits: torch.Tensor, wanted: torch.Tensor, iou: torch.Tensor) -> torch.Tensor:
+        """Sum of a layer's losses, `[L]`.
+
+        Args:
+            logits: `[L, B, Q, C]`.
+            wanted: `[L, B, Q]` int64, class of each query's object; -1 for none.
+            iou: `[L, B, Q]`.
+        """
+        # The objects' classes are few: they are taken back out of what all classes cost.
+        chosen = logits.gather(-1, wanted.clamp(min=0)[..., None])[..., 0]
+        of_objects = (self.present(chosen, iou) - self.absent(chosen)) * (wanted >= 0)
+        return self.absent(logits).flatten(1).sum(-1) + of_objects.flatten(1).sum(-1)
 
 
-def focal_loss(
-    logits: torch.Tensor, is_class: torch.Tensor, iou: torch.Tensor, alpha: float = 0.25, gamma: float = 2.0
-) -> torch.Tensor:
+def focal_loss(alpha: float = 0.25, gamma: float = 2.0) -> ClassLoss:
     """Focal loss (Lin et al. 2017, arXiv:1708.02002, equation 5); the overlap does not count."""
-    wanted = is_class.to(logits.dtype)
-    entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    score = logits.sigmoid()
-    missed = torch.where(is_class, 1 - score, score)
-    return torch.where(is_class, alpha, 1 - alpha) * missed**gamma * entropy
+    return ClassLoss(
+        lambda logits: (1 - alpha) * logits.sigmoid() ** gamma * F.softplus(logits),
+        lambda logits, iou: alpha * (-logits).sigmoid() ** gamma * F.softplus(-logits),
+    )
 
 
-def varifocal_loss(
-    logits: torch.Tensor, is_class: torch.Tensor, iou: torch.Tensor, alpha: float = 0.75, gamma: float = 2.0
-) -> torch.Tensor:
+def varifocal_loss(alpha: float = 0.75, gamma: float = 2.0) -> ClassLoss:
     """Cross entropy towards the overlap (Zhang et al. 2020, arXiv:2008.13367, equation 2): the score is to tell it."""
-    wanted = iou[..., None] * is_class
-    weight = torch.where(is_class, wanted, alpha * logits.detach().sigmoid() ** gamma)
-    return weight * F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    return ClassLoss(
+        lambda logits: alpha * logits.detach().sigmoid() ** gamma * F.softplus(logits),
+        lambda logits, iou: iou * F.binary_cross_entropy_with_logits(logits, iou, reduction="none"),
+    )
 
 
-def matchability_loss(
-    logits: torch.Tensor,
-    is_class: torch.Tensor,
-    iou: torch.Tensor,
-    alpha: float | None = None,
-    gamma: float = 1.5,
-) -> torch.Tensor:
+def matchability_loss(alpha: float | None = None, gamma: float = 1.5) -> ClassLoss:
     """Matchability-aware loss of DEIM (Huang et al. 2024, arXiv:2412.04234).
 
     A query whose box overlaps its object little weighs as much as one whose box overlaps it much.
     """
-    wanted = (iou[..., None] * is_class) ** gamma
-    elsewhere = (1.0 if alpha is None else alpha) * logits.detach().sigmoid() ** gamma
-    weight = torch.where(is_class, 1.0, elsewhere)
-    return weight * F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    weight = 1.0 if alpha is None else alpha
+    return ClassLoss(
+        lambda logits: weight * logits.detach().sigmoid() ** gamma * F.softplus(logits),
+        lambda logits, iou: F.binary_cross_entropy_with_logits(logits, iou**gamma, reduction="none"),
+    )
 
 
-def iou_aware_loss(
-    logits: torch.Tensor, is_class: torch.Tensor, iou: torch.Tensor, alpha: float = 0.25, gamma: float = 2.0
-) -> torch.Tensor:
+def iou_aware_loss(alpha: float = 0.25, gamma: float = 2.0) -> ClassLoss:
     """IoU-aware cross entropy of LW-DETR (Chen et al. 2024, arXiv:2406.03459), finite for scores of 0 and 1.
 
     The wanted score is the geometric mean of score and overlap, at least 0.01.
     """
-    score = logits.sigmoid()
-    quality = (score.detach() ** alpha * iou[..., None] ** (1 - alpha)).clamp(min=0.01)
-    negative = torch.where(is_class, 1 - quality, score**gamma)
-    return -(quality * is_class) * F.logsigmoid(logits) - negative * F.logsigmoid(-logits)
+
+    def present(logits: torch.Tensor, iou: torch.Tensor) -> torch.Tensor:
+        quality = (logits.detach().sigmoid() ** alpha * iou ** (1 - alpha)).clamp(min=0.01)
+        return F.binary_cross_entropy_with_logits(logits, quality, reduction="none")
+
+    return ClassLoss(lambda logits: logits.sigmoid() ** gamma * F.softplus(logits), present)

@@ -6,7 +6,6 @@ original's stands here.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 from transformers import PretrainedConfig
@@ -34,7 +33,7 @@ def deformable_criterion(
     weights = SigmoidWeights(
         bbox_cost=config.bbox_cost,
         giou_cost=config.giou_cost,
-        class_loss=partial(focal_loss, alpha=config.focal_alpha),
+        class_loss=focal_loss(config.focal_alpha),
         loss_weights={
             "loss_ce": 2.0,
             "loss_bbox": config.bbox_loss_coefficient,
@@ -49,7 +48,7 @@ def rt_detr_criterion(
     predictions: Predictions, labels: Sequence[dict], config: PretrainedConfig, num_items: torch.Tensor | None
 ) -> tuple[torch.Tensor, Losses]:
     """Varifocal loss: RT-DETR and RT-DETRv2."""
-    loss = partial(varifocal_loss, alpha=config.focal_loss_alpha, gamma=config.focal_loss_gamma)
+    loss = varifocal_loss(config.focal_loss_alpha, config.focal_loss_gamma)
     weights = _rt_detr_weights(config, loss, {"loss_vfl": config.weight_loss_vfl})
     return sigmoid_criterion(predictions, labels, weights, num_items)
 
@@ -58,7 +57,7 @@ def d_fine_criterion(
     predictions: Predictions, labels: Sequence[dict], config: PretrainedConfig, num_items: torch.Tensor | None
 ) -> tuple[torch.Tensor, Losses]:
     """Varifocal loss and the losses of distributions: D-FINE."""
-    loss = partial(varifocal_loss, alpha=config.focal_loss_alpha, gamma=config.focal_loss_gamma)
+    loss = varifocal_loss(config.focal_loss_alpha, config.focal_loss_gamma)
     weights = _with_distributions(_rt_detr_weights(config, loss, {"loss_vfl": config.weight_loss_vfl}), config)
     return sigmoid_criterion(predictions, labels, weights, num_items)
 
@@ -71,7 +70,7 @@ def deimv2_criterion(
     Its gamma is 1.5, and Transformers' config has D-FINE's 2 where none is stated. The smallest models, whose config
     has `use_dense_one_to_one` False, have no losses of distributions; the others have all of D-FINE's.
     """
-    loss = partial(matchability_loss, alpha=config.mal_alpha, gamma=1.5)
+    loss = matchability_loss(config.mal_alpha, gamma=1.5)
     weights = _rt_detr_weights(config, loss, {"loss_mal": config.weight_loss_mal})
     if config.use_dense_one_to_one:
         weights = _with_distributions(weights, config)
@@ -86,7 +85,7 @@ def lw_detr_criterion(
         class_cost=config.class_cost,
         bbox_cost=config.bbox_cost,
         giou_cost=config.giou_cost,
-        class_loss=partial(iou_aware_loss, alpha=config.focal_alpha),
+        class_loss=iou_aware_loss(config.focal_alpha),
         loss_weights={
             "loss_ce": config.class_loss_coefficient,
             "loss_bbox": config.bbox_loss_coefficient,

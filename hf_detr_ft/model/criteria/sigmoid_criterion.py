@@ -142,16 +142,14 @@ def layer_losses(
     layers: LayerPredictions, decoder: LayerPredictions, matches: Matches, targets: Targets, weights: SigmoidWeights
 ) -> Losses:
     """Losses of all layers, `[L]` each; those of distributions of the decoder's alone, with which `layers` begins."""
-    logits = layers.logits
     boxes = compare_boxes(layers.boxes_cxcywh_rel, matches.boxes, targets)
     iou = boxes.iou
     if matches.classes is not matches.boxes:
         iou = compare_boxes(layers.boxes_cxcywh_rel.detach(), matches.classes, targets).iou
-    wanted = matched_labels(matches.classes, targets, no_object=logits.shape[-1])
-    is_class = wanted[..., None] == torch.arange(logits.shape[-1], device=logits.device)
+    wanted = matched_labels(matches.classes, targets, no_object=-1)
     name = next(iter(weights.loss_weights))
     losses = {
-        name: weights.class_loss(logits, is_class, iou).flatten(1).sum(-1) / matches.num_classes,
+        name: weights.class_loss(layers.logits, wanted, iou) / matches.num_classes,
         "loss_bbox": (boxes.distance * boxes.is_object).flatten(1).sum(-1) / matches.num_boxes,
         "loss_giou": ((1 - boxes.giou) * boxes.is_object).flatten(1).sum(-1) / matches.num_boxes,
     }
