@@ -61,11 +61,12 @@ def write_job(folder: Path) -> list[str]:
     empty = {image["id"] for image in coco["images"][::3]}
     coco["annotations"] = [object_ for object_ in coco["annotations"] if object_["image_id"] not in empty]
     annotations.write_text(json.dumps(coco))
+    padded = {"model.shortest_edge": 160, "model.longest_edge": 267}
     settings = {
         "data.root": folder / "data",
         "model.checkpoint": "package:hf_detr_ft/tiny_detr",
         "model.config.dropout": 0,
-        **({"model.shortest_edge": 160} if "--padded" in sys.argv else {"model.square_edge": 160}),
+        **(padded if "--padded" in sys.argv else {"model.square_edge": 160}),
         "training.num_train_epochs": 3,
         "training.per_device_eval_batch_size": 2,
         "training.logging_steps": 1,
