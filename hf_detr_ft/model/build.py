@@ -200,11 +200,12 @@ def _require_even_heads(config: PreTrainedConfig) -> None:
     """Position embeddings have a half for each axis, and every head as many channels as the others."""
     settings: Any = config
     heads = (settings.encoder_attention_heads, settings.decoder_attention_heads)
-    if settings.num_queries < 1 or min(heads) < 1 or any(settings.d_model % divisor for divisor in (2, *heads)):
+    width = getattr(settings, "d_model", None) or settings.hidden_size
+    if settings.num_queries < 1 or min(heads) < 1 or any(width % divisor for divisor in (2, *heads)):
         raise RecipeError(
             f"model.config: expected 1 or more num_queries, found {settings.num_queries}, and a d_model that 2, "
             f"encoder_attention_heads ({heads[0]}) and decoder_attention_heads ({heads[1]}) divide, "
-            f"found {settings.d_model}."
+            f"found {width}."
         )
 
 

@@ -6,7 +6,6 @@ layer1. Transformers trains all of a timm backbone.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +13,7 @@ from transformers import PreTrainedModel
 
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.model.families import family_of
-from hf_detr_ft.model.families.family import backbone_of
+from hf_detr_ft.model.families.family import backbone_of, map_encoder_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def backbone_stages(backbone: nn.Module) -> list[str]:
 @torch.inference_mode()
 def feature_stride(model: PreTrainedModel) -> int:
     """Pixels of the image per step of the feature map that the transformer reads; of the finest where it reads some."""
-    backbone: Any = model.model.backbone
+    backbone = map_encoder_of(model)
     training = model.training
     parameter = next(backbone.parameters())
     side = 256

@@ -113,8 +113,8 @@ class ModelConfig:
     backbone: str | None = None
     """Name of the timm model to build a new DETR on, with `checkpoint: null` (DETR: resnet50)."""
     family: str | None = None
-    """Kind of DETR to build on `backbone`: detr, rt_detr, rt_detr_v2, d_fine, deformable_detr or conditional_detr; detr
-    where not set. A checkpoint says itself what it is (DETR: detr)."""
+    """Kind of DETR to build on `backbone`: detr, rt_detr, rt_detr_v2, d_fine, deformable_detr, conditional_detr or
+    dab-detr; detr where not set. A checkpoint says itself what it is (DETR: detr)."""
     backbone_weights: str | None = None
     """ImageNet weights of `backbone`: a local file, `package:NAME/PATH` in a Python package, or `timm` for its own."""
     backbone_stride: int = 32

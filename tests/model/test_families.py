@@ -66,7 +66,8 @@ def test_every_tensor_is_loaded_again_whatever_it_is_called_in_the_file(family: 
     as_trainer_loads = tiny_model(family, seed=0)
     as_trainer_loads.load_state_dict(load_file(tmp_path / WEIGHTS), strict=False)
     expected = saved.state_dict()
-    assert not all(torch.equal(value, expected[name]) for name, value in as_trainer_loads.state_dict().items())
+    is_whole = all(torch.equal(value, expected[name]) for name, value in as_trainer_loads.state_dict().items())
+    assert is_whole == (family == "dab-detr"), "no other keeps its names"
     load_weights(model, tmp_path, "training.resume_from_checkpoint", "Resume from another one.")
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
 
@@ -128,14 +129,18 @@ def test_every_trained_parameter_has_a_gradient_also_without_boxes(
 
 @every_family
 def test_micro_batches_add_up_to_the_whole_batch(family: str) -> None:
+    dtype = (
+        torch.float32 if family == "dab-detr" else torch.float64
+    )  # its positions are in fp32 whatever it computes in
+    close = {"rtol": 1e-3, "atol": 1e-4} if family == "dab-detr" else {}
     # With a query for each of the 84 places, equal scores cannot change which places become queries.
     overrides = {"num_denoising": 0, "num_queries": 84} if family in of_real_time else {}
-    model = tiny_model(family, dropout=0.0, **overrides).double().train()
+    model = tiny_model(family, dropout=0.0, **overrides).to(dtype).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     labels = some_labels(3, 0, 1, 2)
-    batch = images(4).double()
+    batch = images(4).to(dtype)
     whole = model(batch, labels=labels)
     whole.loss.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -144,12 +149,12 @@ def test_micro_batches_add_up_to_the_whole_batch(family: str) -> None:
     parts = [model(batch[i : i + 1], labels=labels[i : i + 1], num_items_in_batch=items) for i in range(4)]
     for part in parts:
         part.loss.backward()
-    torch.testing.assert_close(sum(part.loss for part in parts), whole.loss)
+    torch.testing.assert_close(sum(part.loss for part in parts), whole.loss, **close)
     if family == "d_fine":
         return  # its box losses are divided by the objects that are matched, which one micro-batch alone does not know
     for name, p in model.named_parameters():
         if name in gradients:
-            torch.testing.assert_close(p.grad, gradients[name])
+            torch.testing.assert_close(p.grad, gradients[name], **close)
 
 
 def test_boxes_of_rt_detr_look_forward_twice() -> None:

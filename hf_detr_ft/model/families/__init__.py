@@ -5,6 +5,7 @@ from typing import Any
 
 from hf_detr_ft.model.families.conditional_detr import CONDITIONAL_DETR
 from hf_detr_ft.model.families.d_fine import D_FINE
+from hf_detr_ft.model.families.dab_detr import DAB_DETR
 from hf_detr_ft.model.families.deformable_detr import DEFORMABLE_DETR
 from hf_detr_ft.model.families.detr import DETR
 from hf_detr_ft.model.families.family import Family
@@ -13,13 +14,12 @@ from hf_detr_ft.model.families.rf_detr import RF_DETR
 from hf_detr_ft.model.families.rt_detr import RT_DETR
 from hf_detr_ft.model.families.rt_detr_v2 import RT_DETR_V2
 
-ACCEPTED = (DETR, RT_DETR, RT_DETR_V2, D_FINE, RF_DETR, LW_DETR, DEFORMABLE_DETR, CONDITIONAL_DETR)
+ACCEPTED = (DETR, RT_DETR, RT_DETR_V2, D_FINE, RF_DETR, LW_DETR, DEFORMABLE_DETR, CONDITIONAL_DETR, DAB_DETR)
 """Those that are trained, in the order of messages."""
 FAMILIES: dict[str, Family] = {family.model_type: family for family in ACCEPTED}
 """Families by the `model_type` of their configs."""
 
 REFUSED: dict[str, str] = {
-    "dab-detr": "its denoising and anchors were not compared with the original yet",
     "deimv2": "its dense matching was not compared with the original yet",
     "yolos": "it takes padding for image, so that boxes depend on what else is in a batch",
     "table-transformer": "its pretraining on tables was not compared with the original yet",

@@ -131,9 +131,15 @@ class Family:
         ]
 
 
+def map_encoder_of(model: Any) -> nn.Module:
+    """The module around the backbone, from images and masks to feature maps with their masks."""
+    encoder: nn.Module = getattr(model.model.backbone, "conv_encoder", model.model.backbone)
+    return encoder
+
+
 def backbone_of(model: Any) -> nn.Module:
     """The network that makes feature maps of an image, without what the detector adds to it."""
-    encoder = model.model.backbone
+    encoder: Any = map_encoder_of(model)
     backbone = encoder.model if hasattr(encoder, "model") else encoder.backbone
     inner: nn.Module = backbone._backbone if isinstance(backbone, TimmBackbone) else backbone
     return inner

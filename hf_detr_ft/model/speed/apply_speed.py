@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_detr_ft.model.families.family import backbone_of
+from hf_detr_ft.model.families.family import backbone_of, map_encoder_of
 from hf_detr_ft.model.speed.folded_norms import cache_folded_weights, fold_frozen_norms
 from hf_detr_ft.model.speed.fp32_attention import use_fp32_attention
 from hf_detr_ft.model.stages import backbone_stages, unused_stages
@@ -35,7 +35,7 @@ def apply_speed(model: PreTrainedModel, speed: SpeedConfig, *, training: bool) -
         use_fp32_attention(model)
     if training and speed.compile_backbone:
         # Sizes that are known to change are compiled for once; those of each batch would be compiled for anew.
-        model.model.backbone.compile(dynamic=True)
+        map_encoder_of(model).compile(dynamic=True)
 
 
 def _to_channels_last(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_detr_ft.machine import MIN_SPEEDUP, best_seconds
-from hf_detr_ft.model.families.family import maps_in_fp32
+from hf_detr_ft.model.families.family import map_encoder_of, maps_in_fp32
 
 PROBE = (1, 3, 224, 224)
 """Shape of the image that is timed, `[B, 3, H, W]`."""
@@ -33,7 +33,7 @@ def choose_backbone_precision(model: PreTrainedModel, bf16: bool | None) -> None
 
 def use_bf16_backbone(model: PreTrainedModel) -> None:
     """Lets the backbone compute in bf16 from now on, for inference; weights and what it returns stay in fp32."""
-    backbone: Any = model.model.backbone
+    backbone: Any = map_encoder_of(model)
     backbone.forward = MethodType(_forward_in_bf16, backbone)
 
 
@@ -46,7 +46,7 @@ def _forward_in_bf16(self: nn.Module, pixel_values: torch.Tensor, pixel_mask: to
 @torch.inference_mode()
 def is_faster_in_bf16(model: PreTrainedModel) -> bool:
     """Times the backbone on a small image in fp32 and bf16, where it is, in some tenths of a second."""
-    backbone = model.model.backbone
+    backbone = map_encoder_of(model)
     device = next(backbone.parameters()).device
     image = torch.rand(PROBE, generator=torch.Generator().manual_seed(0)).to(device, memory_format=torch.channels_last)
     mask = torch.ones(PROBE[0], *PROBE[2:], dtype=torch.int64, device=device)
