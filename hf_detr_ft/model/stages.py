@@ -63,7 +63,7 @@ def feature_stride(model: PreTrainedModel) -> int:
     backbone = map_encoder_of(model)
     training = model.training
     parameter = next(backbone.parameters())
-    side = 256
+    side = family_of(model).size.side(model.config, 256)
     backbone.eval()  # in training, norms that are not frozen would count this image
     maps = backbone(torch.zeros(1, 3, side, side).to(parameter), torch.ones(1, side, side, device=parameter.device))
     backbone.train(training)

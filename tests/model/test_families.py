@@ -15,6 +15,8 @@ from hf_detr_ft.inference.detect import detect, load_detector
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.families import FAMILIES
 from hf_detr_ft.model.load import load_weights
+from hf_detr_ft.model.speed.bf16_backbone import is_faster_in_bf16
+from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.recipe.sections import ModelConfig
 from hf_detr_ft.run_folder import CONFIG, WEIGHTS
 from tests.families import EDGE, SETTINGS, new_section, some_labels, tiny_model, write_checkpoint
@@ -257,3 +259,16 @@ def test_proposals_of_two_stages_lie_where_they_do_in_fp32_also_in_bf16() -> Non
             found.append(model.family.predict(model, images(), None, []).encoder)
     centres = [encoder.boxes_cxcywh_rel[..., :2].sort(-2).values for encoder in found]
     torch.testing.assert_close(centres[0], centres[1], atol=1e-5, rtol=0)
+
+
+@every_family
+def test_probes_of_the_backbone_have_a_size_that_it_takes(family: str) -> None:
+    model = tiny_model(family)
+    windows = 3 if family == "rf_detr" else None
+    if windows:  # 48 pixels a window, which neither 224 nor 256 is a multiple of
+        backbone = {**SETTINGS[family]["backbone_config"], "num_windows": windows, "image_size": 96}
+        model = tiny_model(family, backbone_config=backbone)
+    assert feature_stride(model) == {"detr": 32, "conditional_detr": 32, "dab-detr": 32}.get(
+        family, 16 if family in ("rf_detr", "lw_detr") else 8
+    )
+    assert is_faster_in_bf16(model) in (True, False)

@@ -43,6 +43,11 @@ class SizeRule:
     edge: int = 800
     """Side of the square, or the short side, in pixels, where neither recipe nor checkpoint says one."""
 
+    def side(self, config: Any, least: int) -> int:
+        """Side in pixels of the smallest square of at least `least` that a model with this config takes."""
+        step = self.step(config)
+        return -(-least // step) * step
+
 
 @dataclass(frozen=True, eq=False)
 class Family:

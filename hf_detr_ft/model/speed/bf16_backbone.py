@@ -13,10 +13,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_detr_ft.machine import MIN_SPEEDUP, best_seconds
+from hf_detr_ft.model.families import family_of
 from hf_detr_ft.model.families.family import map_encoder_of, maps_in_fp32
 
-PROBE = (1, 3, 224, 224)
-"""Shape of the image that is timed, `[B, 3, H, W]`."""
+PROBE = 224
+"""Least side of the image that is timed, in pixels."""
 ROUNDS = 3
 
 
@@ -48,8 +49,10 @@ def is_faster_in_bf16(model: PreTrainedModel) -> bool:
     """Times the backbone on a small image in fp32 and bf16, where it is, in some tenths of a second."""
     backbone = map_encoder_of(model)
     device = next(backbone.parameters()).device
-    image = torch.rand(PROBE, generator=torch.Generator().manual_seed(0)).to(device, memory_format=torch.channels_last)
-    mask = torch.ones(PROBE[0], *PROBE[2:], dtype=torch.int64, device=device)
+    side = family_of(model).size.side(model.config, PROBE)
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    image = image.to(device, memory_format=torch.channels_last)
+    mask = torch.ones(1, side, side, dtype=torch.int64, device=device)
 
     def run(bf16: bool) -> None:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
