@@ -52,7 +52,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
             **VISION_TRANSFORMER,
             "num_windows": 2,
             "num_register_tokens": 0,
-            "out_features": ["stage2", "stage3"],
+            "out_features": ["stage1", "stage2"],
         },
     },
     "lw_detr": {
@@ -63,7 +63,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
             **VISION_TRANSFORMER,
             "num_windows": 4,
             "window_block_indices": [0],
-            "out_indices": [2, 3],
+            "out_indices": [1, 2],
         },
     },
     "deformable_detr": {**SMALL_TRANSFORMER, "num_feature_levels": 3},

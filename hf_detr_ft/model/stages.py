@@ -127,12 +127,12 @@ def train_stages(model: PreTrainedModel, trainable_stages: Sequence[str] | None)
         chosen = list(trainable_stages)
     unused = unused_stages(backbone, stages)
     chosen = [name for name in chosen if name not in unused]
-    fixed = family_of(model).fixed_parameters
+    fixed = family_of(model).fixed_parameters(model.config)
     model.requires_grad_(True)
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(any(name.startswith(f"{stage}.") for stage in chosen))
     for name, parameter in model.named_parameters():
-        if name in fixed:
+        if name.startswith(fixed):
             parameter.requires_grad_(False)
     return summarise_trainable(model)
 

@@ -40,7 +40,7 @@ D_FINE = replace(
     architecture="DFineForObjectDetection",
     predict=predict,
     criterion=d_fine_criterion,
-    fixed_parameters=("model.decoder.up", "model.decoder.reg_scale"),
+    fixed_parameters=lambda config: ("model.decoder.up", "model.decoder.reg_scale"),
     values={
         "training.learning_rate": 2e-4,
         "training.backbone_learning_rate": 1e-4,

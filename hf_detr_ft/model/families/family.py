@@ -91,8 +91,8 @@ class Family:
     """Counts of a batch's labels that the criterion divides by; those of the whole batch are the sums."""
     unused_without_boxes: tuple[str, ...] = ()
     """Prefixes of the names of parameters that a batch without boxes leaves out."""
-    fixed_parameters: tuple[str, ...] = ()
-    """Names of parameters that are constants, or that nothing uses."""
+    fixed_parameters: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    """Prefixes of the names of parameters that are constants, or that nothing uses, by the model's config."""
     needs_all_layers: bool = False
     """True where parameters of the layers before the last are trained by these layers' losses alone."""
     auxiliary_loss_changes_network: bool = False

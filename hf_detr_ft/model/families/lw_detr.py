@@ -59,6 +59,13 @@ def size_step(config: Any) -> int:
     return int(backbone.patch_size * round(backbone.num_windows**0.5))
 
 
+def layers_behind_the_maps(config: Any) -> tuple[str, ...]:
+    """Prefixes of the names of the backbone's layers that no feature map comes from."""
+    backbone = config.backbone_config
+    last = backbone.stage_names.index(backbone.out_features[-1])
+    return tuple(f"model.backbone.backbone.encoder.layer.{i}." for i in range(last, backbone.num_hidden_layers))
+
+
 LW_DETR = Family(
     model_type="lw_detr",
     name="LW-DETR",
@@ -73,6 +80,7 @@ LW_DETR = Family(
     top=100,
     prepare=prepare,
     timm_backbone=False,
+    fixed_parameters=layers_behind_the_maps,
     backbone_prefix="model.backbone.backbone.",
     size=SizeRule(square=True, step=size_step, edge=640),
     strides=(16, 16),

@@ -4,13 +4,18 @@ from dataclasses import replace
 from typing import Any
 
 from hf_detr_ft.model.families.family import SizeRule
-from hf_detr_ft.model.families.lw_detr import LW_DETR
+from hf_detr_ft.model.families.lw_detr import LW_DETR, layers_behind_the_maps
 
 
 def size_step(config: Any) -> int:
     """Pixels of a patch times windows a side."""
     backbone = config.backbone_config
     return int(backbone.patch_size * backbone.num_windows)
+
+
+def fixed_parameters(config: Any) -> tuple[str, ...]:
+    """Prefixes of the names of a token for masked patches, and of the layers that no feature map comes from."""
+    return ("model.backbone.backbone.embeddings.mask_token", *layers_behind_the_maps(config))
 
 
 RF_DETR = replace(
@@ -21,6 +26,6 @@ RF_DETR = replace(
     processor="RfDetrImageProcessor",
     size=SizeRule(square=True, step=size_step, edge=560),
     top=None,
-    fixed_parameters=("model.backbone.backbone.embeddings.mask_token",),
+    fixed_parameters=fixed_parameters,
 )
-"""LW-DETR on a DINOv2 with windows, which has a token for masked patches that no detector uses."""
+"""LW-DETR on a DINOv2 with windows."""
