@@ -14,6 +14,7 @@ from typing import Any
 from hf_detr_ft import __version__
 from hf_detr_ft.errors import InputError, Interrupted
 from hf_detr_ft.formatting import printable, printable_lines
+from hf_detr_ft.importing import large_imports
 from hf_detr_ft.run_folder import CARD, REPORT
 from hf_detr_ft.say_once import explain, has_launcher, say_once
 
@@ -145,25 +146,23 @@ def run(arguments: list[str]) -> int:
 
 
 def load_verb(verb: str, function: str) -> Callable[..., int]:
-    """A function of `runs/`; the heavy libraries of a verb are imported with it, not before."""
-    gc.disable()
-    try:
+    """A function of `runs/`."""
+    with large_imports():
         loaded: Callable[..., int] = getattr(import_module(f"hf_detr_ft.runs.{verb}"), function)
-    finally:
-        gc.enable()
-    gc.freeze()  # the collector need not go through 600,000 objects of the libraries again and again
     return loaded
 
 
 def run_recipe(verb: str, arguments: list[str]) -> int:
-    """Calls `train` or `check`: a recipe first, then flags."""
-    if {"-h", "--help"} & set(arguments):
-        from hf_detr_ft.recipe.files import print_help
+    """Calls `train` or `check`: a recipe first, then flags. What is wrong is said before libraries are imported."""
+    from hf_detr_ft.data.coco import require_annotations
+    from hf_detr_ft.recipe.files import check_early, print_help
 
+    if {"-h", "--help"} & set(arguments):
         print_help(verb)
         return 0
     recipe = Path(arguments.pop(0)) if arguments and not arguments[0].startswith("--") else None
     given = {"report": take_report(arguments)} if verb == "check" else {}
+    check_early(recipe, arguments, require_annotations("train", "val"))
     return load_verb(verb, verb)(recipe, arguments, **given)
 
 

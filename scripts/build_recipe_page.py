@@ -1,10 +1,10 @@
-"""Writes docs/recipe.md from the docstrings of hf_detr_ft/recipe/sections.py: `python scripts/build_recipe_page.py`."""
+"""Writes docs/recipe.md from the docstrings of a recipe's fields: `python scripts/build_recipe_page.py`."""
 
 import ast
 from itertools import pairwise
 from pathlib import Path
 
-from hf_detr_ft.recipe.files import SECTIONS
+from hf_detr_ft.recipe.files import section_classes
 
 REPOSITORY = Path(__file__).parents[1]
 TRANSFORMERS = "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments"
@@ -12,15 +12,16 @@ TRANSFORMERS = "https://huggingface.co/docs/transformers/main_classes/trainer#tr
 
 def build_page() -> str:
     """The page as Markdown: a table of fields for each section."""
-    tree = ast.parse((REPOSITORY / "hf_detr_ft" / "recipe" / "sections.py").read_text())
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    sources = [REPOSITORY / "hf_detr_ft" / "recipe" / name for name in ("sections.py", "training_arguments.py")]
+    nodes = [node for source in sources for node in ast.parse(source.read_text()).body]
+    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
     lines = [
         "# Every field of a recipe",
         "",
         "In YAML as `section: {field: value}`, on the command line as `--section.field value`; the command line wins.",
         "`hf-detr-ft train --help` prints the same. Made by `scripts/build_recipe_page.py` from the docstrings.",
     ]
-    for section, config in SECTIONS.items():
+    for section, config in section_classes().items():
         name = config.__name__
         summary = (ast.get_docstring(classes[name]) or "").split("\n\n", 1)[0]
         lines += ["", f"## {section}", "", summary, ""]

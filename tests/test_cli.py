@@ -42,6 +42,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Callable:
             return result
 
         monkeypatch.setattr(module, verb, stand_in)
+        monkeypatch.setattr("hf_detr_ft.recipe.files.check_early", lambda *_: None)  # there are no such recipes
         return calls
 
     return replace
@@ -272,10 +273,66 @@ def test_the_process_ends_with_the_status(tmp_path: Path):
     assert ended.stderr == "error: missing.yaml: no such recipe. Expected a YAML file\n"
 
 
-def test_the_short_verbs_need_no_torch():
-    """`hf-detr-ft --help` would take seconds with it."""
-    code = "import sys; from hf_detr_ft.cli import build_parser; build_parser(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT).returncode == 0
+LARGE = ("torch", "torchvision", "transformers", "accelerate", "datasets", "timm", "albumentations", "matplotlib")
+"""Libraries that take 0.3 to 3 s to import each, alone or with what they import in turn."""
+EARLY = {
+    "--help": "",
+    "train nothing.yaml": "nothing.yaml: no such recipe",
+    "train quickstart --data.rot x": "flag --data.rot: unknown key 'rot' in section 'data' (did you mean 'root'?)",
+    "train quickstart --seed 1": "flag --seed: unknown section 'seed' (did you mean 'training.seed'?)",
+    "train quickstart --augment.rotate 999": "flag --augment.rotate: expected a number from 0 to 180",
+    "train balloon --data.root nowhere": "nowhere/annotations/custom_train.json: expected a COCO JSON",
+    "check nothing.yaml": "nothing.yaml: no such recipe",
+    "check balloon --data.root nowhere": "nowhere/annotations/custom_val.json: expected a COCO JSON",
+    "evaluate nothing": "'nothing' carries no recipe.yaml",
+    "evaluate no/such/run --data.root x": "'no/such/run': expected a run folder or a Hub id, found no such folder",
+    "evaluate x --recipe nothing.yaml": "nothing.yaml: no such recipe",
+    "evaluate x --data.rot x": "flag --data.rot: unknown key",
+    "evaluate run --data.root nowhere": "nowhere/b.json: expected a COCO JSON, found no such file",
+    "evaluate run --model.shortest_edge wide": "flag --model.shortest_edge: expected a whole number, found 'wide'",
+    "predict x nothing.jpg": "'nothing.jpg': expected a file, a folder or a pattern, found no such file",
+    "predict no/such/run photo.jpg": "'no/such/run': expected a run folder or a Hub id, found no such folder",
+    "predict taken photo.jpg": "'taken': expected a model",
+    "predict x photo.jpg --threshold 2": "--threshold: expected a score from 0 to 1, found 2.0",
+    "report nothing": "'nothing' carries no recipe.yaml",
+    "report run --data.rot x": "flag --data.rot: unknown key",
+    "report run --output no/such/page.html": "--output: expected a file in a folder that exists",
+    "report run nothing": "expected run folders to compare",
+    "report x --attention nothing.jpg": "nothing.jpg: expected an image, found no such file",
+    "push nothing me/x": "nothing: no such run folder",
+    "push taken me/x": "taken: not a complete run folder",
+    "benchmark nothing.yaml": "nothing.yaml: no such recipe",
+    "benchmark balloon --rounds 0": "--rounds: expected at least 1, found 0",
+    "benchmark balloon --data.root nowhere": "nowhere/annotations/custom_train.json: expected a COCO JSON",
+    "convert via nothing.json out.json": "nothing.json: no such file",
+    "get balloon taken": "taken",
+    "get synthetic taken": "taken",
+}
+"""Commands, and what they say before any large library is imported."""
+
+
+def test_what_is_wrong_is_said_before_large_libraries_are_imported(tmp_path: Path):
+    """Seconds of a user's time each; all in one process, since what one of them imports stays."""
+    (tmp_path / "run").mkdir()
+    recipe = "made_with: {}\ntraining: {seed: 1}\ndata: {val_annotations: b.json}\n"
+    (tmp_path / "run" / "recipe.yaml").write_text(recipe)
+    for name in ("run/config.json", "run/model.safetensors", "photo.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("")
+    code = (
+        "import contextlib, io, sys\nimport hf_detr_ft\nfrom hf_detr_ft.cli import main\n"
+        f"for command, words in {EARLY!r}.items():\n"
+        "    said = io.StringIO()\n"
+        "    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):\n"
+        "        try:\n            status = main(command.split())\n"
+        "        except SystemExit as end:\n            status = end.code\n"
+        f"    large = sorted(set({LARGE!r}) & set(sys.modules))\n"
+        "    if large or words not in said.getvalue() or bool(status) != bool(words):\n"
+        "        sys.exit(f'{command}: {status}, {large}, {said.getvalue()}')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_train_py_is_the_verb_train(called: Callable, monkeypatch: pytest.MonkeyPatch):

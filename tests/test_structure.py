@@ -28,7 +28,7 @@ LAYERS = (
     {"data", "model"},
     {"synthetic", "recipe"},
     {"run_folder", "machine", "say_once"},
-    {"yaml12", "formatting", "boxes", "errors", "atomic", "plain_files"},
+    {"yaml12", "formatting", "boxes", "errors", "atomic", "plain_files", "importing"},
 )
 """From the top. A name is a module of the package or one of its folders with everything in it."""
 

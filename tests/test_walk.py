@@ -19,7 +19,8 @@ from hf_detr_ft.evaluation.coco_eval import Backend
 from hf_detr_ft.model.detector import DetrForObjectDetection
 from hf_detr_ft.model.hungarian_matching import CriterionWeights
 from hf_detr_ft.model.loss import set_criterion
-from hf_detr_ft.recipe.sections import AugmentConfig, DataConfig, DetrTrainingArguments
+from hf_detr_ft.recipe.sections import AugmentConfig, DataConfig
+from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 from hf_detr_ft.training.callbacks import RunFolderCallback
 from hf_detr_ft.training.trainer import DetrTrainer
 from tests.fixtures import CATEGORIES, CLASSES, draw_split, tiny_config, tiny_processor

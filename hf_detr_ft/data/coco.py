@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -13,6 +14,9 @@ from hf_detr_ft.data.formats.other_json import EXPORT_REMEDY, describe_json, des
 from hf_detr_ft.data.segmentation_area import corrected_area, is_number
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.plain_files import largest_json, read_file
+from hf_detr_ft.recipe.sections import DataConfig
+
+MISSING = "expected a COCO JSON, found no such file; check the path"
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,21 @@ class LabelMap:
         return len(self.category_ids)
 
 
+def require_annotations(*splits: str) -> Callable[[DataConfig], None]:
+    """A check of a recipe's `data`, before anything is read, that the annotations of "train" or "val" are there.
+
+    What it returns raises a DataError that names all files that are not.
+    """
+
+    def check(config: DataConfig) -> None:
+        paths = [] if config.synthetic_images else [config.path(f"{split}_annotations") for split in splits]
+        missing = [f"{path}: {MISSING}" for path in paths if not path.exists()]
+        if missing:
+            raise DataError("\n".join(missing))
+
+    return check
+
+
 def read_coco(path: Path) -> dict[str, Any]:
     """Reads a COCO detection JSON.
 
@@ -95,7 +114,7 @@ def read_coco(path: Path) -> dict[str, Any]:
     try:
         text = read_file(path, largest_json()).decode("utf-8-sig")
     except FileNotFoundError:
-        raise DataError(f"{path}: expected a COCO JSON, found no such file; check the path") from None
+        raise DataError(f"{path}: {MISSING}") from None
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: expected UTF-8 text, found {error.reason} at byte {error.start}; {EXPORT_REMEDY}"

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from hf_detr_ft.atomic import is_free, write_folder
 from hf_detr_ft.data.formats.coco_json import describe, write_coco
 from hf_detr_ft.errors import DataError, RecipeError
-from hf_detr_ft.machine import count_cores
 from hf_detr_ft.synthetic.image_set import ImageSetConfig, build_coco, draw_images, find_faults, split_indices
 from hf_detr_ft.synthetic.render import SHORT_SIDE, select_classes
 
@@ -48,12 +47,15 @@ def write_drawn_folder(
         DataError: `destination` is there and not empty, or cannot be written.
     """
     val_images = max(1, images // 5) if val_images is None else val_images
-    workers = count_cores() if workers is None else workers
     _check_arguments(workers, images=images, val_images=val_images, classes=classes, seed=seed, short_side=short_side)
     set_config = ImageSetConfig(select_classes(classes), seed, short_side)
     destination = Path(os.path.abspath(destination.expanduser()))
     if not is_free(destination):
         raise DataError(f"{destination}: expected a new or empty folder, found other things; give another name")
+    if workers is None:
+        from hf_detr_ft.machine import count_cores  # with torch, which a wrong argument need not wait for
+
+        workers = count_cores()
     descriptions = {}
     with write_folder(destination) as work:
         for split, indices in split_indices(images, val_images).items():
@@ -63,10 +65,10 @@ def write_drawn_folder(
     return [f"{destination} {split}: {description}" for split, description in descriptions.items()]
 
 
-def _check_arguments(workers: int, **arguments: Any) -> None:
+def _check_arguments(workers: int | None, **arguments: Any) -> None:
     """Raises RecipeError listing all that is wrong."""
     faults = find_faults(**arguments)
-    if workers < 1:
+    if workers is not None and workers < 1:
         faults["workers"] = f"expected at least 1, found {workers}"
     if faults:
         lines = [f"{name}: {fault}" for name, fault in faults.items()]

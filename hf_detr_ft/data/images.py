@@ -17,6 +17,7 @@ from hf_detr_ft.errors import DataError
 from hf_detr_ft.formatting import printable
 from hf_detr_ft.plain_files import open_file
 
+MISSING = "expected an image, found no such file. Check the path."
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -45,6 +46,16 @@ HINTS = {
     b"ftypmif": "a HEIF photo, which Pillow does not read. Convert it to JPEG.",
 }
 """Beginnings of files that are often taken for images, with what they are and the remedy."""
+
+
+def require_image(path: Path) -> None:
+    """Makes sure that a file is there.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not path.expanduser().exists():
+        raise DataError(f"{path}: {MISSING}")
 
 
 def decode_rgb(
@@ -186,7 +197,7 @@ def _opened(source: Path | bytes | BinaryIO, name: str) -> Iterator[Image.Image]
     try:
         stream = _stream(source)
     except FileNotFoundError as error:
-        raise DataError(f"{name}: expected an image, found no such file. Check the path.") from error
+        raise DataError(f"{name}: {MISSING}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{name}: expected an image, cannot open it: {reason}.") from error

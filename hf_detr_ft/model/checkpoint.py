@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from hf_detr_ft.errors import CheckpointError, first_line
-from hf_detr_ft.model.families import FAMILIES, why_refused
 from hf_detr_ft.run_folder import ALL_WEIGHTS, CONFIG, WEIGHTS, RunFolder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
@@ -97,6 +97,10 @@ def read_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     Raises:
         CheckpointError: it is not there, not readable or not of such a detector.
     """
+    from transformers import PreTrainedConfig
+
+    from hf_detr_ft.model.families import FAMILIES, why_refused
+
     path = checkpoint.path
     try:
         settings, _ = PreTrainedConfig.get_config_dict(path, revision=checkpoint.revision or "main")
@@ -120,12 +124,14 @@ def read_settings(checkpoint: Checkpoint) -> dict[str, Any]:
     return settings
 
 
-def read_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+def read_config(checkpoint: Checkpoint) -> "PreTrainedConfig":
     """The config of a detector, of Transformers 4 or 5.
 
     Raises:
         CheckpointError: it is not there, not readable or not of a detector that can be trained.
     """
+    from hf_detr_ft.model.families import FAMILIES
+
     settings = read_settings(checkpoint)
     family = FAMILIES[settings["model_type"]]
     try:

@@ -7,7 +7,7 @@ from accelerate.utils import broadcast_object_list
 
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.machine import count_cores, fastest_precision
-from hf_detr_ft.recipe.sections import DetrTrainingArguments
+from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 
 MOST_WORKERS = 8
 """Loader processes beside a GPU, at most; more of them rarely make it faster."""

@@ -1,14 +1,20 @@
-"""Reading recipes from YAML and flags, and writing the resolved one. All problems are reported at once."""
+"""Reading recipes from YAML and flags, and writing the resolved one. All problems are reported at once.
+
+Names, and values of all sections but `training`, are checked without Transformers and torch, which take seconds to
+import.
+"""
 
 import argparse
+import ast
 import json
 import math
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
 from enum import Enum
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any, NamedTuple
@@ -17,14 +23,14 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from hf_detr_ft.atomic import write_text
-from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.errors import InputError, RecipeError
 from hf_detr_ft.formatting import did_you_mean, has_half_characters
+from hf_detr_ft.importing import large_imports
 from hf_detr_ft.plain_files import read_file
-from hf_detr_ft.recipe.automatic import choose_precision, choose_workers
+from hf_detr_ft.recipe.rules import require_sound
 from hf_detr_ft.recipe.sections import (
     AugmentConfig,
     DataConfig,
-    DetrTrainingArguments,
     EvaluationConfig,
     ModelConfig,
     Recipe,
@@ -34,15 +40,16 @@ from hf_detr_ft.recipe.sections import (
 from hf_detr_ft.run_folder import MADE_WITH, RECIPE
 from hf_detr_ft.yaml12 import dump_yaml, parse_value, parse_yaml
 
-SECTIONS: dict[str, type] = {
+LIGHT_SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "augment": AugmentConfig,
     "model": ModelConfig,
     "evaluation": EvaluationConfig,
     "speed": SpeedConfig,
     "report": ReportConfig,
-    "training": DetrTrainingArguments,
 }
+"""All but `training`."""
+SECTIONS = (*LIGHT_SECTIONS, "training")
 PACKAGED = Path(__file__).parents[1] / "recipes"
 """Recipes that come with the package: `quickstart` is its `quickstart.yaml`, in whatever folder one is."""
 PATHS = ("root", "train_annotations", "train_images", "val_annotations", "val_images")
@@ -78,12 +85,75 @@ class _Entry(NamedTuple):
 
 
 @cache
-def build_parser(prog: str = "hf-detr-ft") -> ArgumentParser:
-    """The parser that types every field, and whose `--help` lists them."""
+def section_classes() -> dict[str, type]:
+    """The class of every section; imports Transformers and torch."""
+    with large_imports():
+        from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
+
+    return {**LIGHT_SECTIONS, "training": DetrTrainingArguments}
+
+
+@cache
+def field_names(section: str) -> list[str]:
+    """Names of a section's fields; those of `training` are read off the source, which need not be imported for it."""
+    if section in LIGHT_SECTIONS:
+        return [known.name for known in fields(LIGHT_SECTIONS[section]) if known.init]
+    package = find_spec("transformers")
+    assert package is not None and package.submodule_search_locations
+    inherited = Path(package.submodule_search_locations[0]) / "training_args.py"
+    return [
+        statement.target.id
+        for source in (inherited, Path(__file__).with_name("training_arguments.py"))
+        for node in ast.parse(source.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and node.name.endswith("TrainingArguments")
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+        if not statement.target.id.startswith("_")
+    ]
+
+
+@cache
+def build_parser(sections: tuple[str, ...] = SECTIONS, prog: str = "hf-detr-ft") -> ArgumentParser:
+    """The parser that types every field of some sections, and whose `--help` lists them."""
     parser = ArgumentParser(prog=prog, exit_on_error=False, add_help=False)
-    for section, config in SECTIONS.items():
+    for section in sections:
+        config = LIGHT_SECTIONS.get(section) or section_classes()[section]
         parser.add_class_arguments(config, section, fail_untyped=False)
     return parser
+
+
+def check_early(
+    path: Path | None, flags: Sequence[str] = (), check_data: Callable[[DataConfig], None] | None = None
+) -> None:
+    """Says what is wrong with a recipe before large libraries are imported, as far as it can be told without them.
+
+    That is all but the values in `training`. Where something else is wrong, and values there are a person's, what they
+    need is imported to check them, so that all problems come at once.
+
+    Args:
+        path: see `load_recipe`.
+        flags: see `load_recipe`.
+        check_data: gets the data section of a recipe with which nothing is wrong.
+
+    Raises:
+        RecipeError: see `load_recipe`.
+        InputError: that of `check_data`.
+    """
+    path, written, problems = _find(path)
+    values, sources = _place(written, path, flags, problems)
+    typed, wrong = _typed(tuple(LIGHT_SECTIONS), values, sources)
+    problems += _misfits(wrong, values, sources) + _check_limits(typed, sources) + _check_paths(typed["data"], sources)
+    try:
+        if problems:
+            raise RecipeError("\n".join(problems))
+        if check_data is not None:
+            check_data(DataConfig(**typed["data"]))
+    except InputError:
+        is_sound = MADE_WITH in written or (path is not None and path.parent == PACKAGED)
+        training = [source for (section, _), source in sources.items() if section == "training"]
+        if any(not is_sound or source.startswith("flag") for source in training):
+            require_sound(load_recipe(path, flags))
+        raise
 
 
 def load_recipe(
@@ -103,15 +173,10 @@ def load_recipe(
     Raises:
         RecipeError: the file is missing or no YAML, or keys or values are wrong; all of them in one message.
     """
-    if path is not None and not path.exists() and (PACKAGED / f"{path}.yaml").is_file():
-        path = PACKAGED / f"{path}.yaml"
-    problems: list[str] = []
-    if has_half_characters(str(path)):
-        problems.append(f"{path}: {HALF} in the recipe's name")
-    entries = [*(_read_yaml(path, problems) if path is not None else ()), *_read_flags(flags, problems)]
-    values, sources = _place(entries, problems)
-    typed = _typed(values, sources, problems)
-    problems += _check_limits(typed, sources) + _check_paths(typed["data"], sources)
+    path, written, problems = _find(path)
+    values, sources = _place(written, path, flags, problems)
+    typed, wrong = _typed(SECTIONS, values, sources)
+    problems += _misfits(wrong, values, sources) + _check_limits(typed, sources) + _check_paths(typed["data"], sources)
     if problems:
         raise RecipeError("\n".join(problems))
     if model_defaults is not None:
@@ -120,12 +185,28 @@ def load_recipe(
             section, key = name.split(".")
             if name not in given:
                 typed[section][key] = value
+    return _build(path, typed)
+
+
+def _find(path: Path | None) -> tuple[Path | None, dict, list[str]]:
+    """The recipe's file, which may be one of the package's, what it says, and what is wrong with its name."""
+    if path is not None and not path.exists() and (PACKAGED / f"{path}.yaml").is_file():
+        path = PACKAGED / f"{path}.yaml"
+    problems = [f"{path}: {HALF} in the recipe's name"] if has_half_characters(str(path)) else []
+    return path, {} if path is None else read_sections(path), problems
+
+
+def _build(path: Path | None, typed: dict[str, dict]) -> Recipe:
+    """The recipe of values that fit, with what is chosen automatically."""
+    from hf_detr_ft.recipe.automatic import choose_precision, choose_workers
+    from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
+
     training = typed["training"]
     if training["output_dir"] is None:
         training["output_dir"] = str(Path("runs") / (path.stem if path is not None else "run"))
     if training["dataloader_num_workers"] is None:
         training["dataloader_num_workers"] = choose_workers(training["use_cpu"])
-    sections = {name: config(**typed[name]) for name, config in SECTIONS.items() if name != "training"}
+    sections = {name: config(**typed[name]) for name, config in LIGHT_SECTIONS.items()}
     try:
         arguments = DetrTrainingArguments(**{**training, "push_to_hub": False})
     except (ImportError, KeyError, OSError, TypeError, ValueError) as error:
@@ -165,8 +246,7 @@ def read_sections(path: Path) -> dict:
     return values
 
 
-def _read_yaml(path: Path, problems: list[str]) -> Iterator[_Entry]:
-    sections = read_sections(path)
+def _read_yaml(path: Path | None, sections: dict, problems: list[str]) -> Iterator[_Entry]:
     is_of_a_run = MADE_WITH in sections
     for section, content in sections.items():
         if section == MADE_WITH:
@@ -199,7 +279,7 @@ def _read_flags(flags: Sequence[str], problems: list[str]) -> Iterator[_Entry]:
         if section not in SECTIONS:
             problems.append(f"flag --{dotted}: {_unknown_section(section)}")
         elif not key:
-            problems.append(f"flag --{dotted}: expected a key, such as --{section}.{fields(SECTIONS[section])[0].name}")
+            problems.append(f"flag --{dotted}: expected a key, such as --{section}.{field_names(section)[0]}")
         else:
             yield _Entry(section, key, inner, parse_value(value) if inner else value, f"flag --{dotted}")
 
@@ -211,16 +291,19 @@ def _unknown_section(name: str) -> str:
 
 def _elsewhere(key: str) -> str:
     """A hint to the section that has such a field."""
-    found = [f"{section}.{key}" for section, config in SECTIONS.items() if key in {f.name for f in fields(config)}]
+    found = [f"{section}.{key}" for section in SECTIONS if key in field_names(section)]
     return f" (did you mean '{found[0]}'?)" if found else ""
 
 
-def _place(entries: Sequence[_Entry], problems: list[str]) -> tuple[dict[str, dict], dict[tuple[str, str], str]]:
-    """Values by section and key, later ones over earlier ones, and where each came from."""
+def _place(
+    written: dict, path: Path | None, flags: Sequence[str], problems: list[str]
+) -> tuple[dict[str, dict], dict[tuple[str, str], str]]:
+    """Values by section and key, those of flags over those of the file, and where each came from."""
     values: dict[str, dict] = {}
     sources: dict[tuple[str, str], str] = {}
+    entries = [*_read_yaml(path, written, problems), *_read_flags(flags, problems)]
     for section, key, inner, value, source in entries:
-        known = [field.name for field in fields(SECTIONS[section]) if field.init]
+        known = field_names(section)
         if key not in known:
             gone = REMOVED.get((section, key))
             hint = f" (gone: {gone[1]})" if gone else _elsewhere(key) or did_you_mean(key, known)
@@ -238,31 +321,40 @@ def _place(entries: Sequence[_Entry], problems: list[str]) -> tuple[dict[str, di
     return values, sources
 
 
-def _typed(values: dict, sources: dict, problems: list[str]) -> dict[str, dict]:
-    """All fields with their types and defaults; where values do not fit, a problem for each, and only what fits."""
-    parser = build_parser()
-    types_of = {section: typing.get_type_hints(config) for section, config in SECTIONS.items()}
+def _typed(sections: tuple[str, ...], values: dict, sources: dict) -> tuple[dict[str, dict], list[tuple[str, str]]]:
+    """Fields of sections with their types and defaults; only what fits where values do not, and those that do not."""
+    parser = build_parser(sections)
+    given = {section: values[section] for section in sections if section in values}
+    places = [place for place in sources if place[0] in sections]
     wrong = [
         (section, key)
-        for section, key in sources
-        if values[section][key] is None and type(None) not in typing.get_args(types_of[section][key])
+        for section, key in places
+        if values[section][key] is None and type(None) not in typing.get_args(_type_of(section, key))
     ]  # jsonargparse takes null for everything
     try:
-        parsed = parser.parse_object(values)
-        typed = {section: parsed[section].as_dict() for section in SECTIONS}
+        parsed = parser.parse_object(given)
+        typed = {section: parsed[section].as_dict() for section in sections}
     except Exception:  # find every value that is wrong, not only the first
-        typed = {section: {} for section in SECTIONS}
+        typed = {section: {} for section in sections}
         known = len(wrong)
-        for section, key in sources:
+        for section, key in places:
             try:
                 typed[section][key] = parser.parse_object({section: {key: values[section][key]}})[section][key]
             except Exception:
                 wrong.append((section, key))
         if len(wrong) == known:
             raise
-    for section, key in wrong:
-        problems.append(f"{sources[section, key]}: {_misfit(types_of[section][key], values[section][key])}")
-    return typed
+    return typed, wrong
+
+
+def _type_of(section: str, key: str) -> Any:
+    return typing.get_type_hints(LIGHT_SECTIONS.get(section) or section_classes()[section])[key]
+
+
+def _misfits(wrong: list[tuple[str, str]], values: dict, sources: dict) -> list[str]:
+    """A line for each value of another type, in the order in which they were given."""
+    ordered = [place for place in sources if place in wrong]
+    return [f"{sources[place]}: {_misfit(_type_of(*place), values[place[0]][place[1]])}" for place in ordered]
 
 
 def _misfit(annotation: Any, value: Any) -> str:
@@ -272,19 +364,19 @@ def _misfit(annotation: Any, value: Any) -> str:
     return f"expected {expected}, found {short(value)}{quotes}"
 
 
-def field_limits() -> dict[tuple[str, str], tuple[float, float]]:
+def field_limits(sections: Iterable[str] = SECTIONS) -> dict[tuple[str, str], tuple[float, float]]:
     """Least and greatest value by section and field, of fields whose type alone lets too much in."""
     return {
         (section, known.name): (known.metadata["least"], known.metadata["most"])
-        for section, config in SECTIONS.items()
-        for known in fields(config)
+        for section in sections
+        for known in fields(LIGHT_SECTIONS.get(section) or section_classes()[section])
         if "least" in known.metadata
     }
 
 
 def _check_limits(typed: dict[str, dict], sources: dict) -> list[str]:
     problems = []
-    for (section, key), (low, high) in field_limits().items():
+    for (section, key), (low, high) in field_limits(typed).items():
         value = typed[section].get(key)
         if (section, key) in sources and value is not None and not low <= value <= high:
             expected = f"a number from {low} to {high}" if high < math.inf else f"{low} or more"
@@ -363,7 +455,7 @@ def _absolute(path: str) -> str:
 
 def print_help(verb: str) -> None:
     """Prints every field with its type, default and meaning."""
-    parser = build_parser(f"hf-detr-ft {verb}")
+    parser = build_parser(prog=f"hf-detr-ft {verb}")
     more = " [--report [FILE]]" if verb == "check" else ""
     parser.usage = f"hf-detr-ft {verb} [RECIPE] [--section.key VALUE ...]{more}"
     for action in parser._actions:

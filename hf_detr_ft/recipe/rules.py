@@ -6,15 +6,14 @@
 
 import os
 from dataclasses import fields
-
-import torch
-from transformers.integrations import get_available_reporting_integrations
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
-from transformers.utils.generic import strtobool
+from typing import TYPE_CHECKING
 
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.formatting import did_you_mean
-from hf_detr_ft.recipe.sections import DetrTrainingArguments, Recipe
+from hf_detr_ft.recipe.sections import Recipe
+
+if TYPE_CHECKING:
+    from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 
 METRICS = (
     *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
@@ -50,7 +49,7 @@ def require_sound(recipe: Recipe) -> None:
         raise RecipeError("\n".join(problems))
 
 
-def require_one_gpu(args: DetrTrainingArguments) -> None:
+def require_one_gpu(args: "DetrTrainingArguments") -> None:
     """Refuses to train in one process beside several GPUs.
 
     torch.nn.DataParallel, which Transformers would use, cannot divide labels that are lists of boxes.
@@ -58,6 +57,8 @@ def require_one_gpu(args: DetrTrainingArguments) -> None:
     Raises:
         RecipeError: says how to use all of them, or one.
     """
+    import torch
+
     found = torch.cuda.device_count()
     if args.device.type == "cuda" and args.world_size == 1 and found > 1:
         raise RecipeError(
@@ -75,7 +76,7 @@ def check_recipe(recipe: Recipe) -> list[str]:
 
 def _kept_defaults(recipe: Recipe) -> list[str]:
     given, problems = recipe.resolved["training"], []
-    for known in fields(DetrTrainingArguments):
+    for known in fields(recipe.training):
         default = known.default_factory() if callable(known.default_factory) else known.default
         value = given.get(known.name, default)
         if known.name in DEFAULT_ALONE and (value or None) != (default or None):
@@ -135,6 +136,8 @@ def _learning_rate(recipe: Recipe) -> list[str]:
 
 def _machine(recipe: Recipe) -> list[str]:
     """Precision and loggers that are not to be had here."""
+    from transformers.utils.generic import strtobool
+
     args, problems = recipe.training, []
     if args.auto_find_batch_size and args.world_size > 1:
         problems.append(
@@ -151,8 +154,13 @@ def _machine(recipe: Recipe) -> list[str]:
             "training.fsdp: expected none on a CPU, found FSDP (set there, or by accelerate launch --use_fsdp), which "
             "Accelerate uses on GPUs alone. Leave it out."
         )
+    if not args.report_to:
+        return problems
+    from transformers.integrations import get_available_reporting_integrations
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
     available = set(get_available_reporting_integrations())
-    for name in args.report_to or []:
+    for name in args.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             problems.append(
                 f"training.report_to: expected some of {', '.join(sorted(INTEGRATION_TO_CALLBACK))}, found '{name}'"

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib import style
 from PIL import Image
 
-from hf_detr_ft.atomic import check_output_file, explain_refusal, write_bytes
+from hf_detr_ft.atomic import explain_refusal, write_bytes
 from hf_detr_ft.attention.attention_plots import plot_attention
 from hf_detr_ft.attention.image_attention import ImageAttention, attend, share_in_box
 from hf_detr_ft.data.image_size import white_level_of
@@ -14,6 +14,7 @@ from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.inference.detect import class_names, load_detector
+from hf_detr_ft.report.arguments import check_picture
 from hf_detr_ft.report.predictions_sheet import to_png
 
 PICTURE = Path("attention.png")
@@ -57,23 +58,6 @@ def draw_attention(
     with explain_refusal(output):
         write_bytes(output, encode(image, attention, names, f"{Path(source).resolve().name}: {path.name}"))
     return f"{describe(attention, names, path)}\nwritten: {output}"
-
-
-def check_picture(output: Path, image_path: Path, overwrite: bool) -> None:
-    """Refuses, before any work, a picture that could not be written or would replace something.
-
-    Raises:
-        RecipeError: it is no PNG, a folder, the image itself, without a folder, or there already.
-    """
-    check_output_file(output)
-    if output.suffix.lower() != ".png":
-        raise RecipeError(f"--output: expected the name of a PNG, found '{output}'. Name it '{output.stem}.png'.")
-    if output.is_dir():
-        raise RecipeError(f"--output: expected a file, '{output}' is a folder. Name a file in it.")
-    if output.resolve() == image_path.resolve():
-        raise RecipeError(f"--output: '{output}' is the image itself and would be replaced. Name another file.")
-    if output.exists() and not overwrite:
-        raise RecipeError(f"--output: '{output}' is there already. Name another file, or give --overwrite.")
 
 
 def encode(image: Image.Image, attention: ImageAttention, names: list[str], title: str) -> bytes:

@@ -12,13 +12,14 @@ from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.image_size import ImageProcessor
 from hf_detr_ft.data.split_source import Source, load_source
 from hf_detr_ft.data.splits import Splits, build_splits, check_sources, require_no_errors
-from hf_detr_ft.errors import DataError, InputError, RecipeError
+from hf_detr_ft.errors import DataError, InputError
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
+from hf_detr_ft.report.arguments import require_data_flags
 from hf_detr_ft.report.load_run import LoadedRun, Validation, load_run
-from hf_detr_ft.run_folder import DETECTIONS, METRICS, RECIPE, RunFolder
+from hf_detr_ft.run_folder import DETECTIONS, METRICS, RunFolder
 from hf_detr_ft.training.evaluate_model import evaluate_model
 
 
@@ -149,8 +150,8 @@ def _is_same_data(run: LoadedRun, split: Source, truth: dict) -> bool:
 
 
 def _recipe_of(source: str, run: LoadedRun, flags: Sequence[str]) -> Recipe:
-    if not run.recipe and not any(flag.startswith("--data.") for flag in flags):
-        raise RecipeError(f"'{source}' carries no {RECIPE} that names the data. Give --data.root and its like.")
+    if not run.recipe:
+        require_data_flags(source, flags)
     return load_recipe(RunFolder(source).recipe if run.recipe else None, flags)
 
 

@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 from hf_detr_ft.atomic import write_bytes, write_json, write_text
 from hf_detr_ft.data.image_size import ImageProcessor
 from hf_detr_ft.data.splits import Splits
-from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.report.attempt import attempt
@@ -21,7 +20,7 @@ from hf_detr_ft.report.pages import ReportData, build_run_page
 from hf_detr_ft.report.predictions_sheet import draw_predictions
 from hf_detr_ft.report.render_page import render_page
 from hf_detr_ft.report.svg import report_style, to_png
-from hf_detr_ft.run_folder import IMAGE_PLOTS, METRICS, PLOTS, REPORT, RunFolder
+from hf_detr_ft.run_folder import IMAGE_PLOTS, METRICS, PLOTS, RunFolder
 from hf_detr_ft.training.callbacks import log_picture
 from hf_detr_ft.training.job import Job
 
@@ -126,27 +125,6 @@ def write_plots(page: Page, folder: Path, failures: list[str]) -> None:
                 place = folder / IMAGE_PLOTS if block.shows_images else folder
                 place.mkdir(parents=True, exist_ok=True)
                 write_bytes(place / f"{block.name}.png", to_png(block.figure))
-
-
-def check_page(target: Path, overwrite: bool, flag: str = "--output") -> None:
-    """Refuses, before any work, to replace a file without being asked.
-
-    Raises:
-        RecipeError: it is there, and not to be overwritten; or it is a folder.
-    """
-    if target.is_dir():
-        raise RecipeError(f"{flag}: expected a file, '{target}' is a folder. Give '{target / REPORT}'.")
-    if target.exists() and not overwrite:
-        replace_it = "To replace it: --overwrite, or name" if flag == "--output" else "Name"
-        raise RecipeError(f"{flag}: '{target}' is there already. {replace_it} another file.")
-
-
-def is_page(path: Path) -> bool:
-    """Tells whether a file is a page that was made here."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return b'<meta name="generator" content="hf_detr_ft' in file.read(2000)
 
 
 def report_training(run: RunFolder, job: Job) -> list[str]:

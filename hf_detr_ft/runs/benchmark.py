@@ -4,16 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_detr_ft.atomic import check_output_file, write_json
-from hf_detr_ft.benchmark.compare import TimedJob, compare_variants, profile_training
-from hf_detr_ft.benchmark.timings_table import render_timings
-from hf_detr_ft.data.image_size import ImageSize
-from hf_detr_ft.data.splits import load_splits
+from hf_detr_ft.data.coco import require_annotations
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.machine import describe_environment
-from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.importing import large_imports
+from hf_detr_ft.recipe.files import check_early, load_recipe
 from hf_detr_ft.recipe.rules import require_sound
-from hf_detr_ft.training.job import show_progress
-from hf_detr_ft.training.model_defaults import model_defaults
 
 
 def benchmark(
@@ -43,6 +38,16 @@ def benchmark(
         if value < 1:
             raise RecipeError(f"--{name}: expected at least 1, found {value}")
     check_output_file(output)
+    check_early(path, flags, require_annotations("train", "val"))
+    with large_imports():
+        from hf_detr_ft.benchmark.compare import TimedJob, compare_variants, profile_training
+        from hf_detr_ft.benchmark.timings_table import render_timings
+        from hf_detr_ft.data.image_size import ImageSize
+        from hf_detr_ft.data.splits import load_splits
+        from hf_detr_ft.machine import describe_environment
+        from hf_detr_ft.training.job import show_progress
+        from hf_detr_ft.training.model_defaults import model_defaults
+
     recipe = load_recipe(path, flags, model_defaults)
     require_sound(recipe)
     splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress)

@@ -19,10 +19,11 @@ from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.rules import require_sound
+from hf_detr_ft.report.arguments import check_page, is_page
 from hf_detr_ft.report.collect import collect_data_summary
 from hf_detr_ft.report.pages import build_check_page
 from hf_detr_ft.report.svg import report_style
-from hf_detr_ft.report.write_report import check_page, is_page, write_page
+from hf_detr_ft.report.write_report import write_page
 from hf_detr_ft.training.job import describe_job, prepare_trial
 from hf_detr_ft.training.model_defaults import model_defaults
 from hf_detr_ft.training.trial_batches import try_largest_batches

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from accelerate import PartialState
-
 from hf_detr_ft.atomic import check_output_file, write_json
+from hf_detr_ft.data.coco import require_annotations
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.importing import large_imports
+from hf_detr_ft.model.checkpoint import Checkpoint
+from hf_detr_ft.recipe.files import check_early, load_recipe
 from hf_detr_ft.run_folder import RECIPE, RunFolder
-from hf_detr_ft.training.evaluate_model import evaluate_model
 
 
 def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None, output: Path | None = None) -> int:
@@ -30,7 +30,15 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
             f"'{source}' carries no {RECIPE} that names the data. Give --recipe RECIPE, or --data.root and its like."
         )
     check_output_file(output)
-    result = evaluate_model(source, load_recipe(recipe or (own if own.is_file() else None), flags)).result
+    Checkpoint(source).check_exists()
+    path = recipe or (own if own.is_file() else None)
+    check_early(path, flags, require_annotations("val"))
+    with large_imports():
+        from accelerate import PartialState
+
+        from hf_detr_ft.training.evaluate_model import evaluate_model
+
+    result = evaluate_model(source, load_recipe(path, flags)).result
     if PartialState().is_main_process:
         print(result.table())
         if output is not None:

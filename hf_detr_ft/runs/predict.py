@@ -6,9 +6,8 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -16,15 +15,13 @@ from hf_detr_ft.atomic import explain_refusal, write_text
 from hf_detr_ft.data.find_images import find_images
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.formatting import printable
-from hf_detr_ft.inference.detect import (
-    ImageDetections,
-    class_names,
-    load_detector,
-    read_category_ids,
-)
-from hf_detr_ft.inference.detect_files import detect_files, to_results
-from hf_detr_ft.model.speed.bf16_backbone import choose_backbone_precision
-from hf_detr_ft.plots.draw_boxes import draw_detections
+from hf_detr_ft.importing import large_imports
+from hf_detr_ft.model.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hf_detr_ft.inference.detect import ImageDetections
 
 DETECTIONS_JSON = "detections.json"
 """File of the results, a line for each detection."""
@@ -73,6 +70,15 @@ def predict(
     files = find_images(inputs, output)
     drawn = name_drawn_images(files, output)
     check_output_folder(output, drawn, overwrite)
+    Checkpoint(source).check_exists()
+    with large_imports():
+        import torch
+
+        from hf_detr_ft.inference.detect import class_names, load_detector, read_category_ids
+        from hf_detr_ft.inference.detect_files import detect_files, to_results
+        from hf_detr_ft.model.speed.bf16_backbone import choose_backbone_precision
+        from hf_detr_ft.plots.draw_boxes import draw_detections
+
     model, processor = load_detector(source)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     torch.nn.Module.to(model, device)
@@ -87,7 +93,7 @@ def predict(
     for path, image, detections in detect_files(model, processor, files, batch_size, say_skipped):
         highest = max(highest, float(detections.scores.max()))
         found[path] = detections.above(threshold)
-        save_image(draw_image(image, found[path], names), drawn[path])
+        save_image(draw_detections(image, *to_drawn(found[path], names)), drawn[path])
     results = [
         json.dumps(result)
         for image_id, path in enumerate(files, start=1)
@@ -136,15 +142,15 @@ def say_skipped(error: DataError) -> None:
     tqdm.write(f"skipped: {printable(error)}", file=sys.stderr)
 
 
-def draw_image(image: Image.Image, detections: ImageDetections, names: Sequence[str]) -> Image.Image:
-    """The image with class and score at each box, the most certain on top."""
+def to_drawn(detections: "ImageDetections", names: Sequence[str]) -> "tuple[np.ndarray, list[str], np.ndarray]":
+    """Boxes, texts and labels to draw: class and score at each box, the most certain on top."""
     labels, scores = detections.labels[::-1], detections.scores[::-1]
     texts = [f"{names[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
-    return draw_detections(image, detections.boxes_xyxy_px[::-1], texts, labels)
+    return detections.boxes_xyxy_px[::-1], texts, labels
 
 
 def summarise_predictions(
-    found: Sequence[ImageDetections], asked: int, names: Sequence[str], threshold: float, highest: float
+    found: "Sequence[ImageDetections]", asked: int, names: Sequence[str], threshold: float, highest: float
 ) -> str:
     """Counts of images and of detections per class, for the terminal."""
     counts = Counter(int(label) for detections in found for label in detections.labels)

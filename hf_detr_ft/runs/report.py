@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hf_detr_ft.atomic import check_output_file
+from hf_detr_ft.data.images import require_image
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.report.attention_sheet import draw_attention
-from hf_detr_ft.report.load_run import LoadedRun, load_run
-from hf_detr_ft.report.pages import build_comparison_page
-from hf_detr_ft.report.read_inputs import read_inputs
-from hf_detr_ft.report.svg import report_style
-from hf_detr_ft.report.write_report import check_page, write_page, write_report
+from hf_detr_ft.importing import large_imports
+from hf_detr_ft.model.checkpoint import Checkpoint
+from hf_detr_ft.recipe.files import check_early
+from hf_detr_ft.report.arguments import check_page, require_data_flags
 from hf_detr_ft.run_folder import METRICS, RECIPE, REPORT, RunFolder
+
+if TYPE_CHECKING:
+    from hf_detr_ft.report.load_run import LoadedRun
 
 
 def report(
@@ -43,6 +46,11 @@ def report(
         if len(sources) > 1 or flags or plots:
             found = [*sources, *flags, *(["--plots"] if plots else [])]
             raise RecipeError(f"--attention: expected one model and no other flags, found {found}.")
+        Checkpoint(sources[0]).check_exists()
+        require_image(attention)
+        with large_imports():
+            from hf_detr_ft.report.attention_sheet import draw_attention
+
         print(draw_attention(sources[0], attention, output, overwrite=overwrite))
         return 0
     check_output_file(output)
@@ -54,6 +62,14 @@ def report(
         check_page(target, overwrite)
     if len(runs) > 1:
         return _compare(runs, flags, target or Path(REPORT), plots)
+    check_early(None, flags)
+    if not runs[0].is_run:
+        Checkpoint(sources[0]).check_exists()
+        require_data_flags(sources[0], flags)
+    with large_imports():
+        from hf_detr_ft.report.read_inputs import read_inputs
+        from hf_detr_ft.report.write_report import write_report
+
     inputs = read_inputs(sources[0], flags)
     written = write_report(
         runs[0],
@@ -78,6 +94,12 @@ def report(
 def _compare(runs: Sequence[RunFolder], flags: Sequence[str], target: Path, plots: bool) -> int:
     if flags or plots:
         raise RecipeError(f"argument '{[*flags, '--plots'][0]}': flags go with one run, found {len(runs)}.")
+    require_runs(runs)
+    with large_imports():
+        from hf_detr_ft.report.pages import build_comparison_page
+        from hf_detr_ft.report.svg import report_style
+        from hf_detr_ft.report.write_report import write_page
+
     failures: list[str] = []
     with report_style():
         write_page(build_comparison_page(read_runs(runs)), target, failures)
@@ -87,8 +109,8 @@ def _compare(runs: Sequence[RunFolder], flags: Sequence[str], target: Path, plot
     return 0
 
 
-def read_runs(runs: Sequence[RunFolder]) -> list[LoadedRun]:
-    """Run folders by names that tell them apart: their own, or the paths as given.
+def require_runs(runs: Sequence[RunFolder]) -> None:
+    """Makes sure that folders are of runs, and of different ones.
 
     Raises:
         RecipeError: one of them is no run folder, or is given twice.
@@ -98,6 +120,12 @@ def read_runs(runs: Sequence[RunFolder]) -> list[LoadedRun]:
         raise RecipeError(f"expected run folders to compare, found no {METRICS} or {RECIPE} in {no_runs}.")
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RecipeError(f"expected runs to compare, found one of them twice: {', '.join(map(str, runs))}.")
+
+
+def read_runs(runs: Sequence[RunFolder]) -> "list[LoadedRun]":
+    """Run folders by names that tell them apart: their own, or the paths as given."""
+    from hf_detr_ft.report.load_run import load_run
+
     records = [load_run(run) for run in runs]
     if len({record.name for record in records}) < len(records):
         return [replace(record, name=str(run)) for record, run in zip(records, runs, strict=True)]

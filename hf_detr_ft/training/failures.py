@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.errors import CheckpointError, TrainingError, first_line
 from hf_detr_ft.model.hungarian_matching import UnusableBatchError
-from hf_detr_ft.recipe.sections import DetrTrainingArguments
+from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 
 GO_ON = "the same command with --training.resume_from_checkpoint last"
 """Way to go on with an interrupted run, whether it has a checkpoint or not."""

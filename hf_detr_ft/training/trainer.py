@@ -32,7 +32,7 @@ from hf_detr_ft.inference.detect import post_process
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.hungarian_matching import UnusableBatchError
 from hf_detr_ft.model.optim import parameter_groups
-from hf_detr_ft.recipe.sections import DetrTrainingArguments
+from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 from hf_detr_ft.training.callbacks import EpochCallback
 from hf_detr_ft.training.checkpoint_trainer import CheckpointTrainer
 from hf_detr_ft.training.failures import out_of_memory, unusable_batch

@@ -10,7 +10,8 @@ from transformers import TrainerCallback
 
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
-from hf_detr_ft.recipe.sections import DataConfig, DetrTrainingArguments
+from hf_detr_ft.recipe.sections import DataConfig
+from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 from hf_detr_ft.training.trainer import DetrTrainer
 from tests.fixtures import tiny_processor, trainable_tiny_detr, write_coco_folder
 

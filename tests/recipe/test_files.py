@@ -11,16 +11,21 @@ import pytest
 import yaml
 
 from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.recipe import files
 from hf_detr_ft.recipe.files import (
+    LIGHT_SECTIONS,
     NOT_SAVED,
-    SECTIONS,
+    check_early,
     describe_type,
     field_limits,
+    field_names,
     load_recipe,
     print_help,
     save_recipe,
+    section_classes,
 )
-from hf_detr_ft.recipe.sections import DataConfig, DetrTrainingArguments, Recipe
+from hf_detr_ft.recipe.sections import DataConfig, Recipe
+from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 from hf_detr_ft.synthetic.render import SHORT_SIDE, VALIDATION_START
 from hf_detr_ft.yaml12 import dump_yaml, parse_yaml
 
@@ -63,7 +68,7 @@ def value(recipe: Recipe, dotted: str) -> object:
 
 def test_an_empty_recipe_is_the_defaults(read):
     recipe = read("")
-    for section, config in SECTIONS.items():
+    for section, config in section_classes().items():
         if section != "training":
             assert getattr(recipe, section) == config()
     assert recipe.training.learning_rate == 1e-4
@@ -175,7 +180,7 @@ def test_no_is_a_strategy_and_not_false(read, text: str):
 
 @pytest.mark.parametrize("text", ["data:\n", "# only a comment\n", "data: {}\nmade_with: {versions: {torch: 1}}\n"])
 def test_what_says_nothing_changes_nothing(read, text: str):
-    assert read(text).data == SECTIONS["data"]()
+    assert read(text).data == DataConfig()
 
 
 # What is refused
@@ -385,7 +390,7 @@ def test_types_are_described_for_people(annotation: object, expected: str):
 
 def every_value(recipe: Recipe) -> dict:
     """All that a recipe says, as plain values."""
-    sections = {name: asdict(getattr(recipe, name)) for name in SECTIONS if name != "training"}
+    sections = {name: asdict(getattr(recipe, name)) for name in LIGHT_SECTIONS}
     return {**sections, "training": recipe.training.to_dict()}
 
 
@@ -459,7 +464,10 @@ def test_help_lists_every_field_once(verb: str, capsys: pytest.CaptureFixture[st
     text = capsys.readouterr().out
     assert text.startswith(f"usage: hf-detr-ft {verb} [RECIPE] [--section.key VALUE ...]")
     expected = [
-        f"{section}.{field.name}" for section, config in SECTIONS.items() for field in fields(config) if field.init
+        f"{section}.{field.name}"
+        for section, config in section_classes().items()
+        for field in fields(config)
+        if field.init
     ]
     assert sorted(listed_flags(text)) == sorted(expected)
 
@@ -503,3 +511,31 @@ def test_recipes_of_earlier_runs_load_without_the_fields_that_are_gone(read, ref
 def test_a_field_that_is_gone_is_not_passed_over_where_it_had_an_effect(refusal):
     [line] = refusal(EARLIER.replace("ENCODER_LOSS", "1.0") + "made_with: {versions: {}}\n")
     assert "unknown key 'encoder_loss' in section 'model' (gone: it is --encoder-loss" in line
+
+
+def test_names_of_fields_are_read_off_the_source_as_the_class_has_them():
+    for section, config in section_classes().items():
+        known = [field.name for field in fields(config) if field.init]
+        assert set(field_names(section)) == set(known), section
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "imported"),
+    [
+        ("data: {rot: x}", [], False),
+        ("data: {rot: x}\ntraining: {seed: 1}", [], True),  # whose values may be wrong, too
+        ("data: {rot: x}\ntraining: {seed: 1}\nmade_with: {}", [], False),
+        ("data: {rot: x}\nmade_with: {}", ["--training.seed", "one"], True),
+    ],
+)
+def test_problems_come_at_once_and_without_transformers_where_training_is_not_a_persons(
+    text: str, flags: list[str], imported: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    loaded: list[Path] = []
+    monkeypatch.setattr(files, "load_recipe", lambda path, flags: loaded.append(path))
+    monkeypatch.setattr(files, "require_sound", lambda recipe: None)
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match="unknown key 'rot'"):
+        check_early(path, flags)
+    assert bool(loaded) is imported

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import transformers
 
+from hf_detr_ft import recipe
 from hf_detr_ft.formatting import did_you_mean
-from hf_detr_ft.recipe import sections as recipe_module
-from hf_detr_ft.recipe.files import SECTIONS, load_recipe
-from hf_detr_ft.recipe.sections import DetrTrainingArguments
+from hf_detr_ft.recipe.files import LIGHT_SECTIONS, load_recipe
+from hf_detr_ft.recipe.sections import DataConfig
+from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 
-SOURCE = Path(recipe_module.__file__)
+SOURCES = [Path(recipe.__path__[0]) / name for name in ("sections.py", "training_arguments.py")]
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
 NOT_IN_DETR = {
@@ -57,7 +58,7 @@ def field_docstrings(source: str) -> dict[str, dict[str, str | None]]:
 
 
 def test_every_field_is_documented_with_detrs_value():
-    documented = field_docstrings(SOURCE.read_text(encoding="utf-8"))
+    documented = field_docstrings("\n".join(source.read_text(encoding="utf-8") for source in SOURCES))
     assert documented.keys() == NOT_IN_DETR.keys()
     lacking = [
         f"{name}.{field}: {text!r}"
@@ -79,7 +80,7 @@ def test_a_field_without_a_docstring_is_seen():
 
 
 def test_our_sections_share_no_field_with_each_other():
-    names = [field.name for section, config in SECTIONS.items() if section != "training" for field in fields(config)]
+    names = [field.name for config in LIGHT_SECTIONS.values() for field in fields(config)]
     assert len(names) == len(set(names)), "a flag without its section could not be told apart in hints"
 
 
@@ -132,11 +133,11 @@ def test_nearest_names_what_was_probably_meant(name: str, expected: str):
 
 
 def test_paths_of_the_data_are_relative_to_its_root(tmp_path: Path):
-    config = SECTIONS["data"](root=str(tmp_path), val_images=str(tmp_path / "elsewhere"))
+    config = DataConfig(root=str(tmp_path), val_images=str(tmp_path / "elsewhere"))
     assert config.path("train_annotations") == tmp_path / "annotations/custom_train.json"
     assert config.path("val_images") == tmp_path / "elsewhere"
-    assert SECTIONS["data"]().path("train_images") == Path("train2017")
-    assert SECTIONS["data"](root="~/x").path("train_images") == Path.home() / "x/train2017"
+    assert DataConfig().path("train_images") == Path("train2017")
+    assert DataConfig(root="~/x").path("train_images") == Path.home() / "x/train2017"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -13,6 +13,7 @@ from transformers import pipeline
 from hf_detr_ft.data.find_images import find_images
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.model.speed import bf16_backbone
+from hf_detr_ft.plots import draw_boxes
 from hf_detr_ft.runs.predict import name_drawn_images, predict
 from tests.fixtures import CLASSES, plain_image
 
@@ -165,10 +166,8 @@ def test_nothing_above_the_threshold(run: str, photos: Path, capsys: pytest.Capt
 
 
 def test_detections_are_drawn_with_the_most_certain_on_top(run: str, photos: Path, monkeypatch: pytest.MonkeyPatch):
-    from hf_detr_ft.runs import predict as module
-
     calls = []
-    monkeypatch.setattr(module, "draw_detections", lambda image, *arguments: calls.append(arguments) or image)
+    monkeypatch.setattr(draw_boxes, "draw_detections", lambda image, *arguments: calls.append(arguments) or image)
     predict(run, ["photos/plain.jpg"], threshold=0)
     ((boxes_xyxy_px, texts, labels),) = calls
     entries = results(Path("predictions"))[::-1]

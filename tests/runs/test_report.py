@@ -10,7 +10,7 @@ from PIL import Image
 from hf_detr_ft.cli import main
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.runs import report as report_module
+from hf_detr_ft.report import attention_sheet
 from hf_detr_ft.runs.report import report
 from tests.fixtures import (
     tiny_detr_with_spread_weights,
@@ -239,7 +239,7 @@ def test_attention_is_drawn_instead_of_the_page(tmp_path: Path, monkeypatch: pyt
         calls.append((args, kwargs))
         return 0
 
-    monkeypatch.setattr(report_module, "draw_attention", draw_attention)
+    monkeypatch.setattr(attention_sheet, "draw_attention", draw_attention)
     output = tmp_path / "a.png"
     assert main(["report", "me/x", "--attention", "photo.jpg", "--output", str(output), "--overwrite"]) == 0
     assert calls == [(("me/x", Path("photo.jpg"), output), {"overwrite": True})]

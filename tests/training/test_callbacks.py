@@ -13,7 +13,8 @@ from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.recipe.sections import DataConfig, DetrTrainingArguments
+from hf_detr_ft.recipe.sections import DataConfig
+from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 from hf_detr_ft.run_folder import RunFolder
 from hf_detr_ft.training.callbacks import (
     ProgressLines,
