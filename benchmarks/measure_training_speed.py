@@ -7,7 +7,7 @@ Each short side and batch size is one `hf-detr-ft benchmark` in a process of its
 benchmarks/results/DEVICE_SIDE_BATCH.json, from which scripts/build_performance_page.py makes the tables of
 docs/performance.md. What is there already is not measured again; delete a file to have it anew.
 
-Without images: --data.synthetic_images 64 --data.synthetic_short_side "[800,1000]" instead of --data.root.
+Without images: --data.root null --data.synthetic_images 64 --data.synthetic_short_side "[800,1000]".
 """
 
 import argparse

@@ -65,8 +65,9 @@ class Stopwatch(TrainerCallback):
         mask = inputs["pixel_mask"]
         self.shapes.append((mask.numel(), mask.sum()))
 
-    def _now(self) -> float:
-        if self.device.type == "cuda":
+    def _now(self, finished: bool) -> float:
+        """Seconds, once the GPU has finished if asked; if asked in every step it would stand idle meanwhile."""
+        if finished and self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
@@ -75,7 +76,7 @@ class Stopwatch(TrainerCallback):
     ) -> None:
         """Notes how long the step waited for its batch."""
         if self.ends:
-            self.waits.append(self._now() - self.ends[-1])
+            self.waits.append(self._now(finished=False) - self.ends[-1])
         else:
             self.counter.__enter__()
 
@@ -84,7 +85,7 @@ class Stopwatch(TrainerCallback):
         if not self.ends:
             self.counter.__exit__(None, None, None)
             self.flops_per_pixel = self.counter.get_total_flops() / sum(size for size, _ in self.shapes)
-        self.ends.append(self._now())
+        self.ends.append(self._now(len(self.ends) + 1 == WARM_UP or state.global_step == state.max_steps))
         if len(self.ends) == WARM_UP:
             self.shapes.clear()
             self.waits.clear()

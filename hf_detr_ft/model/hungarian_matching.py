@@ -84,7 +84,8 @@ def pad_targets(labels: Sequence[dict], dtype: torch.dtype) -> Targets:
     counts = [len(target["class_labels"]) for target in labels]
     device = labels[0]["class_labels"].device
     class_labels = torch.zeros(len(labels), max(1, *counts), dtype=torch.int64, device=device)
-    boxes = torch.tensor([0.5, 0.5, 1.0, 1.0], dtype=dtype, device=device).repeat(*class_labels.shape, 1)
+    boxes = torch.full((*class_labels.shape, 4), 0.5, dtype=dtype, device=device)
+    boxes[..., 2:] = 1.0
     for row, (target, count) in enumerate(zip(labels, counts, strict=True)):
         class_labels[row, :count] = target["class_labels"]
         boxes[row, :count] = target["boxes"].to(dtype)

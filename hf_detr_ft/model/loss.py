@@ -138,7 +138,7 @@ def loss_parts(
     _, num_matched, num_images = items.unbind()
     no_object = logits.shape[-1] - 1
     predicted = logits.argmax(-1)
-    present = torch.tensor(counts, device=logits.device)
+    present = torch.tensor(counts).to(logits.device, non_blocking=True)
     cardinality = ((predicted != no_object).sum(-1) - present).abs().sum(-1) / num_images
     wrong = ((predicted[-1] != wanted[-1]) & (wanted[-1] != no_object)).sum()
     parts = {"class_error": 100 * wrong / num_matched.clamp(min=1)}

@@ -81,6 +81,9 @@ class DetrTrainingArguments(TrainingArguments):
     """Has to stay false: a row's columns become the model's inputs later."""
     ddp_find_unused_parameters: bool | None = False
     """Every parameter that is trained is used in every step, so there is nothing to search for."""
+    logging_nan_inf_filter: bool = False
+    """Log the average in place of a loss that is not finite; to look for one, host and device wait for each other in
+    every step. Predictions that are not finite stop a training anyway."""
     report_to: str | list[str] | None = "none"
     """Places that scalars go to: none, tensorboard, wandb, mlflow, … or a list of them."""
 
@@ -92,6 +95,8 @@ class DetrTrainingArguments(TrainingArguments):
             self.load_best_model_at_end = False
         # Transformers wants it said that a machine without an accelerator trains on its CPU, before it allows bf16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if self.dataloader_pin_memory and not self.use_cpu and self.accelerator_config is None:
+            self.accelerator_config = {"non_blocking": True}  # a batch is some ten small tensors for each image
         super().__post_init__()
         self.label_names = ["labels"]
         # DataParallel would split the labels' tensors instead of the list; several GPUs take `accelerate launch`.

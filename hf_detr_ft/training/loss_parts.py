@@ -1,6 +1,5 @@
 """Parts of the loss, added up over steps, and which images of a batch are to count in it."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,14 +13,15 @@ class LossParts:
     """Adds up the parts of the loss on the device and reads them once."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(()))
+        self.sums: dict[str, torch.Tensor] = {}
         self.count = 0.0
 
     def add(self, parts: Iterable[dict[str, torch.Tensor]], share: float) -> None:
         """Adds what together is `share` of a step: 1, or 1 of the micro-batches where these are to be averaged."""
         for part in parts:
             for name, value in part.items():
-                self.sums[name] = value.detach().float() + self.sums[name].to(value.device)
+                value = value.detach().float()
+                self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.count += share
 
 

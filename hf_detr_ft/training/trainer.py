@@ -144,7 +144,7 @@ class DetrTrainer(CheckpointTrainer):
         samples = [readable_images(batch) for batch in samples]
         model, counted = self._unwrapped(), [batch["labels"] for batch in samples if NOT_COUNTED not in batch]
         items = torch.stack([model.family.count_items(labels, model.config) for labels in counted or [[]]]).sum(0)
-        return samples, self.accelerator.reduce(items.to(device), reduction="sum")
+        return samples, self.accelerator.reduce(items.to(device, non_blocking=True), reduction="sum")
 
     def _own_images(self, batch: dict[str, Any], step: int = 1) -> dict[str, Any]:
         args = self.args

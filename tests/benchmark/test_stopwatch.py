@@ -41,13 +41,15 @@ class FakeTrainer:
 
     def train(self, shapes: list[tuple[int, int, int]], used: float) -> None:
         """A step for each shape, batch, height and width; the mask says that a share of it is used."""
-        told = (self.args, TrainerState(), TrainerControl())
+        state = TrainerState(max_steps=len(shapes))
+        told = (self.args, state, TrainerControl())
         for batch, height, width in shapes:
             for callback in self.callbacks:
                 callback.on_step_begin(*told)
             mask = torch.zeros(batch, height, width)
             mask[:, :, : int(width * used)] = 1
             self.model(pixel_values=torch.rand(batch, 3, height, width), pixel_mask=mask).backward()
+            state.global_step += 1
             for callback in self.callbacks:
                 callback.on_step_end(*told)
 
@@ -56,6 +58,20 @@ class FakeTrainer:
 def arguments() -> Any:
     args = SimpleNamespace(device=torch.device("cpu"), train_batch_size=2, gradient_accumulation_steps=1, world_size=1)
     return args
+
+
+def test_a_gpu_is_waited_for_where_the_timed_steps_begin_and_end(
+    arguments: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopwatch, "WARM_UP", 2)
+    monkeypatch.setattr(stopwatch, "reset_peak", lambda device: None)
+    waited: list[int] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waited.append(len(watch.ends)))
+    arguments.device = torch.device("cuda")
+    trainer: Any = FakeTrainer(arguments)
+    watch = Stopwatch(trainer)
+    trainer.train([(1, 8, 8)] * 5, used=1)
+    assert waited == [1, 4], "in every step it would stand idle while the host prepares the next one"
 
 
 def test_images_pixels_and_arithmetic_are_those_of_the_timed_steps(

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe import automatic
 from hf_detr_ft.recipe.automatic import choose_workers
 from hf_detr_ft.recipe.files import load_recipe, save_recipe
+from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 
 CPU = ("--training.use_cpu", "true")
 
@@ -73,3 +75,20 @@ def test_workers_share_the_cores_beside_gpus(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_workers(use_cpu=False) == expected
     assert choose_workers(use_cpu=True) == 0
+
+
+@pytest.mark.parametrize(("settings", "expected"), [({}, True), ({"dataloader_pin_memory": False}, False)])
+def test_nothing_waits_for_a_gpu_that_need_not(settings: dict, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels are some ten tensors an image, each of which would be waited for; so would the question for a NaN."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(TrainingArguments, "__post_init__", lambda args: None)
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 1)
+    on_gpu, on_cpu = (DetrTrainingArguments(use_cpu=use_cpu, **settings) for use_cpu in (False, True))
+    assert on_gpu.accelerator_config == ({"non_blocking": True} if expected else None)
+    assert on_cpu.accelerator_config is None
+    assert DetrTrainingArguments(accelerator_config={"even_batches": False}).accelerator_config == {
+        "even_batches": False
+    }, "what the recipe says"
+    assert on_gpu.logging_nan_inf_filter is False
+    assert on_gpu.optim == "adamw_torch_fused"
+    assert on_gpu.tf32 is None, "fp32 is fp32 unless the recipe says otherwise"

@@ -1,6 +1,9 @@
 """The benchmark: what it prints and writes, and that both sides learn the same."""
 
 import json
+import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from hf_detr_ft.runs.benchmark import benchmark
 from hf_detr_ft.training.data_pipeline import store_splits
 from hf_detr_ft.training.job import build_job
 
+REPOSITORY = Path(__file__).parents[2]
 FLAGS = [
     *("--data.synthetic_images", "4", "--data.synthetic_val_images", "1", "--data.synthetic_short_side", "[64,80]"),
     *("--model.checkpoint", "null", "--model.backbone", "test_resnet.r160_in1k", "--model.config.d_model", "32"),
@@ -103,6 +107,29 @@ def test_without_the_breakdown_stock_and_ours_alone_run_and_a_profile(
     printed = capsys.readouterr().out
     for row in figures["profile"]:
         assert f"{row['share']:6.1%}  {row['operator']}  ({row['calls_per_step']:.0f} calls a step)" in printed
+
+
+def test_the_benchmark_of_a_gpu_is_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of benchmarks/, with its settings, at toy size on a CPU."""
+    script = runpy.run_path(str(REPOSITORY / "benchmarks" / "measure_training_speed.py"))
+    commands: list[list[str]] = []
+    monkeypatch.setitem(script["main"].__globals__, "FIGURES", tmp_path)
+    toy = ["--data.root", "null", *FLAGS, "--training.use_cpu", "true", "--rounds", "1", "--steps", "1"]
+    monkeypatch.setattr(sys, "argv", ["measure_training_speed.py", "gpu", *toy])
+    with monkeypatch.context() as instead:
+        instead.setattr(subprocess, "run", lambda command, check: commands.append(command))
+        script["main"]()
+    assert [Path(command[command.index("--output") + 1]).name for command in commands] == [
+        "gpu_800_8.json",
+        "gpu_800_16.json",
+    ]
+    assert all("--profile" in command and "--no-breakdown" not in command for command in commands)
+    monkeypatch.setattr(variants, "MEASURES", [])
+    assert main(commands[0][3:]) == 0
+    figures = json.loads((tmp_path / "gpu_800_8.json").read_text())
+    assert [variant["name"] for variant in figures["variants"]] == ["stock", "ours"]
+    assert figures["job"]["short_side"] == 64 and figures["profile"]
+    assert all(variant["arithmetic_share"] > 0 for variant in figures["variants"])
 
 
 def test_figures_over_rounds() -> None:

@@ -128,7 +128,7 @@ def count_matches(
     if weights.bins is None:
         return Matches(matched, matched, num_boxes, num_boxes)
     united = unite_matches(matched, targets.class_labels.shape[1])
-    here = torch.stack([(united >= 0).sum().to(items), items.new_tensor(float(sum(targets.counts)))])
+    here = torch.stack([(united >= 0).sum().to(items), torch.tensor(sum(targets.counts)).to(items, non_blocking=True)])
     in_step = torch.is_grad_enabled() and not is_whole
     if in_step and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(here)
@@ -217,7 +217,7 @@ def rates(logits: torch.Tensor, matched: torch.Tensor, targets: Targets, items: 
     wanted = matched_labels(matched[None], targets, no_object=-1)[0]
     wrong = ((logits.argmax(-1) != wanted) & (matched >= 0)).sum()
     found = (logits[:, : logits.shape[1] // groups].amax(-1) > 0).sum(-1)
-    present = torch.tensor(targets.counts, device=logits.device)
+    present = torch.tensor(targets.counts).to(logits.device, non_blocking=True)
     return {
         "class_error": 100 * wrong / (items[1] * groups).clamp(min=1),
         "cardinality_error": (found - present).abs().sum() / items[2],
