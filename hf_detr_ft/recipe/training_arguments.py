@@ -83,7 +83,7 @@ class DetrTrainingArguments(TrainingArguments):
     """Every parameter that is trained is used in every step, so there is nothing to search for."""
     logging_nan_inf_filter: bool = False
     """Log the average in place of a loss that is not finite; to look for one, host and device wait for each other in
-    every step. Predictions that are not finite stop a training anyway."""
+    every step. Predictions that are not finite stop a training anyway (DETR: no)."""
     report_to: str | list[str] | None = "none"
     """Places that scalars go to: none, tensorboard, wandb, mlflow, … or a list of them."""
 

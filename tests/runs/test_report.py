@@ -241,6 +241,8 @@ def test_attention_is_drawn_instead_of_the_page(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(attention_sheet, "draw_attention", draw_attention)
     output = tmp_path / "a.png"
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").touch()
     assert main(["report", "me/x", "--attention", "photo.jpg", "--output", str(output), "--overwrite"]) == 0
     assert calls == [(("me/x", Path("photo.jpg"), output), {"overwrite": True})]
     for wrong in (["a", "b"], ["a", "--data.root", "x"]):
