@@ -6,7 +6,7 @@ clamping leaves; and predictions that are not finite stop a training with the na
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import nn
@@ -20,10 +20,10 @@ def skip_finite_checks(model: nn.Module) -> None:
     """
     for layer in model.modules():
         if type(layer).__name__.endswith("EncoderLayer") and hasattr(layer, "final_layer_norm"):
-            attention: Any = layer.self_attn
+            attention, probability = cast(Any, layer.self_attn), cast(float, layer.dropout)
             layer.register_forward_pre_hook(_begin)
             layer.register_forward_hook(_end, always_call=True)
-            attention.register_forward_hook(partial(_drop, layer.dropout))
+            attention.register_forward_hook(partial(_drop, probability))
 
 
 def _begin(layer: nn.Module, _: tuple) -> None:
