@@ -71,6 +71,8 @@ def test_sigterm_saves_says_how_to_go_on_and_changes_nothing(
     err = capsys.readouterr().err
     assert f"To go on from checkpoint-{step}: the same command with --training.resume_from_checkpoint last" in err
     assert not (run / "model.safetensors").exists()
+    evaluated = json.loads((run / "metrics.json").read_text())["last"]["step"] if step > 2 else 0
+    assert evaluated == step // 3 * 3, "no part of an epoch is evaluated"
     assert signal.getsignal(signal.SIGTERM) == before
     assert main([*flags, *RESUME]) == 0
     if not more:
