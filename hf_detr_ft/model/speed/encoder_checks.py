@@ -16,8 +16,8 @@ def skip_finite_checks(model: nn.Module) -> None:
     """Lets encoder layers compute the same without that question, from now on and in place.
 
     They ask where they are in training mode, which otherwise decides on one dropout alone, that of the attention's
-    output. So they run in evaluation mode, and the attention drops its own output. Layers without an `mlp` of their own,
-    as DAB-DETR's, have more dropouts and do not ask; they stay as they are.
+    output. So they run in evaluation mode, and the attention drops its own output. Layers without an `mlp`, as
+    DAB-DETR's, have more dropouts and do not ask; they stay as they are.
     """
     for layer in model.modules():
         if type(layer).__name__.endswith("EncoderLayer") and hasattr(layer, "mlp") and hasattr(layer, "self_attn"):
