@@ -71,6 +71,12 @@ def test_no_verb_prints_them(
     assert not STEERING.findall(out + err)
 
 
+def test_whatever_is_printed_is_written_out(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    monkeypatch.setattr(cli, "run", lambda arguments: print(CODES) or 0)
+    assert cli.main([]) == 0
+    assert capfd.readouterr().out == r"\x1b]0;owned\x07\u202egpj\u200b\r" + "\nerror: all is lost\n"
+
+
 def test_an_error_does_not_print_them(capfd) -> None:
     assert cli.main(["check", f"no{CODES}.yaml"]) == 2
     err = capfd.readouterr().err
