@@ -33,6 +33,7 @@ from hf_detr_ft.training.data_pipeline import build_processor, build_train_trans
 from hf_detr_ft.training.failures import dead_worker, explain_damage, explain_full_disk
 from hf_detr_ft.training.interruption import TERMINATED, StopCallback
 from hf_detr_ft.training.output_folder import OutputFolder
+from hf_detr_ft.training.split_batches import is_out_of_memory
 from hf_detr_ft.training.trainer import DetrTrainer
 
 ModelBuilder = Callable[[ModelConfig, Sequence[str], Sequence[int], SpeedConfig], Detector]
@@ -205,6 +206,11 @@ def train_model(job: Job, checkpoint: Path | None) -> None:
             "install one, or set this to false."
         ) from error
     except (EOFError, OSError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise TrainingError(
+                f"training stopped: {job.trainer.args.device} is out of memory beside the batches, as for the "
+                f"optimizer's state: {first_line(error)}. Lower training.per_device_train_batch_size."
+            ) from error
         dead = dead_worker(error, job.trainer.args.dataloader_num_workers)
         if dead is None:
             raise

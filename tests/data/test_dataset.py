@@ -50,6 +50,12 @@ def test_objects_keep_their_boxes_and_get_labels_without_crowd() -> None:
     assert objects[1] == objects[3] == {"bbox": [], "label": [], "area": []}
 
 
+def test_whole_numbers_that_fp32_has_not_exactly_are_taken() -> None:
+    large = {"id": 1, "image_id": 7, "category_id": 7, "bbox": [0, 0, 2**24 + 1, 1], "area": 2**24 + 1}
+    objects = load({**COCO, "annotations": [large, {**large, "iscrowd": 1}]})["objects"][2]
+    assert objects["bbox"] == [[0, 0, 2**24, 1]] and objects["area"] == [2**24]
+
+
 def test_crowd_is_apart() -> None:
     assert load()["crowd"][:] == [[], [[0, 0, 80, 80]], [[0, 0, 60, 60]], []]
 

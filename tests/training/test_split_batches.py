@@ -116,3 +116,20 @@ def test_by_command(job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert cli.main(["train", *job, *flags, "--training.auto_find_batch_size"]) == 0
     assert seen[:4] == [4, 2, 1, 1]
     assert len((tmp_path / "run/results.csv").read_text().splitlines()) == 2
+
+
+def test_memory_that_is_lacking_elsewhere_stops_at_once(
+    job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Transformers' own way would begin again with fewer images, and with the weights that are there."""
+    tried = []
+
+    def fail(*_: object, **__: object) -> None:
+        tried.append(1)
+        raise FULL
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", fail)
+    flags = ["--training.output_dir", str(tmp_path / "run"), "--training.auto_find_batch_size"]
+    assert cli.main(["train", *job, *flags]) == 1
+    assert len(tried) == 1
+    assert "out of memory beside the batches" in capfd.readouterr().err
