@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, Sequence, Value
 
 from hf_detr_ft.data.coco import LabelMap, image_path, with_polygon_areas
@@ -16,6 +18,7 @@ FEATURES = Features(
         "image_id": Value("int64"),
         "file_name": Value("string"),
         "aspect_ratio": Value("float32"),
+        "original_size": Sequence(Value("int32"), length=2),
         "objects": {
             "bbox": Sequence(Sequence(Value("float32"), length=4)),
             "label": Sequence(Value("int64")),
@@ -25,7 +28,7 @@ FEATURES = Features(
     }
 )
 """Columns of `load_split`: `bbox` and `crowd`, the regions that do not count, are xywh in pixels of the upright image;
-`aspect_ratio` is width over height."""
+`original_size` is its (height, width), `aspect_ratio` its width over height."""
 WINDOW = 64
 """Rows that are read at once where a column is too large to be read in one piece."""
 
@@ -76,31 +79,55 @@ def load_split(coco: dict, images_dir: Path, label_map: LabelMap, white_level: i
     Returns:
         A data set with the columns of `FEATURES`.
     """
-    objects: dict[int, dict[str, list]] = {
-        image["id"]: {"bbox": [], "label": [], "area": []} for image in coco["images"]
-    }
-    crowd: dict[int, list] = {image["id"]: [] for image in coco["images"]}
-    for annotation in coco["annotations"]:
-        box = [float(value) for value in annotation["bbox"]]  # Arrow refuses integers that fp32 has not exactly
-        if annotation.get("iscrowd", 0):
-            crowd[annotation["image_id"]].append(box)
-            continue
-        entry = objects[annotation["image_id"]]
-        entry["bbox"].append(box)
-        entry["label"].append(label_map.label(annotation["category_id"]))
-        entry["area"].append(float(annotation.get("area", box[2] * box[3])))
+    images = coco["images"]
     columns = {
-        "image": [{"path": str(image_path(images_dir, image["file_name"])), "bytes": None} for image in coco["images"]],
-        "image_id": [image["id"] for image in coco["images"]],
-        "file_name": [image["file_name"] for image in coco["images"]],
-        "aspect_ratio": [image["width"] / image["height"] for image in coco["images"]],
-        "objects": list(objects.values()),
-        "crowd": list(crowd.values()),
+        "image": [{"path": str(image_path(images_dir, image["file_name"])), "bytes": None} for image in images],
+        "image_id": [image["id"] for image in images],
+        "file_name": [image["file_name"] for image in images],
+        "aspect_ratio": [image["width"] / image["height"] for image in images],
+        "original_size": [(image["height"], image["width"]) for image in images],
+        **_columns_of_annotations(coco, label_map),
     }
-    if white_level is None:
-        return Dataset.from_dict(columns, features=FEATURES)
-    columns["white_level"] = [white_level] * len(coco["images"])
-    return Dataset.from_dict(columns, features=Features({**FEATURES, "white_level": Value("int32")}))
+    features = FEATURES
+    if white_level is not None:
+        columns["white_level"] = [white_level] * len(images)
+        features = Features({**FEATURES, "white_level": Value("int32")})
+    return Dataset(pa.Table.from_pydict(columns, schema=features.arrow_schema))
+
+
+def _columns_of_annotations(coco: dict, label_map: LabelMap) -> dict[str, pa.Array]:
+    """The columns `objects` and `crowd`, made as columns: as dictionaries millions of objects would take gigabytes."""
+    images, annotations = coco["images"], coco["annotations"]
+    places = {image["id"]: place for place, image in enumerate(images)}
+    owners = np.array([places[annotation["image_id"]] for annotation in annotations], dtype=np.int64)
+    crowd = np.array([bool(annotation.get("iscrowd", 0)) for annotation in annotations], dtype=bool)
+    boxes_xywh_px = np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64).reshape(-1, 4)
+    areas = boxes_xywh_px[:, 2:].prod(axis=1)
+    for place, annotation in enumerate(annotations):
+        areas[place] = annotation.get("area", areas[place])
+    order = np.argsort(owners, kind="stable")
+    objects, regions = order[~crowd[order]], order[crowd[order]]
+    category_ids = [annotations[index]["category_id"] for index in objects]
+    labels = {id_: label_map.label(id_) for id_ in dict.fromkeys(category_ids)}
+
+    def by_image(chosen: np.ndarray, values: pa.Array) -> pa.Array:
+        """A list for each image of the values of the annotations that are chosen."""
+        ends = np.cumsum(np.bincount(owners[chosen], minlength=len(images)), dtype=np.int32)
+        return pa.ListArray.from_arrays(pa.array(np.r_[np.int32(0), ends], type=pa.int32()), values)
+
+    def boxes(chosen: np.ndarray) -> pa.Array:
+        flat = pa.array(boxes_xywh_px[chosen].astype(np.float32).ravel())
+        return by_image(chosen, pa.FixedSizeListArray.from_arrays(flat, 4))
+
+    of_objects = {
+        "bbox": boxes(objects),
+        "label": by_image(objects, pa.array([labels[id_] for id_ in category_ids], pa.int64())),
+        "area": by_image(objects, pa.array(areas[objects].astype(np.float32))),
+    }
+    return {
+        "objects": pa.StructArray.from_arrays(list(of_objects.values()), names=list(of_objects)),
+        "crowd": boxes(regions),
+    }
 
 
 def read_column(dataset: Dataset, name: str) -> list:
@@ -117,8 +144,9 @@ def iterate_column(dataset: Dataset, name: str) -> Iterator[Any]:
 
 def most_objects(dataset: Dataset) -> tuple[int, str]:
     """The largest number of objects on one image, and that image's file name."""
-    counts = [len(row["label"]) for row in iterate_column(dataset, "objects")]
-    if not counts:
+    if not len(dataset):
         return 0, ""
+    objects = dataset.with_format("arrow").select_columns("objects")[:]["objects"].combine_chunks()
+    counts = pc.list_value_length(objects.field("label")).to_numpy(zero_copy_only=False)
     index = int(np.argmax(counts))
-    return counts[index], read_column(dataset, "file_name")[index]
+    return int(counts[index]), read_column(dataset.select([index]), "file_name")[0]

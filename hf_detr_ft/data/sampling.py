@@ -22,8 +22,8 @@ class EpochSampler(Sampler[int]):
         batch_size: of one process.
         seed: of the order.
         epoch: the running epoch.
-        shapes: gives what the running epoch makes of all images, (height, width) `[N, 2]`; None for a wholly random
-            order.
+        shapes: gives what the running epoch makes of some images `[M]`, (height, width) `[M, 2]`; it is asked pool by
+            pool, so that the first batch of a large data set need not wait for all. None for a wholly random order.
         batches_per_step: over all processes and accumulation. They get images of like shapes, too: no process waits for
             another, and a step has the same images however it is cut up.
     """
@@ -34,7 +34,7 @@ class EpochSampler(Sampler[int]):
         batch_size: int,
         seed: int,
         epoch: Epoch,
-        shapes: Callable[[], np.ndarray] | None = None,
+        shapes: Callable[[np.ndarray], np.ndarray] | None = None,
         batches_per_step: int = 1,
     ) -> None:
         self.images = images
@@ -49,12 +49,16 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng((self.seed, self.epoch.get())).permutation(self.images)
-        if self.shapes is not None:
-            shapes, step = self.shapes(), self.batch_size * self.batches_per_step
-            pools = [order[start : start + POOL * step] for start in range(0, self.images, POOL * step)]
-            steps = [images for pool in pools for images in group_by_shape(pool, shapes, step)]
-            order = np.concatenate([batch for s in steps for batch in group_by_shape(s, shapes, self.batch_size)])
-        return iter(order.tolist())
+        if self.shapes is None:
+            yield from order.tolist()
+            return
+        shapes, step = np.zeros((self.images, 2), dtype=np.int64), self.batch_size * self.batches_per_step
+        for start in range(0, self.images, POOL * step):
+            pool = order[start : start + POOL * step]
+            shapes[pool] = self.shapes(pool)
+            for images in group_by_shape(pool, shapes, step):
+                for batch in group_by_shape(images, shapes, self.batch_size):
+                    yield from batch.tolist()
 
 
 def group_by_shape(images: np.ndarray, shapes: np.ndarray, size: int) -> list[np.ndarray]:

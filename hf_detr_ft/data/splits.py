@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from datasets import Dataset
 
-from hf_detr_ft.data.checks.annotation_fields import Problem
+from hf_detr_ft.data.checks.annotation_fields import Entries, Problem, read_entries
 from hf_detr_ft.data.checks.coco_checks import check_coco, check_splits
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import iterate_column, prepare_coco
@@ -14,6 +14,7 @@ from hf_detr_ft.data.once_per_machine import once_per_machine
 from hf_detr_ft.data.split_source import Source, load_source
 from hf_detr_ft.data.statistics import SplitStatistics, describe_split
 from hf_detr_ft.errors import DataError
+from hf_detr_ft.machine import without_collector
 from hf_detr_ft.recipe.sections import DataConfig
 
 Progress = Callable[[Iterable], Iterable]
@@ -49,7 +50,8 @@ def check_split(
 ) -> tuple[Source, list[Problem]]:
     """Reads or draws the split "train" or "val" and finds all that is wrong with it; see `check_data`."""
     source = load_source(config, split)
-    return source, _check_source(source, split, size, decode, progress)
+    entries = read_entries(source.coco, str(source.annotations))
+    return source, _check_source(source, entries, split, size, decode, progress)
 
 
 def check_data(
@@ -79,18 +81,24 @@ def check_sources(
     sources: dict[str, Source], size: ImageSize | None = None, *, decode: bool | None, progress: Progress = iter
 ) -> list[Problem]:
     """All that is wrong with the splits "train" and "val", each alone and with each other; see `check_data`."""
-    problems = [p for split, source in sources.items() for p in _check_source(source, split, size, decode, progress)]
     train, val = sources["train"], sources["val"]
     train_dir, val_dir = (None if decode is None else source.images_dir for source in (train, val))
-    problems += check_splits(train.coco, train_dir, val.coco, val_dir, val_file=val.annotations)
+    with without_collector():
+        entries = {split: read_entries(source.coco, str(source.annotations)) for split, source in sources.items()}
+        problems = [
+            problem
+            for split, source in sources.items()
+            for problem in _check_source(source, entries[split], split, size, decode, progress)
+        ]
+        problems += check_splits(entries["train"], train_dir, entries["val"], val_dir, val_file=val.annotations)
     return sorted(dict.fromkeys(problems), key=lambda problem: problem.severity)
 
 
 def _check_source(
-    source: Source, split: str, size: ImageSize | None, decode: bool | None, progress: Progress
+    source: Source, entries: Entries, split: str, size: ImageSize | None, decode: bool | None, progress: Progress
 ) -> list[Problem]:
     return check_coco(
-        source.coco,
+        entries,
         source.annotations,
         None if decode is None else source.images_dir,
         size,
@@ -135,16 +143,17 @@ def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[
     require_no_errors(problems)
     train, val = sources["train"], sources["val"]
     label_map = LabelMap.from_coco(train.coco)
-    used, truth = prepare_coco(train.coco, config.train_limit), prepare_coco(val.coco, config.val_limit)
-    return Splits(
-        train=train.load(used, label_map),
-        val=val.load(truth, label_map),
-        truth=truth,
-        statistics={"training": describe_split(used), "validation": describe_split(truth)},
-        label_map=label_map,
-        problems=problems,
-        fingerprints=train.fingerprint | val.fingerprint,
-    )
+    with without_collector():
+        used, truth = prepare_coco(train.coco, config.train_limit), prepare_coco(val.coco, config.val_limit)
+        return Splits(
+            train=train.load(used, label_map),
+            val=val.load(truth, label_map),
+            truth=truth,
+            statistics={"training": describe_split(used), "validation": describe_split(truth)},
+            label_map=label_map,
+            problems=problems,
+            fingerprints=train.fingerprint | val.fingerprint,
+        )
 
 
 def image_files(splits: Splits) -> Iterator[str]:

@@ -8,12 +8,13 @@ import torch
 from datasets import Dataset
 
 from hf_detr_ft.data.augment import Augmentation
+from hf_detr_ft.data.cache.image_cache import load_pixels
 from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.data.images import GO_ON, decode_cell_with_size
 from hf_detr_ft.errors import DataError
 
-COLUMNS = ("image", "image_id", "objects", "original_size", "white_level")
-"""Columns that the transform reads; rows have at most one of the last two."""
+COLUMNS = ("image", "image_id", "objects", "original_size", "white_level", "kept")
+"""Columns that the transform reads; not all rows have the last two."""
 BLANK = (32, 32)
 """Height and width in pixels of what stands in the place of an image that cannot be read."""
 NOMINAL_WIDTH = 2000
@@ -125,12 +126,18 @@ class DetrTransform:
         objects: Mapping[str, list],
         original_size: Sequence[int] | None = None,
         white_level: int | None = None,
+        kept: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """One row; `original_size` is (height, width) that the boxes belong to, where `cache_images` resized."""
-        reduced = original_size is None and self.least_side is not None
-        decoded_image, whole_size = decode_cell_with_size(image, self.least_side if reduced else None, white_level)
-        pixels = np.asarray(decoded_image)
-        decoded, original = pixels.shape[:2], tuple(original_size or whole_size)
+        """One row; where its image is `kept`, boxes belong to its `original_size`, (height, width)."""
+        if kept is None or original_size is None:
+            decoded_image, original = decode_cell_with_size(image, self.least_side, white_level)
+            pixels = np.asarray(decoded_image)
+        else:
+            pixels, original = (
+                load_pixels(kept, image, self.processor, white_level),
+                (original_size[0], original_size[1]),
+            )
+        decoded = pixels.shape[:2]
         boxes = np.asarray(objects["bbox"], dtype=np.float32).reshape(-1, 4)
         labels = np.asarray(objects["label"], dtype=np.int64)
         areas = np.asarray(objects["area"], dtype=np.float32)
@@ -145,7 +152,7 @@ class DetrTransform:
             areas = areas[augmented.kept] * boxes[:, 2:].prod(axis=1) / old[:, 2:].prod(axis=1)
             size = size.with_shortest_edge(augmented.shortest_edge)
         height, width = pixels.shape[:2]
-        resized = original_size is not None and decoded != original and size.keeps_shape
+        resized = kept is not None and decoded != original and size.keeps_shape
         if resized and decoded == (height, width) and size == self.size:
             size = ImageSize.exactly(height, width)  # it is what the processor makes of the original
         if size.is_too_thin(height, width):

@@ -152,8 +152,9 @@ class SpeedConfig:
     """Compute the products of attention in fp32 where a CPU trains in bf16, whose kernel there takes several times as
     long backward (DETR: all in fp32)."""
     store_gigabytes: float = bounded(4.0, 0)
-    """Decode and resize the photos once and keep them in the cache of `datasets` (HF_DATASETS_CACHE), each split that
-    takes no more than this; 0 to decode them anew in every epoch (DETR does)."""
+    """Decode and resize each photo once, when it first comes up, and keep it in the cache of `datasets`
+    (HF_DATASETS_CACHE), of each split that takes no more than this; 0 to decode them anew in every epoch (DETR
+    does)."""
     reduced_decoding: bool = True
     """Decode training JPEGs that are not kept at a half, a quarter or an eighth of their size, where that is no smaller
     than the model takes them (DETR: no)."""

@@ -36,16 +36,15 @@ def build_processor(config: ModelConfig, white_level: int | None = None) -> Imag
 
 
 def store_splits(recipe: Recipe, splits: Splits) -> Splits:
-    """The splits with their photos decoded and resized, as far as `speed.store_gigabytes` reaches."""
+    """The splits with places to keep resized images in, as far as `speed.store_gigabytes` reaches."""
     processor, size = build_processor(recipe.model), ImageSize.from_config(recipe.model)
     if not resizes_bytes(processor):
         return splits
     # A crop or a turn belongs before the resize to a square: training images keep their shape.
     train_size = size if size.keeps_shape else ImageSize(size.shortest_edge, 8 * size.shortest_edge)
     limit = recipe.speed.store_gigabytes * 1e9
-    skip = recipe.data.on_bad_image == "skip"
-    train = cache_images(splits.train, train_size, limit, "train", processor, skip)
-    val = cache_images(splits.val, size, limit, "val", processor, skip)
+    train = cache_images(splits.train, train_size, limit, processor)
+    val = cache_images(splits.val, size, limit, processor)
     return replace(splits, train=splits.train if train is None else train, val=splits.val if val is None else val)
 
 

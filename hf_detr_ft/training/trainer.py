@@ -115,10 +115,15 @@ class DetrTrainer(CheckpointTrainer):
             return super()._get_train_sampler(dataset)
         shapes = None
         if self.args.train_sampling_strategy == "group_by_length" and self.train_transform is not None:
-            image_ids, aspect_ratios = (read_column(dataset, name) for name in ("image_id", "aspect_ratio"))
-            shapes = partial(self.train_transform.shapes, image_ids, aspect_ratios, self.size_step)
+            shapes = partial(self._shapes, read_column(dataset, "image_id"), read_column(dataset, "aspect_ratio"))
         batches = self.args.world_size * self.args.gradient_accumulation_steps
         return EpochSampler(len(dataset), self.args.train_batch_size, seed, self.epoch, shapes, batches)
+
+    def _shapes(self, image_ids: list[int], aspect_ratios: list[float], images: np.ndarray) -> np.ndarray:
+        """Shapes (height, width) `[M, 2]` that the running epoch gives some of the images."""
+        assert self.train_transform is not None
+        ids, ratios = ([column[image] for image in images.tolist()] for column in (image_ids, aspect_ratios))
+        return self.train_transform.shapes(ids, ratios, self.size_step)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Batches that are padded to multiples of `size_step`; those of evaluation only as far as they have to be."""

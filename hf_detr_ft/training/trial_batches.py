@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 import numpy as np
@@ -16,7 +17,7 @@ from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.training.trainer import DetrTrainer
 
 EPOCHS, IMAGES = 20, 20_000
-"""Epochs whose batches are looked at, as long as all of them together have no more images than this."""
+"""Epochs whose batches are looked at, and images of all of them together."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ def largest_training_batch(trainer: DetrTrainer) -> tuple[int, int, int]:
     largest = (0, 0, 0)
     for epoch in range(max(1, min(EPOCHS, IMAGES // len(dataset)))):
         transform.epoch.set(epoch)
-        order = list(cast(Iterable[int], trainer._get_train_sampler()))
-        shapes = transform.shapes(image_ids, ratios, trainer.size_step)[order]
+        order = list(islice(cast(Iterable[int], trainer._get_train_sampler()), IMAGES))
+        drawn_ids, drawn_ratios = ([column[image] for image in order] for column in (image_ids, ratios))
+        shapes = transform.shapes(drawn_ids, drawn_ratios, trainer.size_step)
         largest = max(largest, _largest(shapes, trainer.args.train_batch_size), key=_pixels)
     transform.epoch.set(0)
     return largest

@@ -7,7 +7,8 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from hf_detr_ft.data.coco import LabelMap, image_path, read_coco, with_polygon_areas
-from hf_detr_ft.data.segmentation_area import corrected_area, segmentation_fault, shoelace_area
+from hf_detr_ft.data.outlines import Outlines
+from hf_detr_ft.data.segmentation_area import Measured, corrected_area, segmentation_fault
 from hf_detr_ft.errors import DataError
 
 SQUARE = [10.0, 10.0, 110.0, 10.0, 110.0, 110.0, 10.0, 110.0]
@@ -18,6 +19,12 @@ YOLO = "0 0.5125 0.4336 0.1 0.2\n1 0.25 0.25 .1 .1\n"
 
 def coco_of(*annotations: dict) -> dict:
     return {"images": [], "annotations": list(annotations), "categories": [{"id": 0, "name": "balloon"}]}
+
+
+def shoelace_area(polygon_px: list[float]) -> float:
+    outlines = Outlines.read([[polygon_px]])
+    assert outlines is not None
+    return float(outlines.areas[0])
 
 
 def test_label_map_sorts_sparse_ids_and_maps_both_ways() -> None:
@@ -134,6 +141,22 @@ def test_read_coco_without_a_file(tmp_path: Path) -> None:
         read_coco(tmp_path / "none.json")
     with pytest.raises(DataError, match="cannot read it: Is a directory"):
         read_coco(tmp_path)
+
+
+def test_outlines_are_measured_while_a_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_detr_ft.data.coco.CHUNK", 2)
+    entries = [{"id": n, "segmentation": [SQUARE], "area": 10_000 if n % 2 else 7} for n in range(5)]
+    others = [{"id": 5, "segmentation": [], "area": 7}, {"id": 6, "segmentation": None}, {"id": 7, "area": 3}, 8]
+    faulty = {"id": 9, "segmentation": [SQUARE[:4]]}
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(coco_of(*entries, *others, faulty)))
+    annotations = read_coco(file)["annotations"]
+    right = [annotation["segmentation"] for annotation in annotations[:5]]
+    assert right == [Measured(None, None if n % 2 else 10_000) for n in range(5)]
+    assert annotations[5] == {"id": 5, "segmentation": Measured(), "area": 7}
+    assert annotations[6:9] == others[1:]
+    assert annotations[9]["segmentation"].fault == "has 4 values in polygon 0, expected an even count of at least 6"
+    assert [entry["area"] for entry in with_polygon_areas(coco_of(*annotations[:5]))[0]["annotations"]] == [10_000] * 5
 
 
 def test_image_path_stays_in_its_folder() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_detr_ft.data.sampling import EpochSampler, group_by_shape
+from hf_detr_ft.data.sampling import POOL, EpochSampler, group_by_shape
 from hf_detr_ft.data.transform import Epoch
 
 
@@ -20,8 +20,8 @@ def padding(order: list[int], shapes: np.ndarray, batch_size: int) -> float:
     return sum(len(batch) * batch.max(axis=0).prod() for batch in batches) / shapes.prod(axis=1).sum()
 
 
-@pytest.mark.parametrize("shapes", [None, lambda: random_shapes(37)])
-def test_an_epochs_order_depends_on_seed_and_epoch_alone(shapes: Callable[[], np.ndarray] | None) -> None:
+@pytest.mark.parametrize("shapes", [None, lambda images: random_shapes(37)[images]])
+def test_an_epochs_order_depends_on_seed_and_epoch_alone(shapes: Callable[[np.ndarray], np.ndarray] | None) -> None:
     epoch = Epoch()
     sampler = EpochSampler(37, 4, seed=3, epoch=epoch, shapes=shapes)
     orders = []
@@ -41,15 +41,24 @@ def test_an_epochs_order_depends_on_seed_and_epoch_alone(shapes: Callable[[], np
 def test_batches_of_like_shapes_have_little_padding(batch_size: int) -> None:
     shapes = random_shapes(401)
     at_random = padding(list(EpochSampler(401, batch_size, 0, Epoch())), shapes, batch_size)
-    grouped = padding(list(EpochSampler(401, batch_size, 0, Epoch(), lambda: shapes)), shapes, batch_size)
+    grouped = padding(list(EpochSampler(401, batch_size, 0, Epoch(), shapes.__getitem__)), shapes, batch_size)
     assert grouped - 1 < (at_random - 1) / 3
+
+
+def test_the_first_batch_asks_for_the_shapes_of_one_pool_alone() -> None:
+    shapes, asked = random_shapes(1000), []
+    order = iter(EpochSampler(1000, 4, 0, Epoch(), lambda images: (asked.append(len(images)), shapes[images])[1]))
+    next(order)
+    assert asked == [4 * POOL]
+    assert len({*order}) == 999
+    assert sum(asked) == 1000
 
 
 def test_shapes_are_asked_for_in_every_epoch() -> None:
     epoch = Epoch()
     wide, tall = np.array([[100, 400]]), np.array([[400, 100]])
     by_epoch = [np.repeat([wide, tall], 20, axis=0)[:, 0], np.tile(np.concatenate([wide, tall]), (20, 1))]
-    sampler = EpochSampler(40, 4, 0, epoch, lambda: by_epoch[epoch.get()])
+    sampler = EpochSampler(40, 4, 0, epoch, lambda images: by_epoch[epoch.get()][images])
     for number in (0, 1):
         epoch.set(number)
         assert padding(list(sampler), by_epoch[number], 4) == 1.0
@@ -57,7 +66,7 @@ def test_shapes_are_asked_for_in_every_epoch() -> None:
 
 def test_a_step_has_the_same_images_however_it_is_cut_up() -> None:
     shapes = random_shapes(64)
-    whole, cut = (list(EpochSampler(64, 8 // n, 0, Epoch(), lambda: shapes, batches_per_step=n)) for n in (1, 4))
+    whole, cut = (list(EpochSampler(64, 8 // n, 0, Epoch(), shapes.__getitem__, batches_per_step=n)) for n in (1, 4))
     steps = [[set(order[start : start + 8]) for start in range(0, 64, 8)] for order in (whole, cut)]
     assert steps[0] == steps[1]
     assert padding(cut, shapes, 2) < padding(whole, shapes, 8)
@@ -65,7 +74,7 @@ def test_a_step_has_the_same_images_however_it_is_cut_up() -> None:
 
 def test_the_same_photos_do_not_always_meet() -> None:
     shapes, epoch, met = random_shapes(40), Epoch(), set()
-    sampler = EpochSampler(40, 4, 0, epoch, lambda: shapes)
+    sampler = EpochSampler(40, 4, 0, epoch, shapes.__getitem__)
     for number in range(20):
         epoch.set(number)
         order = list(sampler)

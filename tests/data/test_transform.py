@@ -122,7 +122,7 @@ def test_boxes_lie_on_the_object_whatever_the_orientation(
     assert check_coco(coco, tmp_path / "a.json", tmp_path) == []
     rows = load_split(coco, tmp_path, LabelMap.from_coco(coco))
     if way == "cached":
-        kept = cache_images(rows, ImageSize(96, 160), 1e9, "train")
+        kept = cache_images(rows, ImageSize(96, 160), 1e9)
         assert kept is not None
         rows = kept
     transform = DetrTransform(tiny_processor(), augmentation(), least_side=80 if way == "reduced" else None)
@@ -304,7 +304,7 @@ def flat(batch: dict) -> dict:
 
 def test_a_data_set_runs_it_only_on_the_rows_that_are_read(augmented_split: tuple[Dataset, Epoch]) -> None:
     dataset, _ = augmented_split
-    assert set(dataset[0]) == {"pixel_values", "labels", "file_name", "aspect_ratio", "crowd"}
+    assert set(dataset[0]) == {"pixel_values", "labels", "file_name", "aspect_ratio", "original_size", "crowd"}
     assert [len(target["class_labels"]) for target in dataset[1:2]["labels"]] == [0]
     Path(dataset.with_format(None)[0]["image"]["path"]).unlink()
     assert dataset[2]["labels"]["image_id"].tolist() == [102]

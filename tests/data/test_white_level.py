@@ -101,7 +101,7 @@ def test_training_sees_images_of_12_bits_as_bright_as_they_are(
         rows = load_splits(DataConfig(root=str(root), white_level=white_level), size).train
         shown = np.asarray(decode_row(rows[0]))
         if way == "cached":
-            kept = cache_images(rows, size, 1e9, "train")
+            kept = cache_images(rows, size, 1e9)
             assert kept is not None
             rows = kept
         seen.append((shown, transformed(rows, DetrTransform(tiny_processor()))[0]))

@@ -16,7 +16,7 @@ from hf_detr_ft.errors import InputError
 from hf_detr_ft.recipe.sections import DataConfig
 from tests.fixtures import write_coco_folder
 
-READERS = ((split_source, "read_coco"), (image_checks, "read_image"), (image_cache, "decode_cell"))
+READERS = ((split_source, "read_coco"), (image_checks, "read_image"), (image_cache, "cached_images_key"))
 
 
 def run(folder: Path, broken: bool) -> None:
@@ -35,9 +35,9 @@ def run(folder: Path, broken: bool) -> None:
         }
         try:
             loaded = splits.load_splits(DataConfig(root=str(root)), size)
-            kept = image_cache.cache_images(loaded.train, size, 1e9, "train")
+            kept = image_cache.cache_images(loaded.train, size, 1e9)
             assert kept is not None
-            got = [loaded.fingerprints, loaded.truth, kept[1]["objects"], len(kept[0]["image"]["bytes"])]
+            got = [loaded.fingerprints, loaded.truth, kept[1]["objects"], kept[1]["kept"]]
             got += [split.as_dict() for split in loaded.statistics.values()]
         except InputError as error:
             got = [str(error)]

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from hf_detr_ft.boxes import xywh_to_xyxy
 from hf_detr_ft.data.augment import build_augmentation
-from hf_detr_ft.data.cache.image_cache import cache_images
+from hf_detr_ft.data.cache.image_cache import cache_images, load_pixels
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import load_split
@@ -159,7 +159,7 @@ def prepare(rows: Dataset, way: str, change: str) -> tuple[Dataset, object, Epoc
         size = ImageSize.from_processor(processor)
         if square and settings is not None:
             size = ImageSize(EDGE, 8 * EDGE)
-        stored = cache_images(rows, size, 1e9, "train")
+        stored = cache_images(rows, size, 1e9)
         assert stored is not None
         rows = stored
     if settings is None:
@@ -219,8 +219,9 @@ def test_the_ways_are_what_they_are_called(rows: Dataset) -> None:
     last = rows[len(rows) - 1]["image"]
     assert cell_size(last) == LARGE[::-1]
     assert decode_cell(last, EDGE).size == (LARGE[0] // 4, LARGE[1] // 4)
-    stored, _, _ = prepare(rows, "stored", "none")
-    assert decode_cell(stored.with_format(None)[len(rows) - 1]["image"]).size == (160, 218)
+    stored, processor, _ = prepare(rows, "stored", "none")
+    row = stored.with_format(None)[len(rows) - 1]
+    assert load_pixels(row["kept"], row["image"], processor).shape[:2] == (218, 160)
     square, _, _ = prepare(rows, "square", "none")
     assert {tuple(row["pixel_values"].shape) for row in square} == {(3, EDGE, EDGE)}
 

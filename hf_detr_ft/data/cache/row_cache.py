@@ -6,10 +6,7 @@ their name only when all of them are there; and it maps them into memory, which 
 
 import errno
 import hashlib
-import shutil
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import cache
 from json import JSONDecodeError
 from pathlib import Path
@@ -25,16 +22,8 @@ from hf_detr_ft.errors import DataError, InputError
 CELL = {"bytes": Value("binary"), "path": Value("string")}
 """An image's file and its path or name. As `Image`, which rows have in the end, `datasets` would drop the bytes of each
 image at whose path, in the current folder say, there is some file."""
-UNUSED_SECONDS = 3 * 24 * 3600
-"""Time after which rows that nobody asked for may be removed; workers of a run open the files anew as they begin."""
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 """Errors of a folder that may be read and not written."""
-LAST_USE = "last_use"
-"""An empty file beside the rows; its time says when they were asked for."""
-
-
-class ReadOnlyCacheError(DataError):
-    """Rows are not in the cache, and it can only be read."""
 
 
 def cached_rows(
@@ -61,15 +50,12 @@ def cached_rows(
     Raises:
         InputError: what `make` raised.
         DataError: the cache cannot be written or read.
-        ReadOnlyCacheError: the rows are not in it, and it can only be read.
     """
     place = Path(datasets.config.HF_DATASETS_CACHE) / "hf_detr_ft" / folder
     try:
         rows = Dataset.from_generator(
             make, features, cache_dir=str(place), gen_kwargs=arguments, split=NamedSplit(name), fingerprint=key
         )
-        with suppress(OSError):  # a cache that others share may be read-only
-            (_entry(rows) / LAST_USE).touch()
         return rows.cast_column("image", Image(decode=False))
     except (OSError, DatasetGenerationError, pa.ArrowInvalid, JSONDecodeError) as error:
         cause = error.__cause__ if isinstance(error, DatasetGenerationError) else error
@@ -82,7 +68,7 @@ def cached_rows(
         if found is not None:
             return found.cast_column("image", Image(decode=False))
         reason = getattr(cause, "strerror", None) or cause
-        raise (ReadOnlyCacheError if read_only else DataError)(
+        raise DataError(
             f"{place}: expected a folder to keep the {what} in, cannot write or read them there: {reason}. "
             "Remove it if it is damaged, or name another place in the environment variable HF_DATASETS_CACHE."
         ) from error
@@ -99,34 +85,3 @@ def _find_rows(place: Path, key: str, name: str) -> Dataset | None:
 def hash_sources(files: tuple[Path, ...]) -> str:
     """SHA-256 of modules' files: no version number that a change could forget."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def remove_unused(rows: Dataset, limit_bytes: float) -> None:
-    """Removes rows of the same folder that were not asked for lately, the longest unused first.
-
-    Args:
-        rows: of `cached_rows`; they stay.
-        limit_bytes: nothing is removed while all rows of the folder take no more.
-    """
-    own = _entry(rows)
-    others = sorted(set(own.parent.glob("*/")) - {own}, key=_last_use)
-    total = sum(map(_bytes, [own, *others]))
-    for entry in others:
-        if total <= limit_bytes or time.time() - _last_use(entry) < UNUSED_SECONDS:
-            return
-        total -= _bytes(entry)
-        shutil.rmtree(entry, ignore_errors=True)  # another process may be at it, too
-
-
-def _entry(rows: Dataset) -> Path:
-    """The folder of these rows alone."""
-    return Path(rows.cache_files[0]["filename"]).parents[1]
-
-
-def _last_use(entry: Path) -> float:
-    mark = entry / LAST_USE
-    return (mark if mark.exists() else entry).stat().st_mtime
-
-
-def _bytes(entry: Path) -> int:
-    return sum(path.stat().st_size for path in entry.rglob("*") if path.is_file())

@@ -1,6 +1,7 @@
 """The entries of a COCO file with their fields' types checked once, so that no later check has to; and `Problem`."""
 
 import reprlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -40,10 +41,17 @@ class Problem:
 class Entry(NamedTuple):
     """One object of `images`, `annotations` or `categories`."""
 
-    name: str
-    """Name in messages."""
     fields: dict[str, Any]
-    """Fields whose type and range are right."""
+    """Fields whose type and range are right, and where all of them are, those that nobody asks for."""
+    place: int
+    """Position in its list."""
+    describe: Callable[[int, dict[str, Any]], str]
+    """Makes the name of place and fields."""
+
+    @property
+    def name(self) -> str:
+        """Name in messages, made when it is asked for: of millions of entries few have anything wrong with them."""
+        return self.describe(self.place, self.fields)
 
 
 class Entries(NamedTuple):
@@ -53,6 +61,14 @@ class Entries(NamedTuple):
     annotations: list[Entry]
     categories: list[Entry]
     problems: list[Problem]
+
+    def count_by_category(self, crowd: bool | None = None) -> Counter[int | None]:
+        """Annotations by category id: the crowd regions, those that are none, or all."""
+        return Counter(
+            annotation.fields.get("category_id")
+            for annotation in self.annotations
+            if crowd is None or bool(annotation.fields.get("iscrowd")) == crowd
+        )
 
 
 class Field(NamedTuple):
@@ -91,7 +107,7 @@ ANNOTATION_FIELDS = {
     "bbox": Field(_is_box, "[left, top, width, height], four finite numbers in pixels"),
     "area": Field(lambda value: is_number(value) and value >= 0, "a finite number of square pixels, 0 or more", False),
     "iscrowd": Field(lambda value: value in (0, 1), "0 or 1", False),
-    "segmentation": Field(lambda value: True, "anything: faults in it are not the entry's", False),
+    "segmentation": Field(lambda value: value is not None, "anything: faults in it are not the entry's", False),
 }
 
 
@@ -100,11 +116,17 @@ def read_entries(coco: dict[str, Any], file: str) -> Entries:
     problems: list[Problem] = []
 
     def read(key: str, rules: dict[str, Field], name: Callable[[dict[str, Any]], str]) -> list[Entry]:
+        def describe(index: int, fields: dict[str, Any]) -> str:
+            return name(fields) if "id" in fields else f"{key}[{index}]"
+
         entries = []
         for index, raw in enumerate(coco[key]):
-            entry, found = _read_entry(raw, rules, f"{key}[{index}]", name, file)
-            problems.extend(found)
-            entries.append(entry)
+            if _is_right(raw, rules):
+                entries.append(Entry(raw, index, describe))
+            else:
+                entry, found = _read_entry(raw, rules, Entry({}, index, describe), file)
+                problems.extend(found)
+                entries.append(entry)
         return entries
 
     images = read("images", IMAGE_FIELDS, lambda fields: f"image id {fields['id']}{_suffix(fields, 'file_name')}")
@@ -125,12 +147,17 @@ def _suffix(fields: dict[str, Any], key: str) -> str:
     return f" ({fields[key]!r})" if key in fields else ""
 
 
-def _read_entry(
-    raw: object, rules: dict[str, Field], place: str, name: Callable[[dict[str, Any]], str], file: str
-) -> tuple[Entry, list[Problem]]:
+def _is_right(raw: object, rules: dict[str, Field]) -> bool:
+    """True where all fields of the rules are right as they are."""
+    return isinstance(raw, dict) and all(
+        rule.holds(raw[key]) if key in raw else not rule.required for key, rule in rules.items()
+    )
+
+
+def _read_entry(raw: object, rules: dict[str, Field], empty: Entry, file: str) -> tuple[Entry, list[Problem]]:
     if not isinstance(raw, dict):
         message = f"expected an object with {', '.join(rules)}, found {SHORT.repr(raw)}"
-        return Entry(place, {}), [Problem("error", "entry", file, place, message, "correct or remove it")]
+        return empty, [Problem("error", "entry", file, empty.name, message, "correct or remove it")]
     fields: dict[str, Any] = {}
     wrong: list[tuple[str, str, str]] = []
     for key, rule in rules.items():
@@ -143,5 +170,5 @@ def _read_entry(
         else:
             found = f"expected {key!r} to be {rule.expected}, found {SHORT.repr(raw[key])}"
             wrong.append(("field", found, f"correct {key!r}"))
-    entry = Entry(name(fields) if "id" in fields else place, fields)
+    entry = empty._replace(fields=fields)
     return entry, [Problem("error", kind, file, entry.name, message, remedy) for kind, message, remedy in wrong]

@@ -1,10 +1,11 @@
 """Checks of boxes against their image, and of areas against their segmentation."""
 
-from statistics import median
 from typing import Any, Literal
 
+import numpy as np
+
 from hf_detr_ft.data.checks.annotation_fields import Entry, Problem
-from hf_detr_ft.data.segmentation_area import corrected_area, segmentation_fault
+from hf_detr_ft.data.segmentation_area import measure_segmentations
 
 ROUNDING_PX = 1.0
 """A box may reach this far out of its image: tools round, and count pixels from 0 or 1."""
@@ -25,48 +26,56 @@ def check_boxes(annotations: list[Entry], sizes: dict[int, tuple[int, int]], fil
         sizes: image id to (width, height), of those images where both are known.
         file: the file's name.
     """
-    placed = [(entry, sizes.get(entry.fields.get("image_id", -1))) for entry in annotations if "bbox" in entry.fields]
-    wrong_format = _check_normalised([entry for entry, _ in placed], file) or _check_corners(placed, file)
+    placed = [entry for entry in annotations if "bbox" in entry.fields]
+    boxes_xywh_px = np.array([entry.fields["bbox"] for entry in placed], dtype=np.float64).reshape(-1, 4)
+    found = [sizes.get(entry.fields.get("image_id", -1)) for entry in placed]
+    sizes_px = np.array([size or (np.nan, np.nan) for size in found], dtype=np.float64).reshape(-1, 2)
+    wrong_format = _check_normalised(placed, boxes_xywh_px, file) or _check_corners(
+        placed, boxes_xywh_px, sizes_px, file
+    )
     if wrong_format:
         # One cause, one problem: box by box it would be thousands.
         return wrong_format
-    return [problem for entry, size in placed for problem in _check_box(entry, size, file)]
+    left_top, sides = boxes_xywh_px[:, :2], boxes_xywh_px[:, 2:]
+    sound = (sides > 0).all(axis=1) & (left_top + sides > 0).all(axis=1)
+    sound &= ~(left_top >= sizes_px).any(axis=1) & ~(_overhangs(boxes_xywh_px, sizes_px) > ROUNDING_PX)
+    return [problem for i in np.flatnonzero(~sound).tolist() for problem in _check_box(placed[i], found[i], file)]
 
 
-def _check_normalised(annotations: list[Entry], file: str) -> list[Problem]:
-    suspects = [entry for entry in annotations if all(0 <= value <= 1.001 for value in entry.fields["bbox"])]
-    fractions = any(value % 1 for entry in suspects for value in entry.fields["bbox"])
-    if not fractions or len(suspects) < MIN_SHARE["normalised"] * len(annotations):
+def _overhangs(boxes_xywh_px: np.ndarray, sizes_px: np.ndarray) -> np.ndarray:
+    """Pixels that boxes reach out of their image, `[N]`; NaN where its size is not known."""
+    left_top, right_bottom = boxes_xywh_px[:, :2], boxes_xywh_px[:, :2] + boxes_xywh_px[:, 2:]
+    return np.maximum(-left_top, right_bottom - sizes_px).max(axis=1, initial=-np.inf)
+
+
+def _check_normalised(annotations: list[Entry], boxes_xywh_px: np.ndarray, file: str) -> list[Problem]:
+    small = np.all((boxes_xywh_px >= 0) & (boxes_xywh_px <= 1.001), axis=1)
+    count = int(small.sum())
+    if not (boxes_xywh_px[small] % 1).any() or count < MIN_SHARE["normalised"] * len(annotations):
         return []
     message = (
-        f"expected boxes in pixels, found {len(suspects)} of {len(annotations)} with all four values between 0 and 1: "
-        f"they look normalised; for example {_examples(suspects)}"
+        f"expected boxes in pixels, found {count} of {len(annotations)} with all four values between 0 and 1: "
+        f"they look normalised; for example {_examples(annotations, small)}"
     )
     remedy = "multiply x and width by the image's width, y and height by its height"
     return [Problem("error", "boxes-normalised", file, "annotations", message, remedy)]
 
 
-def _check_corners(placed: list[tuple[Entry, tuple[int, int] | None]], file: str) -> list[Problem]:
-    sized = [(entry, size) for entry, size in placed if size is not None]
-    suspects = [(entry, size) for entry, size in sized if _fits_as_corners(entry.fields["bbox"], size)]
-    overhanging = [entry for entry, size in suspects if _overhang(entry.fields["bbox"], size) > ROUNDING_PX]
-    if (
-        len(sized) < MIN_BOXES
-        or len(suspects) < MIN_SHARE["fits as corners"] * len(sized)
-        or len(overhanging) < MIN_SHARE["overhang"] * len(sized)
-    ):
+def _check_corners(
+    annotations: list[Entry], boxes_xywh_px: np.ndarray, sizes_px: np.ndarray, file: str
+) -> list[Problem]:
+    one, other = boxes_xywh_px[:, :2], boxes_xywh_px[:, 2:]
+    fitting = ((one >= -ROUNDING_PX) & (one < other) & (other <= sizes_px + ROUNDING_PX)).all(axis=1)
+    overhanging = fitting & (_overhangs(boxes_xywh_px, sizes_px) > ROUNDING_PX)
+    sized, fit, reach_out = (int(mask.sum()) for mask in (~np.isnan(sizes_px[:, 0]), fitting, overhanging))
+    if sized < MIN_BOXES or fit < MIN_SHARE["fits as corners"] * sized or reach_out < MIN_SHARE["overhang"] * sized:
         return []
     message = (
-        f"expected [left, top, width, height], found {len(overhanging)} of {len(sized)} boxes that reach out of their "
-        f"image, while {len(suspects)} fit it as corners: they look like [x1, y1, x2, y2]; "
-        f"for example {_examples(overhanging)}"
+        f"expected [left, top, width, height], found {reach_out} of {sized} boxes that reach out of their "
+        f"image, while {fit} fit it as corners: they look like [x1, y1, x2, y2]; "
+        f"for example {_examples(annotations, overhanging)}"
     )
     return [Problem("error", "boxes-xyxy", file, "annotations", message, "write [x1, y1, x2 - x1, y2 - y1]")]
-
-
-def _fits_as_corners(box: list[float], size: tuple[int, int]) -> bool:
-    x0, y0, x1, y1 = box
-    return -ROUNDING_PX <= x0 < x1 <= size[0] + ROUNDING_PX and -ROUNDING_PX <= y0 < y1 <= size[1] + ROUNDING_PX
 
 
 def _overhang(box_xywh_px: list[float], size: tuple[int, int]) -> float:
@@ -95,24 +104,23 @@ def _check_box(entry: Entry, size: tuple[int, int] | None, file: str) -> list[Pr
     return []
 
 
-def _examples(entries: list[Entry]) -> str:
-    return ", ".join(f"{entry.name} {entry.fields['bbox']}" for entry in entries[:3])
+def _examples(entries: list[Entry], mask: np.ndarray) -> str:
+    chosen = [entries[index] for index in np.flatnonzero(mask)[:3].tolist()]
+    return ", ".join(f"{entry.name} {entry.fields['bbox']}" for entry in chosen)
 
 
 def check_areas(annotations: list[Entry], file: str) -> list[Problem]:
     """Finds segmentations that are none, and says in one warning each how many areas are wrong and how many missing."""
     problems = []
-    for entry in annotations:
-        fault = segmentation_fault(entry.fields.get("segmentation", []))
-        if fault is not None:
-            remedy = "correct or remove it; only the area is computed from it"
-            message = f"expected polygons or RLE, found a 'segmentation' that {fault}"
-            problems.append(Problem("warning", "segmentation", file, entry.name, message, remedy))
     wrong: list[tuple[Entry, float]] = []
-    for entry in annotations:
-        right = corrected_area(entry.fields) if "area" in entry.fields else None
-        if right is not None:
-            wrong.append((entry, right))
+    segmentations = measure_segmentations([entry.fields for entry in annotations])
+    for entry, measured in zip(annotations, segmentations, strict=True):
+        if measured.fault is not None:
+            remedy = "correct or remove it; only the area is computed from it"
+            message = f"expected polygons or RLE, found a 'segmentation' that {measured.fault}"
+            problems.append(Problem("warning", "segmentation", file, entry.name, message, remedy))
+        if measured.right_area is not None and "area" in entry.fields:
+            wrong.append((entry, measured.right_area))
     if wrong:
         problems.append(_wrong_areas(wrong, len(annotations), file))
     missing = [entry for entry in annotations if "area" not in entry.fields]
@@ -130,7 +138,7 @@ def _wrong_areas(wrong: list[tuple[Entry, float]], total: int, file: str) -> Pro
     )
     message = (
         f"expected 'area' to be the segmentation's, found {len(wrong)} of {total} that disagree with it, "
-        f"by {median(errors):.0%} at the median; for example {examples}"
+        f"by {np.median(errors):.0%} at the median; for example {examples}"
     )
     remedy = "they are computed from the segmentation, so that small, medium and large are right; nothing to do"
     return Problem("warning", "area", file, "annotations", message, remedy)

@@ -13,7 +13,7 @@ NAMED = 10
 
 def check_crowds(entries: Entries, file: str) -> list[Problem]:
     """Warns of each category with so many crowd regions that a tool has probably marked single objects as such."""
-    every, crowds = _count(entries.annotations), _count(entries.annotations, crowd=True)
+    every, crowds = entries.count_by_category(), entries.count_by_category(crowd=True)
     problems = []
     for category in entries.categories:
         id_ = category.fields.get("id")
@@ -32,7 +32,7 @@ def check_crowds(entries: Entries, file: str) -> list[Problem]:
 
 def check_unused_categories(entries: Entries, file: str) -> list[Problem]:
     """Says in one warning which categories have no objects; crowd regions are none."""
-    objects, crowds = _count(entries.annotations, crowd=False), _count(entries.annotations, crowd=True)
+    objects, crowds = entries.count_by_category(crowd=False), entries.count_by_category(crowd=True)
     unused = [category for category in entries.categories if "id" in category.fields and not _has(objects, category)]
     if not unused:
         return []
@@ -74,7 +74,7 @@ def compare_categories(train: Entries, val: Entries, file: str) -> list[Problem]
 
 def _check_measured(train: Entries, val: Entries, file: str) -> list[Problem]:
     """Says which classes training learns and validation has no objects of."""
-    learned, measured = (_count(entries.annotations, crowd=False) for entries in (train, val))
+    learned, measured = (entries.count_by_category(crowd=False) for entries in (train, val))
     unmeasured = [category for category in train.categories if _has(learned, category) and not _has(measured, category)]
     if not unmeasured:
         return []
@@ -82,15 +82,6 @@ def _check_measured(train: Entries, val: Entries, file: str) -> list[Problem]:
     message = f"expected objects of every class that training has objects of, found none{of}"
     remedy = f"no AP can be measured for {'them' if of else 'it'}; move images with such objects here to have one"
     return [Problem("warning", "category-not-in-validation", file, _entry(unmeasured), message, remedy)]
-
-
-def _count(annotations: list[Entry], crowd: bool | None = None) -> Counter[int | None]:
-    """Annotations by category id: the crowd regions, those that are none, or all."""
-    return Counter(
-        annotation.fields.get("category_id")
-        for annotation in annotations
-        if crowd is None or bool(annotation.fields.get("iscrowd")) == crowd
-    )
 
 
 def _has(counts: Counter[int | None], category: Entry) -> bool:

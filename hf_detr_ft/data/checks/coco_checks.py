@@ -1,17 +1,14 @@
 """Everything that is wrong with a data set, before any training: `check_coco` for a split, `check_splits` for two."""
 
-import hashlib
-import os
 from collections import defaultdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hf_detr_ft.data.checks.annotation_fields import Entries, Entry, Problem, read_entries
 from hf_detr_ft.data.checks.box_checks import check_areas, check_boxes
 from hf_detr_ft.data.checks.category_checks import check_crowds, check_unused_categories, compare_categories
+from hf_detr_ft.data.checks.equal_images import check_same_images
 from hf_detr_ft.data.checks.image_checks import Progress, check_image_shapes, check_images
-from hf_detr_ft.data.coco import image_path, leaves_folder
 from hf_detr_ft.data.formats.other_json import describe_json, structure_faults
 from hf_detr_ft.data.image_size import ImageSize
 
@@ -19,7 +16,7 @@ __all__ = ["Problem", "check_coco", "check_splits"]
 
 
 def check_coco(
-    coco: dict[str, Any],
+    coco: dict[str, Any] | Entries,
     annotations_file: Path,
     images_dir: Path | None,
     size: ImageSize | None = None,
@@ -32,7 +29,7 @@ def check_coco(
     """Finds everything that is wrong with one split; no JSON makes it raise.
 
     Args:
-        coco: as `read_coco` returns it.
+        coco: as `read_coco` or `read_entries` returns it.
         annotations_file: where it came from, for the messages.
         images_dir: the folder that `file_name` is relative to; None where the images are no files.
         size: that the model takes images in, to find those too thin for it.
@@ -45,11 +42,13 @@ def check_coco(
         Errors first, then warnings.
     """
     file = str(annotations_file)
-    faults = structure_faults(coco)
-    if faults:
+    if isinstance(coco, Entries):
+        entries = coco
+    elif faults := structure_faults(coco):
         found, remedy = describe_json(coco, annotations_file)
         return [Problem("error", "structure", file, "the file", f"found {found}: {fault}", remedy) for fault in faults]
-    entries = read_entries(coco, file)
+    else:
+        entries = read_entries(coco, file)
     sizes_px = {
         image.fields["id"]: (image.fields["width"], image.fields["height"])
         for image in reversed(entries.images)
@@ -111,6 +110,9 @@ def _check_duplicates(entries: Entries, file: str) -> list[Problem]:
 
 
 def _repeated(entries: list[Entry], key: str) -> list[list[Entry]]:
+    values = [entry.fields[key] for entry in entries if key in entry.fields]
+    if len(set(values)) == len(values):
+        return []
     groups: defaultdict[Any, list[Entry]] = defaultdict(list)
     for entry in entries:
         if key in entry.fields:
@@ -127,6 +129,10 @@ def _check_references(entries: Entries, file: str) -> list[Problem]:
     images = {image.fields.get("id") for image in entries.images}
     categories = {category.fields["id"]: category for category in entries.categories if "id" in category.fields}
     known = ", ".join(str(id_) for id_ in sorted(categories)[:20]) + (", …" if len(categories) > 20 else "")
+    if {annotation.fields.get("image_id") for annotation in entries.annotations} <= images | {None} and {
+        annotation.fields.get("category_id") for annotation in entries.annotations
+    } <= categories.keys() | {None}:
+        return []
     for annotation in entries.annotations:
         image_id, category_id = annotation.fields.get("image_id"), annotation.fields.get("category_id")
         if image_id is not None and image_id not in images:
@@ -141,9 +147,9 @@ def _check_references(entries: Entries, file: str) -> list[Problem]:
 
 
 def check_splits(
-    train: dict[str, Any],
+    train: dict[str, Any] | Entries,
     train_dir: Path | None,
-    val: dict[str, Any],
+    val: dict[str, Any] | Entries,
     val_dir: Path | None,
     *,
     val_file: Path | str = "validation annotations",
@@ -151,7 +157,7 @@ def check_splits(
     """Finds the same image in both splits, and categories that differ or cannot be measured; no JSON makes it raise.
 
     Args:
-        train: the training split as `read_coco` returns it, its images under `train_dir`.
+        train: the training split as `read_coco` or `read_entries` returns it, its images under `train_dir`.
         train_dir: the training images; None where they are no files.
         val: the validation split, its images under `val_dir`.
         val_dir: the validation images; None where they are no files.
@@ -160,64 +166,13 @@ def check_splits(
     Returns:
         Errors first, then warnings.
     """
-    if structure_faults(train) or structure_faults(val):
-        return []  # check_coco's to report
     file = str(val_file)
-    train_entries, val_entries = read_entries(train, "training annotations"), read_entries(val, file)
-    problems = compare_categories(train_entries, val_entries, file)
+    splits = []
+    for split in (train, val):
+        if not isinstance(split, Entries) and structure_faults(split):
+            return []  # check_coco's to report
+        splits.append(split if isinstance(split, Entries) else read_entries(split, file))
+    problems = compare_categories(splits[0], splits[1], file)
     if train_dir is not None and val_dir is not None:
-        problems = _check_same_images(train_entries.images, train_dir, val_entries.images, val_dir, file) + problems
+        problems = check_same_images(splits[0].images, train_dir, splits[1].images, val_dir, file) + problems
     return sorted(problems, key=lambda problem: problem.severity)
-
-
-def _check_same_images(
-    train: list[Entry], train_dir: Path, val: list[Entry], val_dir: Path, file: str
-) -> list[Problem]:
-    @cache
-    def digest(path: Path) -> bytes:
-        return hashlib.sha256(path.read_bytes()).digest()
-
-    train_images, val_images = _find_files(train, train_dir), _find_files(val, val_dir)
-    by_size: defaultdict[int, list[tuple[Entry, Path]]] = defaultdict(list)
-    for image, path, size in train_images:
-        by_size[size].append((image, path))
-    twins: list[tuple[Entry, Entry]] = []
-    for image, path, size in val_images:
-        # Files of different lengths cannot be equal: only the few others need to be read.
-        same = (
-            other for other, other_path in by_size[size] if path == other_path or digest(path) == digest(other_path)
-        )
-        twins.extend((image, other) for other in list(same)[:1])
-    if val_images and len(twins) == len(val_images) == len(train_images):
-        message = f"expected other photos than in training, found the same {len(twins)}: both splits are one"
-        remedy = "give a validation split of its own: AP on photos that were trained on says nothing about new ones"
-        return [Problem("warning", "same-split", file, "images", message, remedy)]
-    remedy = "remove it from one of them: AP on photos that were trained on says nothing about new ones"
-    return [
-        Problem(
-            "warning",
-            "same-photo",
-            file,
-            image.name,
-            f"expected a photo that is not in training, found the bytes of training's {other.name} in {train_dir}",
-            remedy,
-        )
-        for image, other in twins
-    ]
-
-
-def _find_files(images: list[Entry], images_dir: Path) -> list[tuple[Entry, Path, int]]:
-    """The images whose files can be found, with resolved path and length in bytes; `check_coco` reports the others."""
-    files = []
-    for image in images:
-        file_name = image.fields.get("file_name")
-        if file_name is None or leaves_folder(file_name):
-            continue
-        try:
-            path = Path(os.path.realpath(image_path(images_dir, file_name)))
-            size = path.stat().st_size
-        except (OSError, ValueError):
-            continue
-        if path.is_file():
-            files.append((image, path, size))
-    return files
