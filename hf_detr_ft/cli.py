@@ -161,7 +161,10 @@ def run_recipe(verb: str, arguments: list[str]) -> int:
         print_help(verb)
         return 0
     recipe = Path(arguments.pop(0)) if arguments and not arguments[0].startswith("--") else None
-    given = {"report": take_report(arguments)} if verb == "check" else {}
+    given: dict[str, Any] = {}
+    if verb == "check":
+        given = {"report": take_report(arguments), "headers_only": "--headers-only" in arguments}
+        arguments = [argument for argument in arguments if argument != "--headers-only"]
     check_early(recipe, arguments, require_annotations("train", "val"))
     return load_verb(verb, verb)(recipe, arguments, **given)
 

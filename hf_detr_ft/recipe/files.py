@@ -456,7 +456,7 @@ def _absolute(path: str) -> str:
 def print_help(verb: str) -> None:
     """Prints every field with its type, default and meaning."""
     parser = build_parser(prog=f"hf-detr-ft {verb}")
-    more = " [--report [FILE]]" if verb == "check" else ""
+    more = " [--report [FILE]] [--headers-only]" if verb == "check" else ""
     parser.usage = f"hf-detr-ft {verb} [RECIPE] [--section.key VALUE ...]{more}"
     for action in parser._actions:
         if action.dest in SECTIONS or action.dest.endswith(".help"):  # jsonargparse's own options

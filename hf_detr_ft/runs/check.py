@@ -32,13 +32,16 @@ SHOWN = 5
 """Problems of each kind that are printed."""
 
 
-def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = None) -> int:
+def check(
+    path: Path | None, flags: Sequence[str] = (), report: Path | None = None, *, headers_only: bool = False
+) -> int:
     """Decodes every image, checks every annotation, builds the model and runs one batch of the largest shapes.
 
     Args:
         path: the recipe.
         flags: over it.
         report: where to write what was found, as an HTML page; an earlier page of ours is replaced.
+        headers_only: read no image beyond its header: finds all but truncated and nearly black ones.
 
     Returns:
         0, or 1 where the data have errors.
@@ -51,8 +54,8 @@ def check(path: Path | None, flags: Sequence[str] = (), report: Path | None = No
     sources, problems = check_data(
         recipe.data,
         ImageSize.from_config(recipe.model),
-        decode=True,
-        progress=lambda images: tqdm(images, "decoding images"),
+        decode=not headers_only,
+        progress=lambda images: tqdm(images, "reading headers" if headers_only else "decoding images"),
     )
     if problems:
         print(list_problems(problems, SHOWN))

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hf_detr_ft.cli import main
+from hf_detr_ft.data.checks import image_checks
 from tests.fixtures import CLASSES, as_flags, tiny_detr, write_coco_folder
 
 
@@ -44,6 +45,21 @@ def test_good_data_end_with_the_memory_of_the_largest_batches(
     assert f"hf-detr-ft train --data.root {tmp_path}" in out
     assert "GiB on cpu" in out
     assert not (tmp_path / "runs").exists()
+
+
+def test_headers_alone_are_read_by_choice_each_once(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("decoded"))
+    read, real = [], image_checks.read_image
+    monkeypatch.setattr(
+        image_checks, "read_image", lambda path, decode: (read.append(path.name), real(path, decode))[1]
+    )
+    assert main(["check", *job[:2], "--headers-only", *job[2:]]) == 0
+    out = capsys.readouterr().out
+    assert "data      0 errors" in out
+    assert "headers" not in out.splitlines()[-1], "training has no such flag"
+    assert len(read) == len(set(read)) == 4
 
 
 def test_errors_end_with_status_1_before_any_model(
