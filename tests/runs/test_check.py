@@ -58,7 +58,7 @@ def test_headers_alone_are_read_by_choice_each_once(
     assert main(["check", *job[:2], "--headers-only", *job[2:]]) == 0
     out = capsys.readouterr().out
     assert "data      0 errors" in out
-    assert "headers" not in out.splitlines()[-1], "training has no such flag"
+    assert "--headers" not in out.splitlines()[-1], "training has no such flag"
     assert len(read) == len(set(read)) == 4
 
 
