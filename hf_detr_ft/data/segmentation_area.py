@@ -25,7 +25,7 @@ COUNTS = re.compile("[0-o]*[0-O]")
 
 
 class Measured(NamedTuple):
-    """What is known of a segmentation; it stands in an annotation in the place of the outline, which is far larger."""
+    """Fault and area of a segmentation; stands in an annotation in the place of the outline, which is far larger."""
 
     fault: str | None = None
     """See `segmentation_fault`."""
