@@ -14,7 +14,7 @@ from hf_detr_ft import cli
 from tests.distributed import one_step
 from tests.distributed.table import largest_difference
 from tests.fixtures import free_port
-from tests.parity.cases import COUNTS, FAMILIES, losses_and_gradients, ours, random_case
+from tests.parity.cases import COUNTS, FAMILIES, UNLIKE, losses_and_gradients, ours, random_case
 from tests.report.parsed import parse, table
 
 REPOSITORY = Path(__file__).parents[2]
@@ -96,7 +96,7 @@ def test_two_processes(launched: Path, whole: tuple[dict, dict], batch: int, acc
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_losses_of_two_processes_add_up_to_those_of_one(launched: Path, name: str) -> None:
-    whole = losses_and_gradients(ours(name), *random_case(name, COUNTS["objects"]))
+    whole = losses_and_gradients(ours(name), *random_case(name, COUNTS["objects"], UNLIKE))
     halves = [load_file(launched / "shares" / f"{rank}.safetensors") for rank in range(2)]
     for key, value in whole.items():
         first, second = (half[f"{name}/{key}"] for half in halves)

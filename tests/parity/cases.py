@@ -16,6 +16,8 @@ from hf_detr_ft.model.predictions import Criterion, DenoisingPredictions, LayerP
 CLASSES, LAYERS, QUERIES, BINS = 4, 3, 8, 8
 COUNTS = {"objects": [2, 0, 3, 1], "no objects": [0, 0]}
 """Objects of each image, by case."""
+UNLIKE = 1
+"""A seed whose images differ in how many matches an object has in the union of D-FINE's layers."""
 UNEVEN = [0, 0, 3, 1]
 """Objects of four images, of which the first two have none."""
 

