@@ -24,7 +24,8 @@ from hf_detr_ft.report.collect import collect_data_summary
 from hf_detr_ft.report.pages import build_check_page
 from hf_detr_ft.report.svg import report_style
 from hf_detr_ft.report.write_report import write_page
-from hf_detr_ft.training.job import describe_job, prepare_trial
+from hf_detr_ft.training.job import prepare_trial
+from hf_detr_ft.training.job_summary import describe_job
 from hf_detr_ft.training.model_defaults import model_defaults
 from hf_detr_ft.training.trial_batches import try_largest_batches
 

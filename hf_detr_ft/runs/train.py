@@ -20,7 +20,8 @@ from hf_detr_ft.training.callbacks import restore_detections
 from hf_detr_ft.training.checkpoints import LAST, find_checkpoint
 from hf_detr_ft.training.failures import explain_full_disk
 from hf_detr_ft.training.interruption import explain_interruption
-from hf_detr_ft.training.job import Job, ModelBuilder, describe_job, prepare_job, summarise_job, train_model
+from hf_detr_ft.training.job import Job, ModelBuilder, prepare_job, train_model
+from hf_detr_ft.training.job_summary import describe_job, summarise_job
 from hf_detr_ft.training.model_defaults import model_defaults
 from hf_detr_ft.training.output_folder import OutputFolder
 

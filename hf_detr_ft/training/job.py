@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from accelerate import PartialState
@@ -14,19 +13,16 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
-from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import CheckpointError, Interrupted, RecipeError, TrainingError, first_line
-from hf_detr_ft.evaluation.coco_result import CocoResult
-from hf_detr_ft.formatting import printable
 from hf_detr_ft.machine import set_cpu_threads
-from hf_detr_ft.model.build import build_model, count_parameters
+from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.detector import Detector
-from hf_detr_ft.model.stages import summarise_trainable, train_stages
+from hf_detr_ft.model.stages import train_stages
 from hf_detr_ft.recipe.sections import ModelConfig, Recipe, SpeedConfig
-from hf_detr_ft.run_folder import CARD, LOG, METRICS, RESULTS, WEIGHTS, RunFolder, read_object
+from hf_detr_ft.run_folder import LOG, WEIGHTS, read_object
 from hf_detr_ft.training.callbacks import RunFolderCallback, print_progress_lines
 from hf_detr_ft.training.checkpoints import rotate_checkpoints
 from hf_detr_ft.training.data_pipeline import build_processor, build_train_transform, choose_size_step, store_splits
@@ -153,36 +149,6 @@ def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: Mod
     return Job(recipe, splits, trainer, results, stop)
 
 
-def describe_job(job: Job) -> str:
-    """Data, model and length of a training, for the terminal."""
-    recipe, splits, args = job.recipe, job.splits, job.trainer.args
-    model = cast(Detector, job.trainer.model)
-    warnings = len(splits.problems)
-    name, train, val = printable(recipe.data.name), len(splits.train), len(splits.val)
-    most, file_name = most_objects(splits.train)
-    names = ", ".join(map(printable, splits.label_map.names[:5])) + (", …" if len(splits.label_map) > 5 else "")
-    queries = model.config.num_queries
-    length = f"{args.max_steps} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs"
-    start = recipe.model.checkpoint or recipe.model.backbone
-    lines = [
-        f"data      {name}: {train} training and {val} validation images",
-        f"          classes ({len(splits.label_map)}): {names}",
-        *([f"          warnings: {warnings}; `hf-detr-ft check` lists them"] if warnings else []),
-        f"model     {start}: {count_parameters(model) / 1e6:.1f} M parameters",
-        f"          {summarise_trainable(model)}",
-        f"training  {length} of batches of {args.train_batch_size}"
-        f" x {args.gradient_accumulation_steps} accumulated x {args.world_size} processes on {args.device.type}, "
-        f"{recipe.training.precision}",
-        f"run       {recipe.training.output_dir}",
-    ]
-    if most > queries:
-        lines.append(
-            f"warning   {printable(file_name)} has {most} objects, the model only {queries} queries: the rest is never "
-            "learned. Raise model.config.num_queries in a model of your own, or cut such images up."
-        )
-    return "\n".join(lines)
-
-
 def train_model(job: Job, checkpoint: Path | None) -> None:
     """Trains, from a checkpoint where one is given, and saves the weights that the recipe asks for.
 
@@ -253,20 +219,3 @@ def check_steps(trainer: DetrTrainer, checkpoint: Path) -> None:
             "left out or come twice. Give it the images, batch size, accumulation and processes that it had, or start "
             f"anew from its weights: --model.checkpoint {checkpoint}."
         )
-
-
-def summarise_job(job: Job, run: RunFolder, seconds: float) -> str:
-    """The result of a finished training, and what to do next, for the terminal."""
-    best, last = job.results.best, job.results.last
-    if best is None:
-        return f"no evaluation took place (training.eval_strategy: no); weights and processor are in {run}"
-    keeps_best = job.trainer.args.load_best_model_at_end
-    kept, which = (best, "best") if keeps_best else (last or best, "last")
-    return (
-        f"\nthe best weights, of epoch {best['epoch']:.4g}:\n{CocoResult.from_dict(best).table()}\n"
-        f"\nbest AP {best['metrics']['map']:.3f}, AP50 {best['metrics']['map_50']:.3f} in epoch {best['epoch']:.4g} "
-        f"({seconds:.0f} s until here)\n"
-        f"run folder  {run}  (weights of the {which} evaluation, {METRICS}, {RESULTS}, {CARD})\n"
-        f"look at it  hf-detr-ft predict {run} PHOTO_OR_FOLDER --threshold {kept['best_f1']['threshold']:.3f}\n"
-        f"publish it  hf-detr-ft push {run} USER/NAME"
-    )
