@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 
+from hf_detr_ft.data.dataset import iterate_column
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.hungarian_matching import UnusableBatchError
@@ -38,6 +40,7 @@ class StepTrainer(CheckpointTrainer):
 
     args: DetrTrainingArguments
     train_dataset: Dataset
+    eval_dataset: Dataset
 
     def __init__(
         self,
@@ -145,6 +148,13 @@ class StepTrainer(CheckpointTrainer):
         self._new_parts.append(parts if training else {"loss": loss, **parts})
         loss = loss * self.accelerator.num_processes if training else loss
         return (loss, outputs) if return_outputs else loss
+
+    @cached_property
+    def _validation_items(self) -> torch.Tensor:
+        """`count_items` of all validation, so that its loss is the same in batches and processes of any number."""
+        labels = [{"class_labels": row["label"]} for row in iterate_column(self.eval_dataset, "objects")]
+        model = self._unwrapped()
+        return model.family.count_items(labels, model.config)
 
     def _read_parts(self, kind: str) -> dict[str, float]:
         """Means over the steps since the last reading, or sums over the evaluation; over all processes."""

@@ -13,7 +13,7 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
-from hf_detr_ft.data.dataset import iterate_column, read_column
+from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.image_size import ImageProcessor
 from hf_detr_ft.data.sampling import EpochSampler, SortedSampler
 from hf_detr_ft.data.transform import DetrTransform, Epoch
@@ -162,13 +162,6 @@ class DetrTrainer(StepTrainer):
             outputs.logits, outputs.pred_boxes, sizes, self._unwrapped().family
         )
         return loss, torch.cat([scores[..., None], labels[..., None].to(scores.dtype), boxes_xyxy_px], dim=-1)
-
-    @cached_property
-    def _validation_items(self) -> torch.Tensor:
-        """`count_items` of all validation, so that its loss is the same in batches and processes of any number."""
-        labels = [{"class_labels": row["label"]} for row in iterate_column(self.eval_dataset, "objects")]
-        model = self._unwrapped()
-        return model.family.count_items(labels, model.config)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Adds the validation loss, each image counted once, and its parts."""
