@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,70 @@ def test_onednn_keeps_more_shapes_unless_the_user_said_how_many(given: str | Non
     code = f"import os, hf_detr_ft.machine; print(os.environ['{name}'])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=variables)
     assert printed.stdout.strip() == expected
+
+
+OPENMP = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch computes with GNU's OpenMP on Linux")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "2000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, "30000000000"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "0"),
+        ({"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "5"}, "5"),
+    ],
+)
+def test_threads_wait_shortly_unless_the_user_said_how_long(given: dict[str, str], expected: str) -> None:
+    """GNU's OpenMP says itself what it took, when torch loads it; a launcher's `train.py` begins with this import."""
+    variables = {key: value for key, value in os.environ.items() if key not in OPENMP}
+    variables |= {**given, "OMP_DISPLAY_ENV": "VERBOSE"}
+    code = "import hf_detr_ft.cli, torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=variables)
+    taken = re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr)
+    assert set(taken) <= {expected}
+    assert taken or "libgomp" not in Path("/proc/self/maps").read_text()
+
+
+class Glibc:
+    """A C library that notes what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+
+    def mallopt(self, name: int, value: int) -> None:
+        self.told.append((name, value))
+
+
+@pytest.mark.parametrize(
+    ("device", "variables", "expected"),
+    [
+        ("cpu", {}, [(-4, 0), (-1, -1)]),
+        ("cuda", {}, []),
+        ("cpu", {"MALLOC_MMAP_MAX_": "10"}, []),
+        ("cpu", {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1"}, []),
+        ("cpu", {"LD_PRELOAD": "libjemalloc.so"}, []),
+    ],
+)
+def test_freed_memory_is_kept_on_a_cpu_unless_the_user_says_how(
+    device: str, variables: dict[str, str], expected: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Glibc()
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD"))]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    machine.keep_freed_memory(device)
+    assert library.told == expected
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())
+    machine.keep_freed_memory("cpu")
 
 
 def test_windows_has_no_module_of_resources(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import CheckpointError, Interrupted, RecipeError, TrainingError, first_line
-from hf_detr_ft.machine import set_cpu_threads
+from hf_detr_ft.machine import keep_freed_memory, set_cpu_threads
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.stages import train_stages
@@ -70,6 +70,7 @@ def prepare_job(recipe: Recipe, checkpoint: Path | None = None, model_builder: M
     # Strides of 1 x 1 convolutions under channels_last, which cost several processes a copy and nothing else.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     set_cpu_threads(recipe.speed.cpu_threads, recipe.training.device.type)
+    keep_freed_memory(recipe.training.device.type)
     set_seed(recipe.training.seed)
     splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress)
     job = build_job(recipe, splits, store_splits(recipe, splits), model_builder)

@@ -16,11 +16,12 @@ from types import MethodType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from timm.layers import Conv2dSame, FrozenBatchNormAct2d, pad_same
+from timm.layers import Conv2dSame, FrozenBatchNormAct2d
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
+
+from hf_detr_ft.model.speed.convolution import convolve, relu6
 
 FROZEN_NORMS: tuple[type[nn.Module], ...] = (DetrFrozenBatchNorm2d, FrozenBatchNorm2d, FrozenBatchNormAct2d)
 PROBE_SIDE = 64
@@ -108,10 +109,7 @@ def _convolve_and_normalise(self: Any, x: torch.Tensor) -> torch.Tensor:
     """The `forward` of a convolution with a `folded_norm`."""
     is_cached = "cached_fold" in vars(self) and not torch.is_grad_enabled()
     weight, bias = _fold_once(self, x) if is_cached else _fold(self)
-    padding = self.padding
-    if isinstance(self, Conv2dSame):
-        x, padding = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation)), (0, 0)
-    return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+    return convolve(x, weight, bias, self, same_padding=isinstance(self, Conv2dSame))
 
 
 def _fold(convolution: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -136,4 +134,7 @@ def _fold_once(convolution: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
 def _activate(self: Any, x: torch.Tensor) -> torch.Tensor:
     """The `forward` of a folded norm: the activation that timm keeps inside some norms, else nothing."""
-    return self.act(self.drop(x)) if isinstance(self, FrozenBatchNormAct2d) else x
+    if not isinstance(self, FrozenBatchNormAct2d):
+        return x
+    x = self.drop(x)
+    return relu6(x) if type(self.act) is nn.ReLU6 and x.requires_grad else self.act(x)

@@ -1,0 +1,73 @@
+"""Convolutions that compute their gradients in another way: equal results, and the fast way taken where it is meant."""
+
+from typing import Any
+
+import pytest
+import torch
+from timm.layers import Conv2dSame
+from torch import nn
+
+from hf_detr_ft.model.speed import convolution
+from hf_detr_ft.model.speed.convolution import COLUMNS, convolve, relu6
+
+
+def depthwise(kind: Any, kernel: int, stride: int) -> nn.Conv2d:
+    torch.manual_seed(0)
+    padding = {} if kind is Conv2dSame else {"padding": kernel // 2}
+    layer: nn.Conv2d = kind(8, 8, kernel, stride, groups=8, **padding).double()
+    return layer
+
+
+def gradients(result: torch.Tensor, *of: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    upstream = torch.randn(result.shape, dtype=result.dtype, generator=torch.Generator().manual_seed(1))
+    return torch.autograd.grad(result, [tensor for tensor in of if tensor is not None], upstream)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, Conv2dSame])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (6, 2), (4, 3)])
+@pytest.mark.parametrize("size", [(14, 15), (21, 20), (9, 9)])
+def test_depthwise_convolutions_and_their_gradients_stay_the_same(
+    kind: Any, kernel: int, stride: int, size: tuple[int, int]
+) -> None:
+    layer = depthwise(kind, kernel, stride)
+    images = torch.randn(2, 8, *size, dtype=torch.float64, requires_grad=True)
+    expected = layer(images)
+    result = convolve(images, layer.weight, layer.bias, layer, kind is Conv2dSame)
+    torch.testing.assert_close(result, expected)
+    of = (images, layer.weight, layer.bias)
+    for ours, theirs in zip(gradients(result, *of), gradients(expected, *of), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            convolve(images, layer.weight, layer.bias, layer, kind is Conv2dSame), expected.detach()
+        )
+
+
+def test_wide_kernels_are_taken_in_columns_that_have_a_fast_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple] = []
+    plain = convolution._convolution_backward
+
+    def note(gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, ...]:
+        asked.append((weight.shape[3], rest[-1]))
+        return plain(gradient, x, weight, *rest)
+
+    monkeypatch.setattr(convolution, "_convolution_backward", note)
+    layer = depthwise(nn.Conv2d, 5, 1)
+    images = torch.randn(2, 8, 12, 12, dtype=torch.float64, requires_grad=True)
+    convolve(images, layer.weight, layer.bias, layer, False).sum().backward()
+    assert asked == [(COLUMNS, [False, True, False]), (2, [False, True, False])], "the input's is a convolution"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_relu6_has_the_gradient_of_torchs_at_its_bends_too(dtype: torch.dtype) -> None:
+    values = torch.tensor([-1, -0.0, 0, 1e-3, 3, 5.99, 6, 7], dtype=dtype, requires_grad=True)
+    assert torch.equal(relu6(values), nn.functional.relu6(values))
+    (ours,), (theirs,) = gradients(relu6(values), values), gradients(nn.functional.relu6(values), values)
+    assert torch.equal(ours, theirs)
+
+
+def test_under_autocast_torch_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "_Depthwise", None)
+    layer = depthwise(nn.Conv2d, 5, 1).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert convolve(torch.randn(1, 8, 9, 9), layer.weight, layer.bias, layer, False).dtype == torch.bfloat16
