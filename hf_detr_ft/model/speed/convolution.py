@@ -38,7 +38,7 @@ def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, layer: A
     if same_padding and not trains:
         return _convolve_same(x, weight, bias, stride, dilation, groups)
     if same_padding:
-        x, padding = pad_same(x, weight.shape[2:], stride, dilation), (0, 0)
+        x, padding = pad_same(x, list(weight.shape[2:]), list(stride), list(dilation)), (0, 0)
     is_depthwise = groups == len(weight) == x.shape[1] and max(dilation) == 1 and not isinstance(padding, str)
     in_fp32 = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
     if trains and is_depthwise and in_fp32:
