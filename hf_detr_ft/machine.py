@@ -1,14 +1,13 @@
 """The machine a run is on: its cores, threads, memory and fastest precision, and the versions of what it runs."""
 
 import ctypes
-import gc
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -43,22 +42,6 @@ MIN_SPEEDUP = 1.2
 def count_cores() -> int:
     """Cores that this process may use, where the system says; else those of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """Keeps Python's collector of cycles away while millions of objects are made that have none.
-
-    It would go through all of them each time that their number has grown by a quarter: two thirds of the time that
-    json takes for a file of COCO's size.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def describe_environment(fingerprints: dict[str, str]) -> dict[str, Any]:

@@ -7,14 +7,13 @@ from datasets import Dataset
 
 from hf_detr_ft.data.checks.annotation_fields import Entries, Problem, read_entries
 from hf_detr_ft.data.checks.coco_checks import check_coco, check_splits
-from hf_detr_ft.data.coco import LabelMap
+from hf_detr_ft.data.coco import LabelMap, without_collector
 from hf_detr_ft.data.dataset import iterate_column, prepare_coco
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.once_per_machine import once_per_machine
 from hf_detr_ft.data.split_source import Source, load_source
 from hf_detr_ft.data.statistics import SplitStatistics, describe_split
 from hf_detr_ft.errors import DataError
-from hf_detr_ft.machine import without_collector
 from hf_detr_ft.recipe.sections import DataConfig
 
 Progress = Callable[[Iterable], Iterable]
