@@ -3,8 +3,10 @@
 `read_coco` only makes sure that the file is COCO at all; what is wrong inside it, `checks/` finds.
 """
 
+import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
