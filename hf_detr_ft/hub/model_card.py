@@ -65,8 +65,10 @@ def render_model_card(
     made_with = sections.get("made_with") or {}
     seconds = metrics.get("seconds")
     card = _load_template().render(
-        metadata=_build_metadata(metrics, repo_id, base_model, dataset_id, license).to_yaml(),
+        metadata=_build_metadata(metrics, repo_id, base_model, dataset_id, license, _model_type(config)).to_yaml(),
         title=repo_id.split("/")[-1],
+        family=str(metrics.get("family") or "DETR"),
+        model_type=_model_type(config),
         classes=list(config.get("id2label", {}).values()),
         base_model=base_model,
         model=model,
@@ -104,7 +106,12 @@ def _load_template() -> Template:
 
 
 def _build_metadata(
-    metrics: Mapping[str, Any], repo_id: str, base_model: str | None, dataset_id: str | None, license: str | None
+    metrics: Mapping[str, Any],
+    repo_id: str,
+    base_model: str | None,
+    dataset_id: str | None,
+    license: str | None,
+    model_type: str,
 ) -> ModelCardData:
     data = metrics.get("data", {})
     name = printable(data.get("name") or "custom")
@@ -126,13 +133,18 @@ def _build_metadata(
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="object-detection",
-        tags=["detr", "object-detection", "vision", "hf_detr_ft"],
+        tags=[model_type, "object-detection", "vision", "hf_detr_ft"],
         base_model=base_model,
         datasets=[dataset_id] if dataset_id else None,
         license=license,
         model_name=printable(repo_id.split("/")[-1]),
         eval_results=results or None,
     )
+
+
+def _model_type(config: Mapping[str, Any]) -> str:
+    """Name of the kind of model, which Transformers' page on it has, too."""
+    return re.sub(r"[^a-z0-9_-]+", "", str(config.get("model_type") or "detr"))
 
 
 def _format_threshold(best: Mapping[str, Any]) -> str | None:

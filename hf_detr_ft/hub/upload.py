@@ -76,7 +76,7 @@ def push_run(
     private: bool | None = None,
     token: str | None = None,
     revision: str | None = None,
-    commit_message: str = "Upload a DETR run",
+    commit_message: str = "Upload a run",
     license: str | None = None,
     overwrite_card: bool = False,
 ) -> str:

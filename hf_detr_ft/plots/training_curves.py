@@ -4,6 +4,7 @@ A history is Transformers' own: `log_history` of a run's trainer_state.json, a d
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -23,8 +24,12 @@ Histories = Mapping[str, History]
 LOSS_TITLES = {
     "loss": "Loss, weighted sum",
     "loss_ce": "Class loss",
+    "loss_vfl": "Class loss: varifocal (VFL)",
+    "loss_mal": "Class loss: matchability-aware (MAL)",
     "loss_bbox": "L1 loss of boxes",
     "loss_giou": "GIoU loss of boxes",
+    "loss_fgl": "Fine-grained localization (FGL)",
+    "loss_ddf": "Distillation focal loss (DDF)",
     "loss_encoder_ce": "Class loss of the encoder",
     "loss_encoder_bbox": "L1 loss of the encoder's boxes",
     "loss_encoder_giou": "GIoU loss of the encoder's boxes",
@@ -46,6 +51,8 @@ MARKED = 12
 """Number of points up to which each is marked, so that a single one is seen."""
 LEAST_TOP = 0.01
 """Upper end of an axis for AP at least: less is noise, and is not to look like much."""
+LEAST_PLAIN = 1e-3
+"""Values below it are written with a power of ten each; matplotlib would write that over the title."""
 LONGEST_RUN = 130
 """Width of a run's name in a legend, in points."""
 DOTTED = (0, (2, 1.5))
@@ -89,25 +96,32 @@ def plot_losses(histories: Histories, part: str = "loss") -> Figure:
     return _finish_curves(figure, axes, "not in the log")
 
 
-def plot_layers(history: History, part: str = "loss_ce") -> Figure:
-    """Part of the validation loss behind every decoder layer; of the training loss where nothing was validated.
+def plot_layers(history: History, part: str = "loss_ce", *, denoising: bool = False) -> Figure:
+    """Part of the loss behind every decoder layer, of D-FINE's initial boxes and of the encoder's proposals.
+
+    It is that of the validation where all of these have one there, and else that of the training.
 
     Args:
         history: of one run.
-        part: `loss_ce`, `loss_bbox` or `loss_giou`.
+        part: `loss_ce`, `loss_vfl`, `loss_bbox`, `loss_giou`, …
+        denoising: of the queries that are made of the labels with noise, in training.
     """
-    validated = any(f"eval_{part}" in entry for entry in history)
-    prefix = "eval_" if validated else ""
-    figure, axes = new_figure(f"{LOSS_TITLES[part]}, {'validation' if validated else 'training'}", "Epoch")
-    layers = 0
-    while any(f"{prefix}{part}_{layers}" in entry for entry in history):
-        layers += 1
-    for layer in range(layers):
-        colour = PALETTE[(1 + layer) % len(PALETTE)]
-        _draw_series(axes, history, f"{prefix}{part}_{layer}", colour, f"layer {layer + 1}", 1.2)
-    _draw_series(
-        axes, history, f"{prefix}{part}", PALETTE[0], f"layer {layers + 1}, the last" if layers else "last layer", 2
-    )
+    stem = f"{part}_dn" if denoising else part
+    logged = set().union(*history)
+    names = {name.removeprefix("eval_") for name in logged}
+    layers = sum(re.fullmatch(rf"{stem}_\d+", name) is not None for name in names)
+    numbered = [(f"{stem}_{layer}", f"layer {layer + 1}") for layer in range(layers)]
+    last = [] if denoising else [(part, f"layer {layers + 1}, the last" if layers else "last layer")]
+    others = [(f"{stem}_initial", "initial boxes"), *([] if denoising else [(f"{part}_enc", "encoder")])]
+    series = [(name, label) for name, label in (*numbered, *last, *others) if name in names]
+    validated = all(f"eval_{name}" in logged for name, _ in series)
+    queries, split = ", denoising" if denoising else "", "validation" if validated else "training"
+    figure, axes = new_figure(f"{LOSS_TITLES[part]}{queries}, {split}", "Epoch")
+    for number, (name, label) in enumerate(series):
+        is_last, is_layer = label.endswith(("last", "last layer")), label.startswith(("layer", "last"))
+        colour = PALETTE[0 if is_last else (1 + number) % len(PALETTE)]
+        name = f"eval_{name}" if validated else name
+        _draw_series(axes, history, name, colour, label, 2 if is_last else 1.2, "-" if is_layer else DOTTED)
     return _finish_curves(figure, axes, "not in the log")
 
 
@@ -204,6 +218,8 @@ def _finish_curves(figure: Figure, axes: Axes, instead: str) -> Figure:
     if not any(len(np.asarray(line.get_xdata())) for line in axes.lines):
         write_instead(axes, instead, alone=True)
         return figure
+    if max(map(abs, axes.get_ylim())) < LEAST_PLAIN:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=axes.get_xlim()[1] > 3))
     handles, labels = axes.get_legend_handles_labels()

@@ -122,6 +122,17 @@ def test_the_card_carries_the_metrics_exactly(run: Path) -> None:
     assert not {"license", "base_model", "datasets"} & metadata.keys()
 
 
+@pytest.mark.parametrize(("name", "model_type", "article"), [("D-FINE", "d_fine", "A"), ("RT-DETR", "rt_detr", "An")])
+def test_the_card_names_the_family(run: Path, name: str, model_type: str, article: str) -> None:
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "model_type": model_type}))
+    text, data = card_of(run, family=name)
+    assert (
+        f"{article} [{name}](https://huggingface.co/docs/transformers/model_doc/{model_type}) object detector" in text
+    )
+    assert data["tags"][0] == model_type
+
+
 def test_the_page_shows_all_numbers_and_dashes_where_coco_has_none(run: Path) -> None:
     text, _ = card_of(run)
     assert "**AP 0.583, AP50 0.817, AP75 0.100** on the validation split (2 images, 4 objects)." in text
@@ -339,7 +350,7 @@ def test_only_the_allow_list_goes_up_and_nothing_private_in_it(hub: HubServer, r
     assert url == f"{hub.url}/anna/detr-balloon"
     files = hub.files("anna/detr-balloon")
     assert files.keys() - {".gitattributes"} == NAMES | {"results.csv", "plots/precision-recall.png"}
-    assert hub.repos["anna/detr-balloon"].titles == ["initial commit", "Upload a DETR run"]
+    assert hub.repos["anna/detr-balloon"].titles == ["initial commit", "Upload a run"]
     stored = hub.stored_bytes()
     for private in (ANNA, BERT, "localuser", "my photos", str(run.parent), "hub_token: "):
         assert private.encode() not in stored, private
@@ -364,7 +375,7 @@ def figures_of_the_report() -> dict[str, bool]:
                 text = "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in parts)
                 found[text] = any(keyword.arg and keyword.arg.startswith("shows_") for keyword in node.keywords)
     losses = {name.replace("_", "-") for name in LOSS_TITLES}
-    filled_in = {"x", "x-layers", "ap-x"}  # of losses, and of several runs beside each other
+    filled_in = {"x", "x-layers", "x-denoising", "ap-x"}  # of losses, and of several runs beside each other
     return {name: shows for name, shows in found.items() if name not in filled_in} | dict.fromkeys(losses, False)
 
 

@@ -76,6 +76,38 @@ def test_every_layer_is_there_and_the_last_one_is_named() -> None:
     }
 
 
+def test_what_else_a_family_learns_from_is_drawn_beside_its_layers() -> None:
+    """As D-FINE logs it: in validation the last layer alone, and no DDF of the last layer, which is the teacher."""
+    values = {"loss_vfl_0": 1.0, "loss_vfl": 2.0, "loss_vfl_initial": 3.0, "loss_vfl_enc": 4.0, "loss_ddf_0": 5.0}
+    denoising = {"loss_vfl_dn_0": 6.0, "loss_vfl_dn_1": 7.0, "loss_vfl_dn_initial": 8.0}
+    history = [{"epoch": 1.0, **values, **denoising}, {"epoch": 1.0, "eval_loss_vfl": 9.0, "eval_loss_vfl_enc": 9.5}]
+    layers, noised, ddf = (
+        plot_layers(history, "loss_vfl"),
+        plot_layers(history, "loss_vfl", denoising=True),
+        plot_layers(history, "loss_ddf"),
+    )
+    assert {label: y for label, (_, y) in drawn(layers).items()} == {
+        "layer 1": [1.0],
+        "layer 2, the last": [2.0],
+        "initial boxes": [3.0],
+        "encoder": [4.0],
+    }
+    assert {label: y for label, (_, y) in drawn(noised).items()} == {
+        "layer 1": [6.0],
+        "layer 2": [7.0],
+        "initial boxes": [8.0],
+    }
+    assert drawn(ddf) == {"layer 1": ([1.0], [5.0])}
+    assert layers.axes[0].get_title("left").endswith("training") and "denoising" in noised.axes[0].get_title("left")
+
+
+def test_tiny_losses_have_no_power_of_ten_over_the_title() -> None:
+    figure = plot_losses({"a": [{"epoch": float(epoch), "loss_fgl": epoch * 1e-7} for epoch in range(3)]}, "loss_fgl")
+    figure.canvas.draw()
+    assert figure.axes[0].yaxis.get_offset_text().get_text() == ""
+    assert "1e-07" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
 def test_average_precision_begins_at_zero_and_marks_the_best_epoch() -> None:
     figure = plot_average_precision({"a": log(3)}, best_epoch=3.0)
     lines = drawn(figure)

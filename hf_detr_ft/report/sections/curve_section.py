@@ -16,7 +16,6 @@ from hf_detr_ft.report.blocks import Block, Collapsible, Heading, Note, Plot, Se
 from hf_detr_ft.report.load_run import LoadedRun
 from hf_detr_ft.run_folder import LOG
 
-LAYERED = ("loss_ce", "loss_bbox", "loss_giou")
 SIZES = ("map_small", "map_medium", "map_large")
 
 
@@ -45,16 +44,27 @@ def _precision(runs: Sequence[LoadedRun], histories: Histories) -> list[Block]:
 
 def _losses(histories: Histories) -> list[Block]:
     entries = [entry for history in histories.values() for entry in history]
-    parts = [part for part in LOSS_TITLES if any(part in entry or f"eval_{part}" in entry for entry in entries)]
+    names = set().union(*entries)
+    parts = [part for part in LOSS_TITLES if part in names or f"eval_{part}" in names]
     blocks: list[Block] = [Heading("Losses and errors")]
     blocks.append(Text("Parts of the loss are those of the last decoder layer, before they are weighted and added up."))
     blocks += [Plot(part.replace("_", "-"), plot_losses(histories, part)) for part in parts]
     if len(histories) > 1:
         return blocks
     (history,) = histories.values()
-    layered = [part for part in LAYERED if any(f"{part}_0" in entry for entry in entries)]
-    plots = [Plot(f"{part.replace('_', '-')}-layers", plot_layers(history, part)) for part in layered]
-    return [*blocks, Collapsible("Each decoder layer", plots)] if plots else blocks
+    plots = []
+    for part in LOSS_TITLES:
+        name = part.replace("_", "-")
+        if f"{part}_0" in names or f"{part}_enc" in names:
+            plots.append(Plot(f"{name}-layers", plot_layers(history, part)))
+        if f"{part}_dn_0" in names:
+            plots.append(Plot(f"{name}-denoising", plot_layers(history, part, denoising=True)))
+    title = "Each decoder layer"
+    if any(name.endswith("_enc") for name in names):
+        title += ", the encoder's proposals" + (
+            " and denoising queries" if any("_dn_" in name for name in names) else ""
+        )
+    return [*blocks, Collapsible(title, plots)] if plots else blocks
 
 
 def _steps(runs: Sequence[LoadedRun], histories: Histories) -> list[Block]:
