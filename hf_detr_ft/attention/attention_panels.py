@@ -32,6 +32,10 @@ POINTS = 68
 """Points of text in an inch: letters are up to 5% wider at one resolution than at another."""
 SMALL = 28
 """Sides of a box, in points, below which its number goes above it: inside there is room for the point only."""
+LEAST_COLOUR = 0.25
+"""Place among the colours of a sampled point without weight; the darkest ones are not seen on the image."""
+SMALLEST_POINT, LARGEST_POINT = 3, 40
+"""Areas of sampled points, in points²: of one without weight, and what the largest weight adds."""
 BOX = BoxStyle("box", "white", 1.6)
 STROKE = [withStroke(linewidth=3.4, foreground="black")]
 """Ground of marks and letters in an image, which are seen on each colour of a map."""
@@ -96,7 +100,12 @@ def draw_places(axes: Axes, image: Image.Image, attention: ImageAttention) -> No
         _draw_mark(axes, x, y)
         offset, align = ((-6, 0), "right") if x > 0.85 * attention.size[1] else ((6, 0), "left")
         _letter(axes, f"p{index + 1}", (x, y), offset, va="center", ha=align)
-    axes.set_title("Detections and points", y=1.0, fontsize=PANEL_LETTERS, color=INK)
+    axes.set_title(
+        "Detections and points" if len(attention.points_xy_px) else "Detections",
+        y=1.0,
+        fontsize=PANEL_LETTERS,
+        color=INK,
+    )
 
 
 def draw_detection(
@@ -110,8 +119,12 @@ def draw_detection(
     width: float = PANEL_WIDTH,
 ) -> None:
     """Draws the map of a detection's query over the image; the title, of at most so many inches, says what it is."""
-    weights, box_xyxy_px = attention.cross_map(index, layer, head), attention.boxes_xyxy_px[index]
-    _show(axes, blend(image, weights))
+    box_xyxy_px = attention.boxes_xyxy_px[index]
+    if attention.sampled is None:
+        _show(axes, blend(image, attention.cross_map(index, layer, head)))
+    else:
+        _show(axes, blend(image, np.zeros((1, 1))))
+        _draw_samples(axes, *attention.sampled.of(index, layer, head))
     _draw_box(axes, box_xyxy_px, attention.size)
     layers = len(attention.cross)
     first = [f"{index + 1}: {_name_detection(attention, index, names)}"]
@@ -121,7 +134,8 @@ def draw_detection(
         first.append(f"layer {layer % layers + 1} of {layers}")
     if head is not None:
         first.append(f"head {head + 1}")
-    _write_title(axes, ", ".join(first), _tell_share(weights, box_xyxy_px, attention.size), width)
+    share = attention.share_in_own_box(index, layer, head)
+    _write_title(axes, ", ".join(first), _tell_share(share, box_xyxy_px, attention.size), width)
 
 
 def draw_point(
@@ -140,7 +154,7 @@ def draw_point(
         box_xyxy_px = attention.boxes_xyxy_px[detection]
         _draw_box(axes, box_xyxy_px, attention.size)
         first = f"p{index + 1}: centre of {_name_detection(attention, detection, names)}"
-        second = _tell_share(weights, box_xyxy_px, attention.size)
+        second = _tell_share(share_in_box(weights, box_xyxy_px, attention.size), box_xyxy_px, attention.size)
     else:
         corners = attention.boxes_xyxy_px.reshape(-1, 2, 2)
         inside = ((corners[:, 0] <= (x, y)) & (corners[:, 1] >= (x, y))).all(axis=1).any()
@@ -150,8 +164,14 @@ def draw_point(
     _write_title(axes, first, second, width)
 
 
-def draw_scale(figure: Figure, largest: float | None) -> None:
-    """Draws the colours of a map at the bottom of the figure, with the largest weight where there is a single map."""
+def draw_scale(figure: Figure, largest: float | None, part: str = "a cell") -> None:
+    """Draws the colours at the bottom of the figure, with the largest weight where there is a single map.
+
+    Args:
+        figure: with room for them.
+        largest: weight of a part.
+        part: what has a weight.
+    """
     width, height = figure.get_size_inches()
     length = PANEL_WIDTH - 0.6
     axes = figure.add_axes(((width - length) / 2 / width, (SCALE - 0.17) / height, length / width, 0.09 / height))
@@ -159,7 +179,7 @@ def draw_scale(figure: Figure, largest: float | None) -> None:
     axes.set_xticks([0, 1], ["0", "largest" if largest is None else f"{largest:.1%}"])
     axes.set_yticks([])
     axes.tick_params(labelsize=PANEL_LETTERS, labelcolor=INK, length=0, pad=2)
-    axes.set_xlabel("share of the attention in a cell", fontsize=PANEL_LETTERS, color=INK, labelpad=-9)
+    axes.set_xlabel(f"share of the attention in {part}", fontsize=PANEL_LETTERS, color=INK, labelpad=-9)
     for spine in axes.spines.values():
         spine.set(edgecolor=FAINT, linewidth=0.5)
 
@@ -174,6 +194,16 @@ def _draw_box(axes: Axes, box_xyxy_px: np.ndarray, size: tuple[int, int], colour
     corners = np.clip(box_xyxy_px, 0, (*size[::-1], *size[::-1]))
     overlay_box(axes, tuple(corners.tolist()), BOX, colour)
     return corners
+
+
+def _draw_samples(axes: Axes, points_xy_px: np.ndarray, weights: np.ndarray) -> None:
+    """Draws points in the colour and size of their weights, the largest on top."""
+    order = np.argsort(weights, kind="stable")
+    values = weights[order] / (weights.max() or 1)
+    colours, sizes = MAP_COLOURS(LEAST_COLOUR + (1 - LEAST_COLOUR) * values), SMALLEST_POINT + LARGEST_POINT * values
+    axes.scatter(
+        *points_xy_px[order].T, s=sizes, c=colours, edgecolors="black", linewidths=0.3, gid="sampled", clip_on=True
+    )
 
 
 def _draw_mark(axes: Axes, x: float, y: float) -> None:
@@ -199,10 +229,8 @@ def _name_detection(attention: ImageAttention, index: int, names: Sequence[str])
     return f"{writable_names(names)[label]} {attention.scores[index]:.2f}"
 
 
-def _tell_share(weights: np.ndarray, box_xyxy_px: np.ndarray, size: tuple[int, int]) -> str:
-    share, area = (
-        share_in_box(part, box_xyxy_px, size) for part in (weights, np.full(weights.shape, 1 / weights.size))
-    )
+def _tell_share(share: float, box_xyxy_px: np.ndarray, size: tuple[int, int]) -> str:
+    area = share_in_box(np.ones((1, 1)), box_xyxy_px, size)
     return f"in the box: {share:.0%} of attention, {area:.0%} of area"
 
 

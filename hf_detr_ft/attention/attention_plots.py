@@ -57,7 +57,10 @@ def plot_cross_attention(
     """
     figure, axes = _new_panel(attention, SCALE)
     draw_detection(axes, image, attention, index, names, layer, head)
-    draw_scale(figure, float(attention.cross_map(index, layer, head).max()))
+    if attention.sampled is None:
+        draw_scale(figure, float(attention.cross_map(index, layer, head).max()))
+    else:
+        draw_scale(figure, float(attention.sampled.of(index, layer, head)[1].max()), "a point")
     return figure
 
 
@@ -123,7 +126,7 @@ def plot_attention(image: Image.Image, attention: ImageAttention, names: Sequenc
     for place, point in enumerate(points, start=first):
         axes = panel(place, lower + SHEET_HEADING + place // columns * step)
         draw_point(axes, image, attention, point, names, SHEET_PANEL)
-    draw_scale(figure, None)
+    draw_scale(figure, None, "a cell" if attention.sampled is None else "a point")
     return figure
 
 

@@ -8,12 +8,14 @@ from PIL import Image
 from torchvision.ops import box_iou
 from transformers import PreTrainedModel
 
-from hf_detr_ft.attention.recorded_forward import record_attention
+from hf_detr_ft.attention.recorded_forward import RecordedForward, record_attention
+from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.image_size import ImageProcessor
 from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.evaluation.detections import is_above
-from hf_detr_ft.inference.detect import ImageDetections, post_process, prepare
+from hf_detr_ft.inference.detect import ImageDetections, prepare
 from hf_detr_ft.model.families import family_of
+from hf_detr_ft.model.families.family import Family
 
 MOST_SHOWN = 4
 """Detections that are chosen: as many as stand side by side on a page."""
@@ -24,10 +26,31 @@ GRID_POINTS = 64
 
 
 @dataclass(frozen=True, eq=False)
-class ImageAttention:
-    """Attention maps of one image, and what they belong to.
+class SampledPoints:
+    """Points of an image that deformable attention reads for each detection, and their weights.
 
-    A map has a number for each cell of the feature map, which covers the image evenly; they sum to 1.
+    Attributes:
+        points_xy_px: `[L, K, M, S, 2]` float32, S of each of M heads in L decoder layers; some lie beside the image,
+            where there is nothing to read.
+        weights: `[L, K, M, S]` float32; those of a head sum to 1.
+    """
+
+    points_xy_px: np.ndarray
+    weights: np.ndarray
+
+    def of(self, index: int, layer: int = -1, head: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Points `[N, 2]` of a detection in a layer, of one head or of all, and their weights `[N]`, which sum to 1."""
+        heads = slice(None) if head is None else slice(head, head + 1)
+        points, weights = self.points_xy_px[layer, index, heads], self.weights[layer, index, heads]
+        return points.reshape(-1, 2), weights.ravel() / len(weights)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageAttention:
+    """Attention of one image, and what it belongs to.
+
+    A map has a number for each cell of the feature map, which covers the image evenly; they sum to 1. Deformable
+    attention reads a few points instead, and has no maps.
 
     Attributes:
         size: (height, width) of the image whose pixels boxes and points are in.
@@ -36,10 +59,12 @@ class ImageAttention:
         labels: `[K]` int64.
         scores: `[K]` float32.
         boxes_xyxy_px: `[K, 4]` float32; can reach over the border.
-        cross: `[L, K, M, h, w]` float32: of each detection's query over the image, in L decoder layers with M heads.
-        points_xy_px: `[P, 2]` float64; none where the model has no encoder layers.
+        cross: `[L, K, M, h, w]` float32: of each detection's query over the image, in L decoder layers with M heads;
+            `[L, K, M, 0, 0]` where these sample points.
+        points_xy_px: `[P, 2]` float64; none where the model has no encoder layers, or they sample points.
         point_of: `[P]` int64, the detection (its place in `queries`) whose centre the point is; -1 for any other point.
         encoder: `[P, h, w]` float32: of each point's cell over the image, in the last encoder layer, mean over heads.
+        sampled: the decoder's points; None where it has maps.
     """
 
     size: tuple[int, int]
@@ -52,6 +77,7 @@ class ImageAttention:
     points_xy_px: np.ndarray
     point_of: np.ndarray
     encoder: np.ndarray
+    sampled: SampledPoints | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -61,18 +87,26 @@ class ImageAttention:
         maps = self.cross[layer, index]
         return maps.mean(axis=0) if head is None else maps[head]
 
+    def share_in_own_box(self, index: int, layer: int = -1, head: int | None = None) -> float:
+        """Share of a detection's attention that lies in its box, from 0 to 1."""
+        box_xyxy_px = self.boxes_xyxy_px[index]
+        if self.sampled is None:
+            return share_in_box(self.cross_map(index, layer, head), box_xyxy_px, self.size)
+        points, weights = self.sampled.of(index, layer, head)
+        inside = ((points >= box_xyxy_px[:2]) & (points <= box_xyxy_px[2:])).all(axis=1)
+        return float(weights[inside].sum())
 
-def require_maps(model: PreTrainedModel) -> None:
-    """Refuses a model whose decoder looks at some points of the image, as deformable attention does.
+
+def require_decoder(model: PreTrainedModel) -> None:
+    """Refuses a model whose queries read the image in no layer of their own.
 
     Raises:
         CheckpointError: it is such a model.
     """
-    family = family_of(model)
-    if not family.attention_maps:
+    if not hasattr(getattr(model, "model", None), "decoder"):
         raise CheckpointError(
-            f"{family.name}: expected a model whose decoder attends to all places of an image, found one that samples "
-            "some points, of which there are no maps. Everything else works without them."
+            f"{family_of(model).name}: expected a model with a decoder that attends to the image, found one without. "
+            "Everything else works without its attention."
         )
 
 
@@ -86,7 +120,7 @@ def attend(
     points_xy_px: np.ndarray | None = None,
     name: str = "image",
 ) -> ImageAttention:
-    """Detects, chooses what to show, and computes its attention maps; the model runs once.
+    """Detects, chooses what to show, and computes what is attended to; the model runs once.
 
     Args:
         model: used in evaluation mode, where it is.
@@ -99,13 +133,11 @@ def attend(
 
     Raises:
         DataError: the image is too elongated to be resized.
-        CheckpointError: the model is of a family without maps of attention.
+        CheckpointError: the model has no decoder.
     """
-    require_maps(model)
+    require_decoder(model)
     recorded = record_attention(model, prepare(image, processor, name))
-    size = torch.tensor([[image.height, image.width]])
-    parts = post_process(recorded.logits[None].cpu(), recorded.pred_boxes[None].cpu(), size)
-    detections = ImageDetections(*(part[0].numpy() for part in parts))
+    detections = best_of_queries(recorded, family_of(model), (image.height, image.width))
     queries = choose_detections(detections, threshold, most)
     boxes_xyxy_px = detections.boxes_xyxy_px[queries]
     if points_xy_px is None:
@@ -118,6 +150,13 @@ def attend(
         points_xy_px, point_of, encoder = points_xy_px[:0], point_of[:0], np.zeros((0, *recorded.size), np.float32)
     else:
         encoder = recorded.self_attention(points_xy_px / image.size).mean(axis=1)
+    sampled = None
+    if recorded.samples:
+        points, weights = recorded.sampled_points(queries)
+        sampled = SampledPoints(points * np.array(image.size, np.float32), weights)
+        cross = np.zeros((*weights.shape[:3], 0, 0), np.float32)
+    else:
+        cross = recorded.cross_attention(queries)
     return ImageAttention(
         size=(image.height, image.width),
         threshold=threshold,
@@ -125,11 +164,27 @@ def attend(
         labels=detections.labels[queries],
         scores=detections.scores[queries],
         boxes_xyxy_px=boxes_xyxy_px,
-        cross=recorded.cross_attention(queries),
+        cross=cross,
         points_xy_px=points_xy_px,
         point_of=point_of,
         encoder=encoder,
+        sampled=sampled,
     )
+
+
+def best_of_queries(recorded: RecordedForward, family: Family, size: tuple[int, int]) -> ImageDetections:
+    """One detection of each query, in their order, of its best class.
+
+    Args:
+        recorded: outputs for the image.
+        family: of the model.
+        size: (height, width) of the image.
+    """
+    logits, (height, width) = recorded.logits.float().cpu(), size
+    all_scores = logits.sigmoid() if family.scores == "sigmoid" else logits.softmax(-1)[..., :-1]
+    scores, labels = all_scores.max(-1)
+    boxes_xyxy_px = cxcywh_to_xyxy(recorded.pred_boxes.float().cpu()) * torch.tensor([width, height, width, height])
+    return ImageDetections(scores.numpy(), labels.numpy(), boxes_xyxy_px.numpy())
 
 
 def choose_detections(detections: ImageDetections, threshold: float, most: int = MOST_SHOWN) -> np.ndarray:

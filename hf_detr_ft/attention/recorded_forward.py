@@ -16,26 +16,9 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
+from hf_detr_ft.attention.caught_layers import Projected, Sampled, catch_layer, catch_places
+from hf_detr_ft.model.families import family_of
 from hf_detr_ft.model.families.family import outputs_of
-
-
-@dataclass(frozen=True, eq=False)
-class Projected:
-    """Queries and keys that the weights of an attention layer come from.
-
-    Attributes:
-        queries: `[M, R, d]` float32, of M heads and R rows.
-        keys: `[M, h * w, d]` float32, of the places of the map.
-    """
-
-    queries: torch.Tensor
-    keys: torch.Tensor
-
-    def weights(self, rows: np.ndarray) -> torch.Tensor:
-        """Weights `[K, M, h * w]` of K rows; those of a head sum to 1."""
-        queries = self.queries[:, torch.from_numpy(rows).to(self.queries.device)]
-        products = queries @ self.keys.transpose(1, 2) * self.keys.shape[-1] ** -0.5
-        return products.softmax(-1).transpose(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +26,27 @@ class RecordedForward:
     """One image's way through a model: its outputs, and the parts of which the attention of any row is computed.
 
     Attributes:
-        logits: `[Q, C+1]`, "no object" last.
+        logits: `[Q, C]`, with softmax scores "no object" last.
         pred_boxes: `[Q, 4]`, cxcywh in [0, 1] of the image without its padding.
         size: (h, w) of the feature map without the padding's part. It covers the image evenly, as DETR's position
-            embedding says it.
-        decoder: the cross-attention of each decoder layer, from queries to places.
-        encoder: the self-attention of the last encoder layer, from places to places; None without encoder layers.
+            embedding says it. Of pixels where the decoder samples points of several maps.
+        padded: the same with the padding.
+        decoder: the cross-attention of each decoder layer, from queries to places, or the points that it samples.
+        encoder: the self-attention of the last encoder layer, from places to places; None without encoder layers, and
+            where these sample points.
     """
 
     logits: torch.Tensor
     pred_boxes: torch.Tensor
     size: tuple[int, int]
-    decoder: list[Projected]
+    padded: tuple[int, int]
+    decoder: list[Projected | Sampled]
     encoder: Projected | None
+
+    @property
+    def samples(self) -> bool:
+        """True where the decoder samples points."""
+        return isinstance(self.decoder[-1], Sampled)
 
     def cross_attention(self, queries: np.ndarray) -> np.ndarray:
         """Maps of K queries in L decoder layers with M heads: `[L, K, M, h, w]` float32, each sums to 1.
@@ -63,8 +54,23 @@ class RecordedForward:
         Args:
             queries: `[K]` int64, their numbers.
         """
-        maps = torch.stack([layer.weights(queries) for layer in self.decoder])
+        maps = torch.stack([layer.weights(queries) for layer in self.decoder if isinstance(layer, Projected)])
         return maps.unflatten(-1, self.size).cpu().numpy()
+
+    def sampled_points(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points of K queries in L decoder layers, S of each of M heads, and their weights.
+
+        Args:
+            queries: `[K]` int64, their numbers.
+
+        Returns:
+            `[L, K, M, S, 2]` float32, x and y in [0, 1] of the image without its padding, where they lie in it, and
+            `[L, K, M, S]`; those of a head sum to 1.
+        """
+        layers = [layer for layer in self.decoder if isinstance(layer, Sampled)]
+        points = torch.stack([layer.points_xy_rel[queries] for layer in layers])
+        scale = torch.tensor([whole / part for whole, part in zip(self.padded, self.size, strict=True)]).flip(0)
+        return (points * scale).numpy(), torch.stack([layer.weights[queries] for layer in layers]).numpy()
 
     def self_attention(self, points_xy_rel: np.ndarray) -> np.ndarray:
         """Maps of the places that P points lie in, in the last encoder layer: `[P, M, h, w]` float32, each sums to 1.
@@ -97,36 +103,29 @@ def record_attention(
     model.eval()
     if pixel_mask is None:
         pixel_mask = torch.ones(pixel_values.shape[-2:], dtype=torch.int64)
-    cross = [layer.encoder_attn for layer in model.model.decoder.layers]
-    last = [layer.self_attn for layer in model.model.encoder.layers[-1:]]
+    config, inner = model.config, model.model
     with ExitStack() as stack:
-        maps = stack.enter_context(outputs_of(model.model.input_projection))
-        queries = [stack.enter_context(outputs_of(attention.q_proj)) for attention in cross + last]
-        keys = [stack.enter_context(outputs_of(attention.k_proj)) for attention in cross + last]
+        layers = inner.decoder.layers
+        heads = config.decoder_attention_heads if hasattr(config, "decoder_attention_heads") else 0
+        cross = [catch_layer(layer, heads, stack) for layer in layers]
+        has_map = hasattr(inner, "input_projection")
+        maps = stack.enter_context(outputs_of(inner.input_projection)) if has_map else []
+        last = inner.encoder.layers[-1:] if has_map else ()
+        own = [catch_places(layer.self_attn, config.encoder_attention_heads, stack) for layer in last]
+        masks = {"pixel_mask": pixel_mask[None].to(model.device)} if family_of(model).pixel_mask else {}
         outputs = model(
-            pixel_values=pixel_values[None].to(model.device, model.dtype, memory_format=torch.channels_last),
-            pixel_mask=pixel_mask[None].to(model.device),
+            pixel_values=pixel_values[None].to(model.device, model.dtype, memory_format=torch.channels_last), **masks
         )
+    sides = maps[0].shape[-2:] if maps else pixel_mask.shape
     # As Transformers' backbone does it.
-    mask = F.interpolate(pixel_mask[None, None].float(), size=maps[0].shape[-2:])[0, 0].bool().to(model.device)
-    # Padding has no weight, so the softmax over the image's places alone is the masked one.
+    mask = F.interpolate(pixel_mask[None, None].float(), size=sides)[0, 0].bool().to(model.device)
     places = mask.flatten()
-    in_decoder = zip(queries[: len(cross)], keys[: len(cross)], strict=True)
-    in_encoder = zip(queries[len(cross) :], keys[len(cross) :], strict=True)
-    heads, encoder_heads = model.config.decoder_attention_heads, model.config.encoder_attention_heads
-    encoder = [
-        Projected(_by_head(q[0][0, places], encoder_heads), _by_head(k[0][0, places], encoder_heads))
-        for q, k in in_encoder
-    ]
+    encoder = [layer(places) for layer in own]
     return RecordedForward(
         logits=outputs.logits[0],
         pred_boxes=outputs.pred_boxes[0],
         size=(int(mask[:, 0].sum()), int(mask[0].sum())),
-        decoder=[Projected(_by_head(q[0][0], heads), _by_head(k[0][0, places], heads)) for q, k in in_decoder],
+        padded=(mask.shape[0], mask.shape[1]),
+        decoder=[layer(places) for layer in cross],
         encoder=encoder[0] if encoder else None,
     )
-
-
-def _by_head(rows: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows `[R, M * d]` as `[M, R, d]`, in fp32."""
-    return rows.float().unflatten(-1, (heads, -1)).transpose(0, 1)

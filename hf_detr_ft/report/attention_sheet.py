@@ -8,7 +8,7 @@ from PIL import Image
 
 from hf_detr_ft.atomic import explain_refusal, write_bytes
 from hf_detr_ft.attention.attention_plots import plot_attention
-from hf_detr_ft.attention.image_attention import ImageAttention, attend, share_in_box
+from hf_detr_ft.attention.image_attention import ImageAttention, attend
 from hf_detr_ft.data.image_size import white_level_of
 from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.errors import RecipeError
@@ -78,6 +78,6 @@ def describe(attention: ImageAttention, names: list[str], path: Path) -> str:
     rows = [(names[label], score) for label, score in zip(attention.labels, attention.scores, strict=True)]
     width = max(len(name) for name, _ in rows)
     for index, (name, score) in enumerate(rows):
-        share = share_in_box(attention.cross_map(index), attention.boxes_xyxy_px[index], attention.size)
+        share = attention.share_in_own_box(index)
         lines.append(f"  {index + 1}  {name:<{width}}  {score:.2f}  {share:.0%} of the decoder's attention in its box")
     return "\n".join(lines)

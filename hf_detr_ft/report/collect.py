@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hf_detr_ft.attention.image_attention import attend, require_maps
+from hf_detr_ft.attention.image_attention import attend, require_decoder
 from hf_detr_ft.boxes import xywh_to_xyxy
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
@@ -70,7 +70,7 @@ def collect_report_data(
             model, processor = load_detector(str(source))
     if model is not None and processor is not None and validation is not None:
         with attempt("the model's attention", notes):
-            require_maps(model)
+            require_decoder(model)
             data.attention, failed = collect_attention(model, processor, validation, run.threshold)
             notes += failed
     if recipe is not None and splits is not None:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from hf_detr_ft.attention.attention_panels import DIM, MAP_COLOURS, PANEL_SIDE, blend
 from hf_detr_ft.attention.attention_plots import plot_attention, plot_cross_attention, plot_places, plot_self_attention
-from hf_detr_ft.attention.image_attention import ImageAttention
+from hf_detr_ft.attention.image_attention import ImageAttention, SampledPoints
 from hf_detr_ft.plots.style import FAINT, INK
 from tests.plots.compared import GREY, pixels
 
@@ -129,6 +130,19 @@ def test_maps_of_a_single_row_or_column(shape: tuple[int, int]) -> None:
 
 
 # Figures of one panel
+
+
+def test_sampled_points_lie_where_they_are_read_and_the_heaviest_is_on_top() -> None:
+    points = np.array([[[[[10, 20], [390, 290]], [[200, 150], [-50, 10]]]] * 2], np.float32)
+    weights = np.array([[[[0.1, 0.9], [0.6, 0.4]]] * 2], np.float32)
+    attention = replace(constructed(), cross=np.zeros((1, 2, 2, 0, 0)), sampled=SampledPoints(points, weights))
+    figure = plot_cross_attention(photo(), attention, 0, NAMES)
+    (drawn,) = (part for part in figure.axes[0].collections if part.get_gid() == "sampled")
+    np.testing.assert_allclose(drawn.get_offsets(), [[10, 20], [-50, 10], [200, 150], [390, 290]])
+    assert (np.diff(drawn.get_sizes()) > 0).all()
+    assert "in the box: 0% of attention" in titles(figure)[0]
+    assert "in a point" in figure.axes[-1].get_xlabel()
+    assert figure.axes[0].get_xlim() == (0, 400), "points beside the image do not widen it"
 
 
 @pytest.mark.parametrize("size", [(300, 400), (400, 300)])

@@ -5,17 +5,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 from PIL import Image
 from transformers import DetrForObjectDetection, DetrImageProcessor
 
-from hf_detr_ft.attention.image_attention import attend, choose_detections, choose_points, share_in_box
+from hf_detr_ft.attention.attention_plots import plot_attention
+from hf_detr_ft.attention.image_attention import (
+    ImageAttention,
+    SampledPoints,
+    attend,
+    choose_detections,
+    choose_points,
+    share_in_box,
+)
 from hf_detr_ft.attention.recorded_forward import record_attention
 from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.errors import CheckpointError, DataError
 from hf_detr_ft.inference.detect import ImageDetections, detect, load_detector, prepare
+from hf_detr_ft.model.families import FAMILIES
 from hf_detr_ft.synthetic.render import render
 from tests.families import tiny_model
-from tests.fixtures import plain_image, tiny_detr_with_spread_weights, tiny_processor
+from tests.fixtures import CLASSES, plain_image, tiny_detr_with_spread_weights, tiny_processor
 
 PHOTOS = 30
 SIZES = ((160, 213), (213, 160), (180, 180), (160, 284))
@@ -167,9 +177,45 @@ def test_without_encoder_layers_there_are_no_points() -> None:
     assert len(attention.encoder) == len(attention.point_of) == 0
 
 
-def test_a_model_that_samples_points_has_no_maps() -> None:
-    with pytest.raises(CheckpointError, match=r"RT-DETR: expected a model whose decoder attends to all places"):
-        attend(tiny_model("rt_detr"), tiny_processor(), plain_image(64, 64, seed=0))
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_family_shows_what_its_detections_read(family: str) -> None:
+    model, photo = tiny_model(family), plain_image(64, 64, seed=0)
+    processor = getattr(transformers, FAMILIES[family].processor)(size={"height": 64, "width": 64})
+    attended = attend(model, processor, photo, threshold=0)
+    assert len(attended) and (np.diff(attended.scores) <= 0).all()
+    found = detect(model, processor, [photo])[0]
+    best = found.scores.argmax()
+    np.testing.assert_allclose(attended.scores[0], found.scores[best], rtol=1e-5)
+    np.testing.assert_allclose(attended.boxes_xyxy_px[0], found.boxes_xyxy_px[best], rtol=1e-4, atol=1e-3)
+    assert attended.labels[0] == found.labels[best]
+    if attended.sampled is None:
+        np.testing.assert_allclose(attended.cross.sum((-2, -1)), 1, atol=1e-4)
+        assert len(attended.encoder)
+    else:
+        assert attended.cross.size == len(attended.encoder) == 0
+        points, weights = attended.sampled.of(0)
+        assert points.shape == (len(weights), 2) and weights.sum() == pytest.approx(1, abs=1e-4)
+    assert 0 <= attended.share_in_own_box(0) <= 1.001
+    assert plot_attention(photo, attended, CLASSES, family).axes
+
+
+def test_the_share_of_points_in_a_box_is_that_of_their_weights() -> None:
+    points = np.array([[[[[1, 1], [9, 9]], [[2, 3], [-5, 1]]]]], np.float32)  # of 2 heads
+    weights = np.array([[[[0.25, 0.75], [0.5, 0.5]]]], np.float32)
+    none = np.zeros((0, 2))
+    attended = ImageAttention(
+        *((10, 10), 0.5, np.array([0]), np.array([0]), np.array([0.9])),
+        *(np.array([[0, 0, 4, 4]]), np.zeros((1, 1, 2, 0, 0)), none, none[:, 0], none, SampledPoints(points, weights)),
+    )
+    assert attended.share_in_own_box(0) == pytest.approx((0.25 + 0.5) / 2)
+    assert attended.share_in_own_box(0, head=1) == pytest.approx(0.5)
+
+
+def test_a_model_without_a_decoder_is_refused() -> None:
+    model = tiny_model("detr")
+    del model.model.decoder
+    with pytest.raises(CheckpointError, match=r"DETR: expected a model with a decoder .*, found one without"):
+        attend(model, tiny_processor(), plain_image(64, 64, seed=0))
 
 
 def test_an_image_that_cannot_be_resized_is_named() -> None:

@@ -10,9 +10,11 @@ import torch
 import transformers
 from transformers import DetrConfig, ResNetConfig
 
+from hf_detr_ft.attention.caught_layers import Projected
 from hf_detr_ft.attention.recorded_forward import record_attention
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.recipe.sections import ModelConfig
+from tests.families import tiny_model
 from tests.fixtures import SMALL_TRANSFORMER, tiny_detr_with_spread_weights
 
 QUERIES = np.array([7, 0, 11])
@@ -100,6 +102,65 @@ def test_the_weights_are_transformers_own_for_its_own_resnet() -> None:
         check_whole_image(native_model(), 32, height, width)
 
 
+@pytest.mark.parametrize("family", ["conditional_detr", "dab-detr"])
+def test_the_weights_of_other_families_with_maps_are_transformers_own(family: str) -> None:
+    model = tiny_model(family)
+    spread(model)
+    recorded = record_attention(model, image(97, 131))
+    cross, encoder = eager(model, image(97, 131), torch.ones(97, 131))
+    np.testing.assert_allclose(
+        recorded.cross_attention(QUERIES), cross[:, :, QUERIES].transpose(1, 2).unflatten(-1, recorded.size), atol=1e-4
+    )
+    own = recorded.self_attention(np.array([[0.99, 0.99]]))[0]
+    np.testing.assert_allclose(own, encoder[:, -1].unflatten(-1, recorded.size), atol=1e-4)
+    assert np.ptp(recorded.cross_attention(QUERIES), axis=1).max() > 0.01
+
+
+@pytest.mark.parametrize("family", ["rt_detr", "rt_detr_v2", "d_fine", "rf_detr", "lw_detr", "deformable_detr"])
+def test_points_are_those_that_the_model_samples(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(family)
+    spread(model)
+    places: list[torch.Tensor] = []
+    original = torch.nn.functional.grid_sample
+
+    def watched(values: torch.Tensor, grid: torch.Tensor, **settings: object) -> torch.Tensor:
+        if grid.shape[1] == model.config.num_queries:  # and not the encoder's
+            places.append((grid + 1) / 2)
+        return original(values, grid, **settings)
+
+    weights: list[torch.Tensor] = []
+    for layer in model.model.decoder.layers:
+        attention = layer.encoder_attn if hasattr(layer, "encoder_attn") else layer.cross_attn
+        attention.register_forward_hook(lambda *call: weights.append(call[-1][1][0].flatten(2)))
+    monkeypatch.setattr(torch.nn.functional, "grid_sample", watched)
+    recorded = record_attention(model, image(64, 64))
+    points, found = recorded.sampled_points(QUERIES)
+    layers = len(weights)
+    sampled = [torch.cat(places[i * len(places) // layers : (i + 1) * len(places) // layers], 2) for i in range(layers)]
+    np.testing.assert_allclose(points, torch.stack(sampled).transpose(1, 2)[:, QUERIES], atol=1e-5)
+    np.testing.assert_allclose(found, torch.stack(weights)[:, QUERIES], atol=1e-6)
+    assert np.ptp(found, axis=-1).max() > 0.01 and len({tuple(point) for point in points[0, 0, 0].round(3)}) > 2
+
+
+def test_points_are_those_of_the_image_without_its_padding() -> None:
+    model = tiny_model("deformable_detr")
+    pixel_mask = torch.zeros(96, 128, dtype=torch.int64)
+    pixel_mask[:64, :64] = 1
+    whole = record_attention(model, image(96, 128)).sampled_points(QUERIES)[0]
+    padded = record_attention(model, image(96, 128), pixel_mask).sampled_points(QUERIES)[0]
+    # Before anything is learned points lie around the query's reference, in cells of the padded maps.
+    np.testing.assert_allclose(padded.mean((-3, -2))[0], whole.mean((-3, -2))[0], atol=0.2)
+
+
+def spread(model: torch.nn.Module) -> None:
+    """Gives the model attention that is not the same everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    names = ("sampling_offsets", "attention_weights", "content_proj", "sine_proj", "pos_proj", "q_proj", "k_proj")
+    for name, parameter in model.named_parameters():
+        if any(part in name for part in names):
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
+
+
 def test_heads_layers_and_queries_are_told_apart() -> None:
     """The comparisons above would see nothing if all maps were alike."""
     maps = record_attention(tiny_detr_with_spread_weights(), image(160, 224)).cross_attention(QUERIES)
@@ -140,7 +201,8 @@ def test_only_projections_are_kept() -> None:
     model = tiny_detr_with_spread_weights()
     recorded = record_attention(model, image(640, 672))
     assert recorded.encoder is not None
-    kept = sum(part.numel() for one in (*recorded.decoder, recorded.encoder) for part in (one.queries, one.keys))
+    layers = [layer for layer in (*recorded.decoder, recorded.encoder) if isinstance(layer, Projected)]
+    kept = sum(part.numel() for one in layers for part in (one.queries, one.keys))
     assert kept < 0.2 * 4 * (20 * 21) ** 2
 
 

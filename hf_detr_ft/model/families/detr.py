@@ -91,5 +91,4 @@ DETR = Family(
     fit_to_backbone=scale_projection,
     prepare=prepare,
     auxiliary_loss_changes_network=True,
-    attention_maps=True,
 )

@@ -109,8 +109,6 @@ class Family:
     frozen_stages: int | None = None
     """Stages of Transformers' own backbones, or of timm's, that are not trained by default; None: those up to a stride
     of 4."""
-    attention_maps: bool = False
-    """True where the decoder attends to all places, so that there are maps of its attention to draw."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """Values of the original's training by a recipe's field, such as training.learning_rate, where they are not
     DETR's."""

@@ -10,6 +10,15 @@ from hf_detr_ft.attention.image_attention import ImageAttention
 from hf_detr_ft.report.attempt import attempt
 from hf_detr_ft.report.blocks import Block, Heading, Note, Plot, Section, Text
 
+OF_MAPS = (
+    "The decoder's attention: from where on the photo a detection is read, the mean over all heads of the last layer. "
+    "The encoder's: what belongs together with a point. Maps are as coarse as the model's feature map."
+)
+OF_POINTS = (
+    "The decoder's attention: the points of the photo that a detection is read from in the last layer, those of all "
+    "heads and of all feature maps. The larger and lighter a point, the more it counts."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class AttentionSample:
@@ -28,12 +37,8 @@ def describe_attention(samples: Sequence[AttentionSample], names: Sequence[str],
         names: of the classes, by label.
         failures: gets a line for each sample that cannot be drawn, which the section says, too.
     """
-    blocks: list[Block] = [
-        Text(
-            "The decoder's attention: from where on the photo a detection is read, the mean over all heads of the last "
-            "layer. The encoder's: what belongs together with a point. Maps are as coarse as the model's feature map."
-        )
-    ]
+    sampled = any(sample.attention.sampled is not None for sample in samples)
+    blocks: list[Block] = [Text(OF_POINTS if sampled else OF_MAPS)]
     for number, sample in enumerate(samples, start=1):
         before = len(failures)
         with attempt(f"the model's attention over {sample.name}", failures):
