@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.training.data_pipeline import choose_size_step
@@ -50,6 +51,10 @@ def _is_mixed(recipe: Recipe) -> bool:
     return recipe.training.precision != "fp32"
 
 
+def _keeps_shape(recipe: Recipe) -> bool:
+    return ImageSize.from_config(recipe.model).keeps_shape
+
+
 MEASURES = (
     Measure("frozen norms not folded", ("--speed.fold_frozen_norms", "false")),
     Measure("not channels last", ("--speed.channels_last", "false")),
@@ -60,7 +65,7 @@ MEASURES = (
     ),
     Measure("fp32", ("--training.bf16", "false", "--training.fp16", "false"), _is_mixed),
     Measure("all stages trained", ("--model.trainable_stages", "[all]")),
-    Measure("random batches", ("--training.train_sampling_strategy", "random")),
+    Measure("random batches", ("--training.train_sampling_strategy", "random"), _keeps_shape),
     Measure("shapes as they come", ("--speed.size_step", "1"), lambda recipe: choose_size_step(recipe) > 1),
     Measure("photos not kept", ("--speed.store_gigabytes", "0")),
     Measure("photos decoded whole", ("--speed.store_gigabytes", "0", "--speed.reduced_decoding", "false")),
