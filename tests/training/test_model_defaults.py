@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.model.families import FAMILIES
 from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.recipe.rules import check_recipe
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.run_folder import PROCESSOR
 from hf_detr_ft.training.data_pipeline import build_processor
 from hf_detr_ft.training.model_defaults import model_defaults
-from tests.families import new_section, tiny_model
+from tests.families import EDGE, new_section, tiny_model, write_checkpoint
 
 ANYWHERE = ["--training.use_cpu", "true"]
 
@@ -35,6 +37,27 @@ def test_a_checkpoint_brings_its_familys_rates_and_its_own_size(tmp_path: Path) 
     given = load(tmp_path, "--model.square_edge", "128", "--training.learning_rate", "1e-3")
     assert (given.model.square_edge, given.training.learning_rate) == (128, 1e-3)
     assert given.training.backbone_learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "rates"),
+    [
+        ("dfine", "d_fine", (6.25e-5, 3.125e-5)),
+        ("rtdetr_v2", "rt_detr_v2", (1e-4, 1e-4)),
+        ("rfdetr", "rf_detr", (1e-4, 1.5e-4)),
+        ("deformable", "deformable_detr", (5e-5, 5e-6)),
+    ],
+)
+def test_recipes_of_families_are_sound_with_their_models(
+    name: str, family: str, rates: tuple[float, float], tmp_path: Path
+) -> None:
+    path = Path(__file__).parents[2] / "recipes" / f"balloon_{name}.yaml"
+    checkpoint = write_checkpoint(tmp_path, family)
+    recipe = load_recipe(path, [*ANYWHERE, "--model.checkpoint", str(checkpoint)], model_defaults)
+    assert check_recipe(recipe) == []
+    assert (recipe.training.learning_rate, recipe.training.backbone_learning_rate) == rates
+    size = (recipe.model.square_edge, recipe.model.shortest_edge)
+    assert size == ((EDGE, 800) if FAMILIES[family].size.square else (None, EDGE))
 
 
 @pytest.mark.parametrize(
