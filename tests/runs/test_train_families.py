@@ -14,6 +14,7 @@ from hf_detr_ft.model.families import FAMILIES
 from hf_detr_ft.run_folder import METRICS, WEIGHTS
 from tests.families import SETTINGS, training
 from tests.fixtures import CLASSES, write_coco_folder
+from tests.hub.hub_server import HubServer
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +24,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"detr"}))
-def test_a_training_resumes_to_the_bit_and_its_folder_opens(
-    family: str, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_training_resumes_to_the_bit_and_its_folder_opens_and_is_published(
+    family: str, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, hub: HubServer
 ) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     with caplog.at_level(logging.WARNING, "transformers"):
@@ -44,3 +45,6 @@ def test_a_training_resumes_to_the_bit_and_its_folder_opens(
     queries = SETTINGS[family]["num_queries"]
     most = queries if FAMILIES[family].scores == "softmax" else queries * len(CLASSES)
     assert len(detections) == min(FAMILIES[family].top or queries, most)
+    assert cli.main(["push", str(whole), family]) == 0
+    assert f"[{FAMILIES[family].name}](" in hub.files(f"anna/{family}")["README.md"].decode()
+    assert pipeline("object-detection", f"anna/{family}", threshold=0.0)(photo) == detections
