@@ -96,6 +96,7 @@ def _describe(job: TimedJob, recipe: Recipe, rounds: int) -> dict[str, Any]:
         "data": recipe.data.name,
         "images": len(job.splits.train),
         "model": model.checkpoint or model.backbone,
+        "square_edge": model.square_edge,
         "short_side": ImageSize.from_config(model).shortest_edge,
         "batch_size": args.train_batch_size * args.gradient_accumulation_steps,
         "precision": args.precision,

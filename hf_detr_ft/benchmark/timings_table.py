@@ -50,8 +50,10 @@ class Row:
 def render_timings(figures: Mapping[str, Any]) -> list[str]:
     """Lines for the terminal: the job, the device, the table, and the profile where there is one."""
     job = figures["job"]
+    square = job.get("square_edge")
+    size = f"squares of {square} pixels" if square else f"short side {job['short_side']}"
     lines = [
-        f"{job['images']} training images of '{job['data']}', {job['model']}, short side {job['short_side']}, "
+        f"{job['images']} training images of '{job['data']}', {job['model']}, {size}, "
         f"batches of {job['batch_size']}; {job['rounds']} rounds of {job['steps']} steps in turn",
         f"{job['device']}, {job['threads']} threads; a large matrix product does "
         + ", ".join(f"{flops / 1e12:.2f} TFLOP/s in {name}" for name, flops in figures["peak_flops"].items()),

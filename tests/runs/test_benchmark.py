@@ -132,6 +132,22 @@ def test_the_benchmark_of_a_gpu_is_one_command(tmp_path: Path, monkeypatch: pyte
     assert all(variant["arithmetic_share"] > 0 for variant in figures["variants"])
 
 
+def test_a_family_of_squares_is_timed_without_what_changes_nothing_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = ("random batches", "shapes as they come", "not channels last")
+    monkeypatch.setattr(variants, "MEASURES", [measure for measure in MEASURES if measure.without in some])
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("training: {num_train_epochs: 1}\n")
+    family = ["--model.family", "rt_detr", "--model.square_edge", "64", "--model.config.num_denoising", "4"]
+    flags = [flag for flag in FLAGS if flag not in ("--model.shortest_edge", "64")]
+    assert main(["benchmark", str(recipe), *flags, *family, "--rounds", "1", "--steps", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "squares of 64 pixels" in printed
+    rows = [line.split("  ")[0] for line in printed.splitlines() if line.startswith(("stock", "ours"))]
+    assert rows == ["stock", "ours", "ours, not channels last"]
+
+
 def test_figures_over_rounds() -> None:
     def measured(seconds: float) -> Measurement:
         return Measurement(
