@@ -81,7 +81,7 @@ def render_model_card(
         shown=CLASSES_SHOWN,
         call=snippet_call(repo_id),
         threshold=_format_threshold(best),
-        queries=config.get("num_queries"),
+        most_detections=metrics.get("most_detections") or config.get("num_queries"),
         settings=_list_settings(sections),
         skipped=" and ".join(f"{len(ids)} of {split}" for split, ids in (metrics.get("skipped") or {}).items()),
         minutes=seconds / 60 if isinstance(seconds, int | float) else None,

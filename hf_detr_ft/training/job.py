@@ -140,6 +140,7 @@ def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: Mod
         "data": {"name": recipe.data.name, "split": "validation"},
         "base_model": recipe.model.checkpoint or recipe.model.backbone,
         "family": model.family.name,
+        "most_detections": min(model.family.top or model.config.num_queries, model.config.num_queries),
     }
     results = RunFolderCallback(lambda: trainer.result, lambda: trainer.detections, about, trainer.skipped.as_dict)
     trainer.add_callback(results)

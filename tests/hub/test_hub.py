@@ -126,7 +126,8 @@ def test_the_card_carries_the_metrics_exactly(run: Path) -> None:
 def test_the_card_names_the_family(run: Path, name: str, model_type: str, article: str) -> None:
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, "model_type": model_type}))
-    text, data = card_of(run, family=name)
+    text, data = card_of(run, family=name, most_detections=7)
+    assert "At most 7 objects are found" in text, "of 300 queries Deformable DETR gives the best 100"
     assert (
         f"{article} [{name}](https://huggingface.co/docs/transformers/model_doc/{model_type}) object detector" in text
     )
