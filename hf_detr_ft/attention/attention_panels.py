@@ -201,9 +201,8 @@ def _draw_samples(axes: Axes, points_xy_px: np.ndarray, weights: np.ndarray) -> 
     order = np.argsort(weights, kind="stable")
     values = weights[order] / (weights.max() or 1)
     colours, sizes = MAP_COLOURS(LEAST_COLOUR + (1 - LEAST_COLOUR) * values), SMALLEST_POINT + LARGEST_POINT * values
-    axes.scatter(
-        *points_xy_px[order].T, s=sizes, c=colours, edgecolors="black", linewidths=0.3, gid="sampled", clip_on=True
-    )
+    x, y = points_xy_px[order].T
+    axes.scatter(x, y, s=sizes, c=colours, edgecolors="black", linewidths=0.3, gid="sampled", clip_on=True)
 
 
 def _draw_mark(axes: Axes, x: float, y: float) -> None:
