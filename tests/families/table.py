@@ -2,8 +2,8 @@
 
 Each trains three epochs on 16 drawn photos, some without objects, through `accelerate launch`; once more with a SIGKILL
 in the second epoch, from which it goes on; and in two processes. For the last comparison batch norms keep their
-statistics, since each process norms its own images; no queries are made of labels with noise, which each process draws
-for itself; and images are squares, since padding differs with the batches.
+statistics, since each process norms its own images; there is no dropout, and no queries are made of labels with noise,
+which each process draws for itself; and images are squares, since padding differs with the batches.
 """
 
 import contextlib
@@ -81,8 +81,8 @@ def kill_in_second_epoch(process: subprocess.Popen[bytes], run: Path) -> None:
 
 
 def steady(family: str) -> dict[str, Any]:
-    """Settings without what depends on the number of processes: noise, and padding."""
-    settings = dict(SETTINGS[family])
+    """Settings without what depends on the number of processes: dropout, noise and padding."""
+    settings = {**SETTINGS[family], "dropout": 0.0}
     if "num_denoising" in settings:
         settings["num_denoising"] = 0
     flags: dict[str, Any] = {"model.square_edge": EDGE, "training.gradient_accumulation_steps": 1}
