@@ -1,4 +1,4 @@
-"""What a decoder layer reads of the image, caught as it runs: of each kind of cross-attention that DETRs have.
+"""Cross-attention of decoder layers, caught as they run: of each kind that DETRs have.
 
 Some attend to every place of the feature map (`Projected`), some sample a few points of several maps (`Sampled`).
 """

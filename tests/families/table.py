@@ -101,18 +101,16 @@ def equal_files(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
-def publish(run: Path, repository: str, photo: Path) -> bool:
+def publish(run: Path, hub: HubServer, repository: str, photo: Path) -> bool:
     """Whether what was pushed to a Hub, and comes back from it, detects what the folder detects."""
-    with pytest.MonkeyPatch.context() as patch, HubServer() as hub, TemporaryDirectory() as home:
-        point_client_at(hub, Path(home), patch)
-        with contextlib.redirect_stdout(io.StringIO()):
-            assert hf_detr_ft(["push", str(run), repository]) == 0
-        assert hub.files(repository)[WEIGHTS] == (run / WEIGHTS).read_bytes()
-        back = pipeline("object-detection", repository, threshold=0.0)(str(photo))
-    return back == pipeline("object-detection", str(run), threshold=0.0)(str(photo))
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert hf_detr_ft(["push", str(run), repository]) == 0
+    assert hub.files(repository)[WEIGHTS] == (run / WEIGHTS).read_bytes()
+    back, own = (pipeline("object-detection", name, threshold=0.0)(str(photo)) for name in (repository, str(run)))
+    return back == own
 
 
-def measure(family: str, root: Path, folder: Path) -> tuple[list[str], bool]:
+def measure(family: str, hub: HubServer, root: Path, folder: Path) -> tuple[list[str], bool]:
     """One row, and whether all of it is as it has to be."""
     started = time.monotonic()
     whole, killed, one, two = (folder / f"{family}_{name}" for name in ("whole", "killed", "one", "two"))
@@ -143,7 +141,7 @@ def measure(family: str, root: Path, folder: Path) -> tuple[list[str], bool]:
     photo = sorted((root / "val2017").iterdir())[0]
     detector = pipeline("object-detection", str(whole), threshold=0.0)
     named = list(detector.model.config.id2label.values()) == DRAWN and bool(detector(str(photo)))
-    back = publish(whole, f"anna/{family}", photo)
+    back = publish(whole, hub, f"anna/{family}", photo)
     parameters = sum(tensor.numel() for tensor in load_file(whole / WEIGHTS).values())
     row = [
         *(family, f"{parameters:,}", ", ".join(f"{score:.4f}" for score in scores)),
@@ -158,12 +156,13 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     right = True
-    with TemporaryDirectory() as name:
+    with TemporaryDirectory() as name, HubServer() as hub, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
+        point_client_at(hub, folder, patch)
         write_data(folder / "data")
         print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
         for family in sys.argv[1:] or list(FAMILIES):
-            row, is_right = measure(family, folder / "data", folder)
+            row, is_right = measure(family, hub, folder / "data", folder)
             right = right and is_right
             print(f"| {' | '.join(row)} |", flush=True)
     raise SystemExit(0 if right else 1)
