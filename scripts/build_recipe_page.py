@@ -4,7 +4,7 @@ import ast
 from itertools import pairwise
 from pathlib import Path
 
-from hf_detr_ft.recipe.files import section_classes
+from hf_detr_ft.recipe.fields import section_classes
 
 REPOSITORY = Path(__file__).parents[1]
 TRANSFORMERS = "https://huggingface.co/docs/transformers/main_classes/trainer#transformers.TrainingArguments"

@@ -11,7 +11,8 @@ from PIL import Image
 
 from hf_detr_ft import attention, plots
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
-from hf_detr_ft.recipe.files import SECTIONS, load_recipe
+from hf_detr_ft.recipe.fields import SECTIONS
+from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.training.evaluate_model import evaluate_model
 from tests.fixtures import CATEGORIES, write_run_with_spread_weights
 from tests.report.constructed import truth, write_run

@@ -15,7 +15,8 @@ from hf_detr_ft.data.dataset import load_split, prepare_coco
 from hf_detr_ft.data.splits import list_problems
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.formatting import printable_lines
-from hf_detr_ft.recipe.files import load_recipe, read_sections
+from hf_detr_ft.recipe.entries import read_sections
+from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.yaml12 import dump_yaml, parse_yaml
 from tests.fixtures import write_coco_folder
 

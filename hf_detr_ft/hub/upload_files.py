@@ -20,7 +20,7 @@ from hf_detr_ft.errors import DataError
 from hf_detr_ft.hub.card_author import card_author, sign
 from hf_detr_ft.hub.model_card import render_model_card, snippet_call
 from hf_detr_ft.hub.redact import holds_token, remove_private
-from hf_detr_ft.recipe.files import read_sections
+from hf_detr_ft.recipe.entries import read_sections
 from hf_detr_ft.run_folder import (
     CARD,
     CONFIG,

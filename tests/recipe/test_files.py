@@ -12,18 +12,15 @@ import yaml
 
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe import files
-from hf_detr_ft.recipe.files import (
+from hf_detr_ft.recipe.fields import (
     LIGHT_SECTIONS,
-    NOT_SAVED,
-    check_early,
     describe_type,
     field_limits,
     field_names,
-    load_recipe,
     print_help,
-    save_recipe,
     section_classes,
 )
+from hf_detr_ft.recipe.files import NOT_SAVED, check_early, load_recipe, save_recipe
 from hf_detr_ft.recipe.sections import DataConfig, Recipe
 from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 from hf_detr_ft.synthetic.render import SHORT_SIDE, VALIDATION_START

@@ -9,7 +9,8 @@ import transformers
 
 from hf_detr_ft import recipe
 from hf_detr_ft.formatting import did_you_mean
-from hf_detr_ft.recipe.files import LIGHT_SECTIONS, load_recipe
+from hf_detr_ft.recipe.fields import LIGHT_SECTIONS
+from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import DataConfig
 from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 
