@@ -1,5 +1,8 @@
 """Parameter groups: backbone and rest, each with and without weight decay."""
 
+import re
+from collections.abc import Mapping
+
 from torch import nn
 
 
@@ -9,6 +12,8 @@ def parameter_groups(
     backbone_learning_rate: float,
     weight_decay: float,
     backbone_prefix: str = "model.backbone.",
+    rate_factors: Mapping[str, float] | None = None,
+    undecayed: tuple[str, ...] = (),
 ) -> list:
     """Groups for AdamW over what is trained; empty ones are left out.
 
@@ -21,21 +26,28 @@ def parameter_groups(
         backbone_learning_rate: rate of the backbone.
         weight_decay: decay of matrices and convolutions.
         backbone_prefix: prefix of the names of the backbone's parameters.
+        rate_factors: factors on the rates of some parameters by regular expressions that are found in their names; the
+            first counts.
+        undecayed: prefixes of the names of matrices that are not decayed.
 
     Returns:
-        Dictionaries with `name`, `params`, `lr` and `weight_decay`.
+        Dictionaries with `name`, `params`, `lr` and `weight_decay`; of backbone and of rest the highest rates come first.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_backbone = name.removeprefix("module.").startswith(backbone_prefix)
-            groups.setdefault((is_backbone, parameter.dim() > 1), []).append(parameter)
+            name = name.removeprefix("module.")
+            factors = (factor for pattern, factor in (rate_factors or {}).items() if re.search(pattern, name))
+            decays = parameter.dim() > 1 and not name.startswith(undecayed)
+            key = (name.startswith(backbone_prefix), -next(factors, 1.0), decays)
+            groups.setdefault(key, []).append(parameter)
     return [
         {
-            "name": f"{'backbone' if is_backbone else 'rest'}, {'decay' if decays else 'no decay'}",
+            "name": f"{'backbone' if is_backbone else 'rest'}, {'decay' if decays else 'no decay'}"
+            + (f", rate x {-factor:.3g}" if factor != -1 else ""),
             "params": parameters,
-            "lr": backbone_learning_rate if is_backbone else learning_rate,
+            "lr": -factor * (backbone_learning_rate if is_backbone else learning_rate),
             "weight_decay": weight_decay if decays else 0.0,
         }
-        for (is_backbone, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+        for (is_backbone, factor, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]

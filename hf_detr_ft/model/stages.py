@@ -114,7 +114,7 @@ def train_stages(model: PreTrainedModel, trainable_stages: Sequence[str] | None)
     backbone = backbone_of(model)
     stages = backbone_stages(backbone)
     if trainable_stages is None:
-        chosen = default_stages(backbone, stages, family_of(model).frozen_stages)
+        chosen = default_stages(backbone, stages, family_of(model).frozen_stages(model.config))
     elif list(trainable_stages) == ["all"]:
         chosen = stages
     else:

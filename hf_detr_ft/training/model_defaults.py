@@ -5,7 +5,7 @@ from typing import Any
 
 from hf_detr_ft.errors import CheckpointError, RecipeError
 from hf_detr_ft.model.build import find_family
-from hf_detr_ft.model.checkpoint import Checkpoint
+from hf_detr_ft.model.checkpoint import Checkpoint, read_settings
 from hf_detr_ft.model.processor import own_settings
 from hf_detr_ft.recipe.sections import ModelConfig
 
@@ -26,6 +26,7 @@ def model_defaults(config: ModelConfig, given: Collection[str]) -> dict[str, Any
         family = find_family(config)
         checkpoint = Checkpoint(config.checkpoint, "model.checkpoint", config.revision) if config.checkpoint else None
         own = {} if checkpoint is None else _own_size(checkpoint)
+        settings = {} if checkpoint is None else read_settings(checkpoint)
     except (CheckpointError, RecipeError):
         return {}  # whoever builds the model says what is wrong with it, and the data come first
     sizes = {name for name in SIZES if name in given}
@@ -36,7 +37,7 @@ def model_defaults(config: ModelConfig, given: Collection[str]) -> dict[str, Any
                 f"takes squares. Set model.square_edge, such as {family.size.edge}, and leave the others out."
             )
         own = own if "model.square_edge" in own else {"model.square_edge": family.size.edge}
-    return {**family.values, **({} if sizes else own)}
+    return {**family.values(settings), **({} if sizes else own)}
 
 
 def _own_size(checkpoint: Checkpoint) -> dict[str, Any]:

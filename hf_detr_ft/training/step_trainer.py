@@ -188,12 +188,15 @@ class StepTrainer(CheckpointTrainer):
         """AdamW, or what `training.optim` says, over the groups of `parameter_groups`."""
         if self.optimizer is None:
             opt_model: Any = self.model if model is None else model
+            detector = self._unwrapped()
             groups = parameter_groups(
                 opt_model,
                 self.args.learning_rate,
                 self.args.backbone_learning_rate,
                 self.args.weight_decay,
-                self._unwrapped().family.backbone_prefix,
+                detector.family.backbone_prefix,
+                detector.family.rate_factors(detector.config),
+                detector.family.undecayed,
             )
             try:
                 optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, opt_model)

@@ -98,6 +98,7 @@ def test_heads_for_other_classes_are_new_and_the_rest_is_loaded(
 @pytest.mark.parametrize("labels", [("balloon",), ("balloon", "star", "cone")])
 def test_new_heads_start_from_the_prior_of_the_original(family: str, labels: tuple[str, ...], tmp_path: Path) -> None:
     tiny_model(family).save_pretrained(tmp_path)
+    torch.manual_seed(1)
     model = build_model(ModelConfig(checkpoint=str(tmp_path), square_edge=EDGE), labels, range(len(labels)))
     inner: nn.Module = model.model
     heads = [*inner.decoder.class_embed, inner.enc_score_head]

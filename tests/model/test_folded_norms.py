@@ -1,6 +1,7 @@
 """Folding of frozen norms into convolutions."""
 
 import copy
+import importlib
 
 import pytest
 import timm
@@ -8,7 +9,7 @@ import torch
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
 
-from hf_detr_ft.model.speed.folded_norms import FROZEN_NORMS, cache_folded_weights, fold_frozen_norms
+from hf_detr_ft.model.speed.folded_norms import cache_folded_weights, fold_frozen_norms, is_frozen_norm
 from tests.fixtures import tiny_detr
 
 
@@ -17,7 +18,7 @@ def frozen_backbone(name: str) -> nn.Module:
     torch.manual_seed(0)
     backbone = freeze_batch_norm_2d(timm.create_model(name, features_only=True))
     for module in backbone.modules():
-        if isinstance(module, FROZEN_NORMS):
+        if is_frozen_norm(module):
             for buffer in module.buffers():
                 buffer.uniform_(0.5, 1.5)
     return backbone.double().eval()
@@ -115,9 +116,34 @@ def test_transformers_own_frozen_norms_are_folded() -> None:
     model = tiny_detr().eval()
     backbone = model.model.backbone.model
     for module in backbone.modules():
-        if isinstance(module, FROZEN_NORMS):
+        if is_frozen_norm(module):
             module.running_var.uniform_(0.5, 2.0)
     images = torch.randn(2, 3, 64, 96)
     expected = model(images).logits
     assert fold_frozen_norms(backbone) == 15
     torch.testing.assert_close(model(images).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "conditional_detr.ConditionalDetr",
+        "d_fine.DFine",
+        "dab_detr.DabDetr",
+        "deformable_detr.DeformableDetr",
+        "detr.Detr",
+        "rt_detr.RTDetr",
+        "rt_detr_v2.RTDetrV2",
+    ],
+)
+def test_each_family_has_frozen_norms_that_are_folded(name: str) -> None:
+    folder, prefix = name.split(".")
+    module = importlib.import_module(f"transformers.models.{folder}.modeling_{folder}")
+    norm = getattr(module, f"{prefix}FrozenBatchNorm2d")(4)
+    for buffer in norm.buffers():
+        buffer.uniform_(0.5, 1.5)
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Conv2d(4, 4, 3)).double()
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    expected = backbone(images)
+    assert fold_frozen_norms(backbone) == 1
+    torch.testing.assert_close(backbone(images), expected)

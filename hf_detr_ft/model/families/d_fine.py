@@ -1,5 +1,6 @@
 """D-FINE (Peng et al. 2024, arXiv:2410.13842; Peterande/D-FINE)."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,34 @@ def predict(model: Any, pixel_values: torch.Tensor, _: torch.Tensor | None, labe
     return split_queries(model, outputs, layers, labels, initial)
 
 
+RATES = {
+    (512, 1024): (8e-4, 4e-4, 1e-4),
+    (256, 512, 1024): (2e-4, 1e-4, 1e-4),
+    (384, 768, 1536): (2e-4, 2e-5, 1e-4),
+    (512, 1024, 2048): (2.5e-4, 1.25e-5, 1.25e-4),
+}
+"""Learning rates of all but the backbone and of the backbone, and weight decay, of N, S, M and L by the widths of the
+backbone's maps (configs/dfine)."""
+EXTRA_LARGE = (2.5e-4, 2.5e-6, 1.25e-4)
+"""Those of X, whose encoder is 384 wide on the maps of L."""
+
+
+def values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Rates and weight decay by the model's size; those of S where no size is like it."""
+    widths = tuple(settings.get("encoder_in_channels") or ())
+    found = RATES.get(widths, RATES[256, 512, 1024])
+    if found == RATES[512, 1024, 2048] and settings.get("encoder_hidden_dim") == 384:
+        found = EXTRA_LARGE
+    names = ("learning_rate", "backbone_learning_rate", "weight_decay")
+    return {f"training.{name}": value for name, value in zip(names, found, strict=True)}
+
+
+def frozen_stages(config: Any) -> int:
+    """One stage, the stem, in L and X and on timm's backbones; all are trained in N, S and M."""
+    own = config.backbone_config.model_type == "hgnet_v2"
+    return 0 if own and tuple(config.encoder_in_channels) != (512, 1024, 2048) else 1
+
+
 D_FINE = replace(
     RT_DETR,
     model_type="d_fine",
@@ -41,9 +70,6 @@ D_FINE = replace(
     predict=predict,
     criterion=d_fine_criterion,
     fixed_parameters=lambda config: ("model.decoder.up", "model.decoder.reg_scale"),
-    values={
-        "training.learning_rate": 2e-4,
-        "training.backbone_learning_rate": 1e-4,
-    },
+    frozen_stages=frozen_stages,
+    values=values,
 )
-"""Rates are those of the small model."""

@@ -115,5 +115,6 @@ DEFORMABLE_DETR = Family(
     top=100,
     prepare=prepare,
     strides=(8, 16, 32),
-    values={"training.learning_rate": 2e-4, "training.backbone_learning_rate": 2e-5},
+    rate_factors=lambda config: {"reference_points|sampling_offsets": 0.1},
+    values=lambda settings: {"training.learning_rate": 2e-4, "training.backbone_learning_rate": 2e-5},
 )

@@ -106,12 +106,17 @@ class Family:
     """Prefix of the names of the parameters that have the backbone's learning rate."""
     strides: tuple[int, ...] = (32,)
     """Strides of the backbone's feature maps that a new model reads, in pixels; one: `model.backbone_stride`."""
-    frozen_stages: int | None = None
-    """Stages of Transformers' own backbones, or of timm's, that are not trained by default; None: those up to a stride
-    of 4."""
-    values: Mapping[str, Any] = field(default_factory=dict)
+    frozen_stages: Callable[[Any], int | None] = lambda config: None
+    """Stages of Transformers' own backbones, or of timm's, that are not trained by default, by the model's config; None:
+    those up to a stride of 4."""
+    rate_factors: Callable[[Any], Mapping[str, float]] = lambda config: {}
+    """Factors on the learning rates of some parameters by a regular expression that is found in their names, by the
+    model's config; the first counts."""
+    undecayed: tuple[str, ...] = ()
+    """Prefixes of the names of parameters that are not decayed, though they are no vectors."""
+    values: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda settings: {}
     """Values of the original's training by a recipe's field, such as training.learning_rate, where they are not
-    DETR's."""
+    DETR's: by the settings in a checkpoint's config.json, which are none where a model is new."""
 
     @property
     def stock_class(self) -> Any:

@@ -1,5 +1,6 @@
 """LW-DETR (Chen et al. 2024, arXiv:2406.03459; Atten4Vis/LW-DETR)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -66,6 +67,41 @@ def layers_behind_the_maps(config: Any) -> tuple[str, ...]:
     return tuple(f"model.backbone.backbone.encoder.layer.{i}." for i in range(last, backbone.num_hidden_layers))
 
 
+def decays_of(hidden_size: int, scales: int) -> tuple[float, float]:
+    """Factors by which rates sink from layer to layer of the backbone, and from heads to decoder to backbone.
+
+    By the width of the vision transformer and the number of scales of its projector, which tell tiny and small, medium,
+    large and xlarge apart (scripts/lwdetr_*_coco_train.sh).
+    """
+    if hidden_size < 384:
+        return 0.8, 0.7
+    if hidden_size < 768:
+        return 0.7, 0.5 if scales > 1 else 0.7
+    return 0.75, 0.5
+
+
+def layer_factors(layers: int, decay: float) -> dict[str, float]:
+    """Factors on the backbone's rate, the less the nearer its layers are to the image."""
+    prefix = r"^model\.backbone\.backbone\."
+    of_layers = {rf"{prefix}encoder\.layer\.{i}\.": decay ** (layers - i) for i in range(layers)}
+    return {rf"{prefix}embeddings\.": decay ** (layers + 1), **of_layers}
+
+
+def rate_factors(config: Any) -> dict[str, float]:
+    """Factors on the rates of the backbone's layers and of the decoder."""
+    backbone = config.backbone_config
+    by_layer, by_part = decays_of(backbone.hidden_size, len(config.projector_scale_factors))
+    return {**layer_factors(backbone.num_hidden_layers, by_layer), r"^model\.decoder\.": by_part}
+
+
+def values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Rate of the backbone, which has sunk twice, and weight decay."""
+    width = (settings.get("backbone_config") or {}).get("hidden_size", 192)
+    _, by_part = decays_of(width, len(settings.get("projector_scale_factors") or (1,)))
+    rate = {"training.backbone_learning_rate": 1.5e-4 * by_part**2}
+    return {**rate, "training.weight_decay": 1e-3} if width >= 768 else rate
+
+
 LW_DETR = Family(
     model_type="lw_detr",
     name="LW-DETR",
@@ -84,7 +120,9 @@ LW_DETR = Family(
     backbone_prefix="model.backbone.backbone.",
     size=SizeRule(square=True, step=size_step, edge=640),
     strides=(16, 16),
-    frozen_stages=0,
-    values={"training.backbone_learning_rate": 1.5e-4},
+    frozen_stages=lambda config: 0,
+    rate_factors=rate_factors,
+    undecayed=("model.backbone.backbone.embeddings.position_embeddings",),
+    values=values,
 )
 """The rate beside its backbone's, weight decay and clipping are those of DETR; its vision transformer is its own."""

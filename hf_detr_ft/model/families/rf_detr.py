@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_detr_ft.model.families.family import SizeRule
-from hf_detr_ft.model.families.lw_detr import LW_DETR, layers_behind_the_maps
+from hf_detr_ft.model.families.lw_detr import LW_DETR, layer_factors, layers_behind_the_maps
 
 
 def size_step(config: Any) -> int:
@@ -18,6 +18,13 @@ def fixed_parameters(config: Any) -> tuple[str, ...]:
     return ("model.backbone.backbone.embeddings.mask_token", *layers_behind_the_maps(config))
 
 
+def rate_factors(config: Any) -> dict[str, float]:
+    """Factors on the rates of the backbone's layers up to the last that a map comes from, and of the decoder."""
+    backbone = config.backbone_config
+    layers = 1 + backbone.stage_names.index(backbone.out_features[-1])
+    return {**layer_factors(layers, 0.8), r"^model\.decoder\.": 0.7}
+
+
 RF_DETR = replace(
     LW_DETR,
     model_type="rf_detr",
@@ -27,5 +34,8 @@ RF_DETR = replace(
     size=SizeRule(square=True, step=size_step, edge=560),
     top=None,
     fixed_parameters=fixed_parameters,
+    rate_factors=rate_factors,
+    undecayed=("model.backbone.backbone.embeddings.",),
+    values=lambda settings: {"training.backbone_learning_rate": 1.5e-4 * 0.7**2},
 )
 """LW-DETR on a DINOv2 with windows."""

@@ -18,14 +18,16 @@ from typing import Any
 import torch
 from timm.layers import Conv2dSame, FrozenBatchNormAct2d
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
-from transformers.models.detr.modeling_detr import DetrFrozenBatchNorm2d
 
 from hf_detr_ft.model.speed.convolution import convolve, relu6
 
-FROZEN_NORMS: tuple[type[nn.Module], ...] = (DetrFrozenBatchNorm2d, FrozenBatchNorm2d, FrozenBatchNormAct2d)
 PROBE_SIDE = 64
 """Pixels a side of the image that shows which norm follows which convolution."""
+
+
+def is_frozen_norm(module: nn.Module) -> bool:
+    """True for timm's, torchvision's, and those that each family of Transformers has a class of its own for."""
+    return isinstance(module, FrozenBatchNormAct2d) or type(module).__name__.endswith("FrozenBatchNorm2d")
 
 
 @torch.no_grad()
@@ -39,7 +41,7 @@ def fold_frozen_norms(backbone: nn.Module) -> int:
         The number of norms that are folded. It is 0 where the result would not be the same: a network that reads the
         output of a convolution both before and behind its norm.
     """
-    if not any(isinstance(module, FROZEN_NORMS) for module in backbone.modules()):
+    if not any(is_frozen_norm(module) for module in backbone.modules()):
         return 0  # no probe either, whose size not every network takes
     training = backbone.training
     backbone.eval()
@@ -95,7 +97,7 @@ def _find_pairs(backbone: nn.Module, image: torch.Tensor) -> list[tuple[nn.Conv2
 
     convolutions = [module for module in backbone.modules() if type(module) in (nn.Conv2d, Conv2dSame)]
     hooks = [convolution.register_forward_hook(note_output) for convolution in convolutions]
-    hooks += [m.register_forward_pre_hook(note_input) for m in backbone.modules() if isinstance(m, FROZEN_NORMS)]
+    hooks += [m.register_forward_pre_hook(note_input) for m in backbone.modules() if is_frozen_norm(m)]
     try:
         backbone(image)
     finally:
