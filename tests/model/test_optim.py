@@ -84,9 +84,7 @@ def test_rates_sink_from_layer_to_layer_of_a_vision_transformer(family: str, exp
     ],
     ids=["tiny and small", "medium", "large", "xlarge"],
 )
-def test_lw_detr_is_trained_by_its_size(
-    width: int, scales: list[float], by_layer: float, backbone_rate: float
-) -> None:
+def test_lw_detr_is_trained_by_its_size(width: int, scales: list[float], by_layer: float, backbone_rate: float) -> None:
     backbone = {"model_type": "lw_detr_vit", "hidden_size": width, "num_hidden_layers": 10}
     config = LwDetrConfig(backbone_config=backbone, projector_scale_factors=scales)
     family = FAMILIES["lw_detr"]
@@ -102,9 +100,7 @@ def test_lw_detr_is_trained_by_its_size(
     ("layers", "of_rt_detr", "of_rt_detr_v2"),
     [(18, 1e-5, 1e-4), (34, 1e-5, 5e-5), (50, 1e-5, 1e-5), (101, 1e-6, 1e-6)],
 )
-def test_the_backbones_rate_of_rt_detr_goes_by_its_depth(
-    layers: int, of_rt_detr: float, of_rt_detr_v2: float
-) -> None:
+def test_the_backbones_rate_of_rt_detr_goes_by_its_depth(layers: int, of_rt_detr: float, of_rt_detr_v2: float) -> None:
     depths = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}[layers]
     kind = "basic" if layers < 50 else "bottleneck"
     config = RTDetrConfig(backbone_config=RTDetrResNetConfig(depths=depths, layer_type=kind))

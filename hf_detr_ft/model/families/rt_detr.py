@@ -7,6 +7,7 @@ from hf_detr_ft.model.criteria.family_criteria import rt_detr_criterion
 from hf_detr_ft.model.families import real_time
 from hf_detr_ft.model.families.family import Family
 
+
 def resnet_of(settings: Mapping[str, Any]) -> int:
     """Layers of the ResNet that a checkpoint with these settings has: 18, 34, 50 or 101; 50 where there are none."""
     backbone = settings.get("backbone_config") or {}
