@@ -1,12 +1,12 @@
 """Initial weights of a DETR that starts without a checkpoint."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import DetrForObjectDetection
-from transformers.models.detr.modeling_detr import DetrCrossAttention, DetrSelfAttention
 
 PROBE_CELL = 28
 """Pixels between the random colours of the images that measure a backbone's features."""
@@ -25,9 +25,10 @@ def initialise_like_detr(model: DetrForObjectDetection) -> None:
     for parameter in (*model.model.encoder.parameters(), *model.model.decoder.parameters()):
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)
-    for module in model.model.modules():
-        if isinstance(module, DetrSelfAttention | DetrCrossAttention):
-            for projection in (module.q_proj, module.k_proj, module.v_proj):
+    for module in (*model.model.encoder.modules(), *model.model.decoder.modules()):
+        attention: Any = module
+        if hasattr(module, "k_proj"):
+            for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
                 bound = math.sqrt(6 / (4 * projection.in_features))
                 nn.init.uniform_(projection.weight, -bound, bound)
     model.model.input_projection.reset_parameters()
@@ -47,6 +48,7 @@ def scale_projection(model: DetrForObjectDetection) -> None:
     images = F.interpolate(noise, (side, side), mode="bilinear")
     training = model.training
     model.eval()
-    projected = model.model.input_projection(model.model.backbone.model(images)[-1])
+    backbone: Any = getattr(model.model.backbone, "conv_encoder", model.model.backbone)
+    projected = model.model.input_projection(backbone.model(images)[-1])
     model.train(training)
     model.model.input_projection.weight.div_(max(1.0, float(projected.std())))

@@ -31,7 +31,7 @@ def parameter_groups(
         undecayed: prefixes of the names of matrices that are not decayed.
 
     Returns:
-        Dictionaries with `name`, `params`, `lr` and `weight_decay`; of backbone and of rest the highest rates come first.
+        Dictionaries with `name`, `params`, `lr` and `weight_decay`; the highest rates of each part come first.
     """
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

@@ -68,6 +68,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "deformable_detr": {**SMALL_TRANSFORMER, "num_feature_levels": 3},
     "conditional_detr": SMALL_TRANSFORMER,
+    "table-transformer": SMALL_TRANSFORMER,
     "dab-detr": {
         **{name: value for name, value in SMALL_TRANSFORMER.items() if name != "d_model"},
         "hidden_size": SMALL_TRANSFORMER["d_model"],

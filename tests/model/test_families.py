@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from transformers import pipeline
+from transformers.models.d_fine.modeling_d_fine import distance2bbox, weighting_function
 
 from hf_detr_ft.errors import CheckpointError, RecipeError
 from hf_detr_ft.inference.detect import detect, load_detector
@@ -69,7 +70,7 @@ def test_every_tensor_is_loaded_again_whatever_it_is_called_in_the_file(family: 
     as_trainer_loads.load_state_dict(load_file(tmp_path / WEIGHTS), strict=False)
     expected = saved.state_dict()
     is_whole = all(torch.equal(value, expected[name]) for name, value in as_trainer_loads.state_dict().items())
-    assert is_whole == (family == "dab-detr"), "no other keeps its names"
+    assert is_whole == (family in ("dab-detr", "table-transformer")), "no others keep their names"
     load_weights(model, tmp_path, "training.resume_from_checkpoint", "Resume from another one.")
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
 
@@ -269,7 +270,50 @@ def test_probes_of_the_backbone_have_a_size_that_it_takes(family: str) -> None:
     if windows:  # 48 pixels a window, which neither 224 nor 256 is a multiple of
         backbone = {**SETTINGS[family]["backbone_config"], "num_windows": windows, "image_size": 96}
         model = tiny_model(family, backbone_config=backbone)
-    assert feature_stride(model) == {"detr": 32, "conditional_detr": 32, "dab-detr": 32}.get(
+    assert feature_stride(model) == {"detr": 32, "conditional_detr": 32, "dab-detr": 32, "table-transformer": 32}.get(
         family, 16 if family in ("rf_detr", "lw_detr") else 8
     )
     assert is_faster_in_bf16(model) in (True, False)
+
+
+@every_family
+@pytest.mark.parametrize("sure", [30.0, -30.0], ids=["of all", "of none"])
+def test_sure_scores_in_half_precision_have_finite_gradients(family: str, sure: float) -> None:
+    model = tiny_model(family).train()
+    for name, parameter in model.named_parameters():
+        if name.startswith(FAMILIES[family].class_heads) and name.endswith("bias"):
+            nn.init.constant_(parameter, sure)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model(images(), labels=some_labels(2, 1))
+    outputs.loss.backward()
+    assert outputs.loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("family", ["rf_detr", "lw_detr"])
+def test_an_evaluation_has_one_group_of_queries(family: str) -> None:
+    """With a group's queries for all of the training's groups, no loss of an evaluation could become 0."""
+    model = tiny_model(family)
+    found = {}
+    for training in (True, False):
+        model.train(training)
+        predictions = model.family.predict(model, images(), None, some_labels(1, 1))
+        found[training] = predictions.groups, predictions.layers.logits.shape[2], predictions.encoder.logits.shape[2]
+    assert found == {True: (3, 36, 36), False: (1, 12, 12)}
+
+
+def test_boxes_of_d_fine_are_those_of_their_distributions() -> None:
+    model = tiny_model("d_fine").train()
+    for head in model.model.decoder.bbox_embed:
+        nn.init.normal_(head.layers[-1].weight)
+    predictions = model.family.predict(model, images(), None, some_labels(2, 1))
+    decoder, config = model.model.decoder, model.config
+    project = weighting_function(config.max_num_bins, decoder.up, decoder.reg_scale)
+    for layers in (predictions.layers, predictions.denoising.layers):
+        assert len(layers.boxes_cxcywh_rel) == len(layers.corners) == 2
+        for boxes, corners, reference in zip(
+            layers.boxes_cxcywh_rel, layers.corners, layers.reference_boxes, strict=True
+        ):
+            distances = decoder.integral(corners, project)
+            expected = distance2bbox(reference, distances, decoder.reg_scale)
+            torch.testing.assert_close(boxes, expected)

@@ -13,16 +13,19 @@ from hf_detr_ft.model.families.lw_detr import LW_DETR
 from hf_detr_ft.model.families.rf_detr import RF_DETR
 from hf_detr_ft.model.families.rt_detr import RT_DETR
 from hf_detr_ft.model.families.rt_detr_v2 import RT_DETR_V2
+from hf_detr_ft.model.families.table_transformer import TABLE_TRANSFORMER
 
-ACCEPTED = (DETR, RT_DETR, RT_DETR_V2, D_FINE, RF_DETR, LW_DETR, DEFORMABLE_DETR, CONDITIONAL_DETR, DAB_DETR)
+ACCEPTED = (
+    *(DETR, RT_DETR, RT_DETR_V2, D_FINE, RF_DETR, LW_DETR),
+    *(DEFORMABLE_DETR, CONDITIONAL_DETR, DAB_DETR, TABLE_TRANSFORMER),
+)
 """Those that are trained, in the order of messages."""
 FAMILIES: dict[str, Family] = {family.model_type: family for family in ACCEPTED}
 """Families by the `model_type` of their configs."""
 
 REFUSED: dict[str, str] = {
-    "deimv2": "its dense matching was not compared with the original yet",
+    "deimv2": "its loss is here, but nothing reads the predictions of its layers yet",
     "yolos": "it takes padding for image, so that boxes depend on what else is in a batch",
-    "table-transformer": "its pretraining on tables was not compared with the original yet",
     "grounding-dino": "it wants a text for each image, which a data set of boxes has none of",
     "pp_doclayout_v3": "Transformers has no training for it",
 }

@@ -107,8 +107,8 @@ class Family:
     strides: tuple[int, ...] = (32,)
     """Strides of the backbone's feature maps that a new model reads, in pixels; one: `model.backbone_stride`."""
     frozen_stages: Callable[[Any], int | None] = lambda config: None
-    """Stages of Transformers' own backbones, or of timm's, that are not trained by default, by the model's config; None:
-    those up to a stride of 4."""
+    """Stages of Transformers' own backbones, or of timm's, that are not trained by default, by the model's config;
+    None: those up to a stride of 4."""
     rate_factors: Callable[[Any], Mapping[str, float]] = lambda config: {}
     """Factors on the learning rates of some parameters by a regular expression that is found in their names, by the
     model's config; the first counts."""
