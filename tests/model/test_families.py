@@ -317,3 +317,29 @@ def test_boxes_of_d_fine_are_those_of_their_distributions() -> None:
             distances = decoder.integral(corners, project)
             expected = distance2bbox(reference, distances, decoder.reg_scale)
             torch.testing.assert_close(boxes, expected)
+
+
+@pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if family.timm_backbone])
+def test_attention_of_a_new_model_begins_as_that_of_torch(family: str) -> None:
+    inner: nn.Module = tiny_model(family).model
+    layers = [m for part in (inner.encoder, inner.decoder) for m in part.modules() if hasattr(m, "k_proj")]
+    assert layers
+    for layer in layers:
+        for projection in (layer.q_proj, layer.k_proj, layer.v_proj):
+            bound = math.sqrt(6 / (4 * projection.in_features))
+            assert 0.9 * bound < projection.weight.abs().max() <= bound
+            assert not projection.bias.any()
+
+
+def test_boxes_of_a_new_deformable_detr_begin_small_also_with_one_head_for_all_layers() -> None:
+    model = tiny_model("deformable_detr")
+    assert [head.layers[-1].bias.tolist() for head in model.bbox_embed] == [[0, 0, -2, -2]] * 2
+
+
+def test_anchors_of_a_new_dab_detr_begin_as_torch_draws_embeddings() -> None:
+    spread = {}
+    for random in (False, True):
+        model = tiny_model("dab-detr", num_queries=300, random_refpoints_xy=random)
+        spread[random] = model.model.query_refpoint_embeddings.weight[:, :2].std()
+    assert 0.9 < spread[False] < 1.1
+    assert 1.6 < spread[True] < 2.0  # of the logit of what is uniform

@@ -135,7 +135,7 @@ def test_d_fine_is_trained_by_its_size(widths: list[int], hidden: int, expected:
     assert FAMILIES["d_fine"].frozen_stages(config) == frozen
 
 
-def test_all_stages_of_a_small_d_fine_are_trained() -> None:
+def test_the_first_stage_of_a_backbone_of_timm_is_not_trained() -> None:
     model = tiny_model("d_fine")
-    assert model.family.frozen_stages(model.config) == 1, "a backbone of timm"
+    assert model.family.frozen_stages(model.config) == 1
     assert train_stages(model, None).frozen_stages == ["conv1"]

@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 from hf_detr_ft.model.criteria.family_criteria import deformable_criterion
-from hf_detr_ft.model.families.family import PRIOR, Family, logit, reset_linear, reset_modules, zero_linear
+from hf_detr_ft.model.families.family import (
+    PRIOR,
+    Family,
+    logit,
+    reset_attention,
+    reset_linear,
+    reset_modules,
+    zero_linear,
+)
 from hf_detr_ft.model.init_weights import scale_projection
 from hf_detr_ft.model.predictions import LayerPredictions, Predictions
 
@@ -42,6 +50,8 @@ def initialise(model: Any) -> None:
     for parameter in (*inner.encoder.parameters(), *inner.decoder.parameters()):
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)
+    for part in (inner.encoder, inner.decoder):
+        reset_attention(part)
     zero_linear(model.bbox_predictor.layers[-1])
     reset_heads(model)
 

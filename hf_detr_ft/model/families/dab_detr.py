@@ -11,6 +11,7 @@ from hf_detr_ft.model.families.family import (
     Family,
     compute_in_fp32,
     logit,
+    reset_attention,
     reset_linear,
     reset_modules,
     zero_linear,
@@ -48,9 +49,11 @@ def initialise(model: Any) -> None:
     for parameter in (*inner.encoder.parameters(), *inner.decoder.parameters()):
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)
-    nn.init.uniform_(inner.query_refpoint_embeddings.weight[:, :2])
-    centres = inner.query_refpoint_embeddings.weight[:, :2]
-    centres.copy_(logit(centres))
+    for part in (inner.encoder, inner.decoder):
+        reset_attention(part)
+    if model.config.random_refpoints_xy:
+        centres = inner.query_refpoint_embeddings.weight[:, :2]
+        centres.copy_(logit(torch.rand_like(centres)))
     zero_linear(model.bbox_predictor.layers[-1])
     reset_heads(model)
 

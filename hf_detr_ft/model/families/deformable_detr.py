@@ -13,6 +13,7 @@ from hf_detr_ft.model.families.family import (
     at_least_fp32,
     compute_in_fp32,
     logit,
+    reset_attention,
     reset_linear,
     reset_modules,
     zero_linear,
@@ -79,6 +80,7 @@ def initialise(model: Any) -> None:
     for module in inner.modules():
         if hasattr(module, "sampling_offsets"):
             model._init_weights(module)
+    reset_attention(inner.decoder)
     for projection in inner.input_proj:
         nn.init.xavier_uniform_(projection[0].weight)
         nn.init.zeros_(projection[0].bias)
@@ -86,12 +88,12 @@ def initialise(model: Any) -> None:
     if not model.config.two_stage:
         nn.init.xavier_uniform_(inner.reference_points.weight)
         nn.init.zeros_(inner.reference_points.bias)
-    for layer, head in enumerate(model.bbox_embed):
+    for head in model.bbox_embed:
         for linear in head.layers[:-1]:
             linear.reset_parameters()
         zero_linear(head.layers[-1])
-        if layer == 0 and not model.config.two_stage:
-            nn.init.constant_(head.layers[-1].bias[2:], -2.0)  # boxes begin small
+    if not model.config.two_stage:
+        nn.init.constant_(model.bbox_embed[0].layers[-1].bias[2:], -2.0)  # boxes begin small
     reset_heads(model)
 
 

@@ -171,6 +171,24 @@ def reset_modules(model: nn.Module, backbone: nn.Module) -> list[nn.Module]:
     return found
 
 
+@torch.no_grad()
+def reset_attention(part: nn.Module) -> None:
+    """Gives attention layers inside a part the initial weights of `torch.nn.MultiheadAttention`, in place.
+
+    Its query, key and value are one matrix of 3d rows, and its biases begin at zero.
+    """
+    for module in part.modules():
+        attention: Any = module
+        if hasattr(module, "k_proj"):
+            for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+                bound = (6 / (4 * projection.in_features)) ** 0.5
+                nn.init.uniform_(projection.weight, -bound, bound)
+                nn.init.zeros_(projection.bias)
+        for name in ("o_proj", "out_proj", "output_proj"):
+            if hasattr(module, name):
+                nn.init.zeros_(getattr(module, name).bias)
+
+
 def zero_linear(layer: nn.Linear) -> None:
     """Lets a layer begin with nothing but zeros."""
     nn.init.zeros_(layer.weight)

@@ -14,6 +14,7 @@ from hf_detr_ft.model.families.family import (
     compute_in_fp32,
     logit,
     outputs_of,
+    reset_attention,
     reset_linear,
     reset_modules,
     zero_linear,
@@ -124,13 +125,13 @@ def initialise(model: Any) -> None:
         attention: Any = module
         if hasattr(module, "sampling_offsets"):
             model._init_weights(module)
-        elif hasattr(module, "k_proj"):
-            _reset_attention(attention)
         elif hasattr(module, "gate"):
             zero_linear(attention.gate)
         elif hasattr(module, "reg_conf"):
             zero_linear(attention.reg_conf.layers[-1])
     inner, decoder = model.model, model.model.decoder
+    for part in (inner.encoder, decoder):
+        reset_attention(part)
     projected = [projection[0] for projection in inner.decoder_input_proj if isinstance(projection, nn.Sequential)]
     for layer in (inner.enc_output[0], *decoder.query_pos_head.layers, *projected):
         nn.init.xavier_uniform_(layer.weight)
@@ -141,16 +142,6 @@ def initialise(model: Any) -> None:
     for head in boxes:
         zero_linear(head.layers[-1])
     reset_heads(model)
-
-
-def _reset_attention(attention: Any) -> None:
-    """Initial weights of `torch.nn.MultiheadAttention`, whose query, key and value are one matrix of 3d rows."""
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-    for projection in projections:
-        bound = (6 / (4 * projection.in_features)) ** 0.5
-        nn.init.uniform_(projection.weight, -bound, bound)
-    for projection in (*projections, attention.o_proj):
-        nn.init.zeros_(projection.bias)
 
 
 def backbone_settings(strides: Sequence[int], channels: Sequence[int], given: Mapping[str, Any]) -> dict[str, Any]:
