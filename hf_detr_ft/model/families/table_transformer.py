@@ -11,7 +11,6 @@ TABLE_TRANSFORMER = replace(
     name="Table Transformer",
     architecture="TableTransformerForObjectDetection",
     prepare=unchanged,
-    attention_maps=False,
     backbone_settings=lambda strides, channels, given: {"eos_coefficient": 0.4},
     values=lambda settings: {"training.learning_rate": 5e-5},
 )
