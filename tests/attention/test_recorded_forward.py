@@ -102,7 +102,7 @@ def test_the_weights_are_transformers_own_for_its_own_resnet() -> None:
         check_whole_image(native_model(), 32, height, width)
 
 
-@pytest.mark.parametrize("family", ["conditional_detr", "dab-detr"])
+@pytest.mark.parametrize("family", ["conditional_detr", "dab-detr", "table-transformer"])
 def test_the_weights_of_other_families_with_maps_are_transformers_own(family: str) -> None:
     model = tiny_model(family)
     spread(model)
