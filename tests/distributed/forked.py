@@ -1,9 +1,11 @@
 """`python -m tests.distributed.forked FOLDER`: jobs of three processes that fail, and one that works once for all.
 
-The processes are forked, since they need no more than this one has imported; it has no threads that a fork could break.
-What a job prints goes to FOLDER/NAME, and the exit status of the process that failed first behind it.
+The processes are forked from one that has imported everything and has no threads: the launcher's own has some, and a
+fork of it may wait for ever for what they held. What a job prints goes to FOLDER/NAME, and the exit status of the process
+that failed first behind it.
 """
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -85,13 +87,14 @@ def as_process(work: Callable[[], int], output: Path) -> None:
 
 def main(folder: Path) -> None:
     """Runs all jobs."""
+    multiprocessing.set_forkserver_preload(["accelerate", "hf_detr_ft.cli", "hf_detr_ft.data.once_per_machine"])
     for job in JOBS:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=3,
             run_id="tests",
-            start_method="fork",
+            start_method="forkserver",
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
             max_restarts=0,
