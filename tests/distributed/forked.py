@@ -1,8 +1,8 @@
 """`python -m tests.distributed.forked FOLDER`: jobs of three processes that fail, and one that works once for all.
 
-The processes are forked from one that has imported everything and has no threads: the launcher's own has some, and a
-fork of it may wait for ever for what they held. What a job prints goes to FOLDER/NAME, and the exit status of the process
-that failed first behind it.
+The processes are forked from one that has imported everything and has no threads: the launcher has some, and its fork may
+wait for ever for what they held. What a job prints goes to FOLDER/NAME, and the exit status of the process that failed
+first behind it.
 """
 
 import multiprocessing
@@ -87,6 +87,7 @@ def as_process(work: Callable[[], int], output: Path) -> None:
 
 def main(folder: Path) -> None:
     """Runs all jobs."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # else Accelerate says that it sets it
     multiprocessing.set_forkserver_preload(["accelerate", "hf_detr_ft.cli", "hf_detr_ft.data.once_per_machine"])
     for job in JOBS:
         config = LaunchConfig(
