@@ -1,8 +1,8 @@
 """`python -m tests.distributed.forked FOLDER`: jobs of three processes that fail, and one that works once for all.
 
 The processes are forked from one that has imported everything and has no threads. The launcher has some, and its forks
-may wait for ever for what those held. What a job prints goes to FOLDER/NAME, and the exit status of the process that failed
-first behind it.
+may wait for ever for what those held. What a job prints goes to FOLDER/NAME, and the exit status of the process that
+failed first behind it.
 """
 
 import multiprocessing
