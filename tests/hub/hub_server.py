@@ -120,6 +120,8 @@ def point_client_at(hub: HubServer, home: Path, monkeypatch: pytest.MonkeyPatch)
         "AGENT_HARNESSES_PATH": str(home / "agents.json"),
     }.items():
         monkeypatch.setattr(constants, name, value, raising=False)
+    # Transformers keeps a client, perhaps of a server of an earlier test, which it would ask again and again.
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
     monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
     monkeypatch.setenv("HF_TOKEN", ANNA)
 
