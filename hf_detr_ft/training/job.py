@@ -70,9 +70,10 @@ def prepare_job(recipe: Recipe, checkpoint: Path | None = None, model_builder: M
     # Strides of 1 x 1 convolutions under channels_last, which cost several processes a copy and nothing else.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     set_cpu_threads(recipe.speed.cpu_threads, recipe.training.device.type)
-    keep_freed_memory(recipe.training.device.type)
     set_seed(recipe.training.seed)
     splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress)
+    # For the steps alone: what reading took, a gigabyte for COCO, goes back to the system.
+    keep_freed_memory(recipe.training.device.type)
     job = build_job(recipe, splits, store_splits(recipe, splits), model_builder)
     if checkpoint is not None:
         check_steps(job.trainer, checkpoint)
