@@ -21,10 +21,9 @@ def skip_finite_checks(model: nn.Module) -> None:
     """
     for layer in model.modules():
         if type(layer).__name__.endswith("EncoderLayer") and hasattr(layer, "mlp") and hasattr(layer, "self_attn"):
-            attention, probability = cast(Any, layer.self_attn), cast(float, layer.dropout)
             layer.register_forward_pre_hook(_begin)
             layer.register_forward_hook(_end, always_call=True)
-            attention.register_forward_hook(partial(_drop, probability))
+            cast(nn.Module, layer.self_attn).register_forward_hook(partial(_drop, layer))
 
 
 def _begin(layer: nn.Module, _: tuple) -> None:
@@ -35,5 +34,5 @@ def _end(layer: Any, *_: Any) -> None:
     layer.training = layer.self_attn.training
 
 
-def _drop(probability: float, attention: nn.Module, _: tuple, outputs: tuple) -> tuple:
-    return (F.dropout(outputs[0], p=probability, training=attention.training), *outputs[1:])
+def _drop(layer: Any, attention: nn.Module, _: tuple, outputs: tuple) -> tuple:
+    return (F.dropout(outputs[0], p=layer.dropout, training=attention.training), *outputs[1:])
