@@ -54,8 +54,7 @@ class Detector(Host):
             pixel_values: `[B, 3, H, W]`, normalised, padded right and below.
             pixel_mask: `[B, H, W]`, 1 on the image, 0 on the padding.
             labels: per image `class_labels` `[n]` and `boxes` `[n, 4]`, cxcywh in [0, 1] of the unpadded image.
-            num_items_in_batch: the family's `count_items` of the whole batch over processes and accumulation; None:
-                this is it.
+            num_items_in_batch: `loss.count_items` of the whole batch over processes and accumulation; None: this is it.
             **kwargs: Transformers' own arguments, without labels only.
 
         Returns:

@@ -1,12 +1,13 @@
-"""Initial weights of a DETR that starts without a checkpoint."""
+"""Initial weights of a model, or of its class heads, that start without a checkpoint."""
 
-import math
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import DetrForObjectDetection
+
+from hf_detr_ft.model.families.family import map_encoder_of
 
 PROBE_CELL = 28
 """Pixels between the random colours of the images that measure a backbone's features."""
@@ -22,15 +23,7 @@ def initialise_like_detr(model: DetrForObjectDetection) -> None:
     training from nothing takes many times as long.
     """
     nn.init.normal_(model.model.query_position_embeddings.weight)
-    for parameter in (*model.model.encoder.parameters(), *model.model.decoder.parameters()):
-        if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter)
-    for module in (*model.model.encoder.modules(), *model.model.decoder.modules()):
-        attention: Any = module
-        if hasattr(module, "k_proj"):
-            for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
-                bound = math.sqrt(6 / (4 * projection.in_features))
-                nn.init.uniform_(projection.weight, -bound, bound)
+    reset_transformer(model)
     model.model.input_projection.reset_parameters()
     for layer in (model.class_labels_classifier, *model.bbox_predictor.layers):
         layer.reset_parameters()
@@ -48,7 +41,60 @@ def scale_projection(model: DetrForObjectDetection) -> None:
     images = F.interpolate(noise, (side, side), mode="bilinear")
     training = model.training
     model.eval()
-    backbone: Any = getattr(model.model.backbone, "conv_encoder", model.model.backbone)
-    projected = model.model.input_projection(backbone.model(images)[-1])
+    encoder: Any = map_encoder_of(model)
+    projected = model.model.input_projection(encoder.model(images)[-1])
     model.train(training)
     model.model.input_projection.weight.div_(max(1.0, float(projected.std())))
+
+
+@torch.no_grad()
+def reset_transformer(model: Any) -> None:
+    """Draws matrices of encoder and decoder by Glorot, and those of attention as `reset_attention` does, in place."""
+    parts = (model.model.encoder, model.model.decoder)
+    for parameter in (*parts[0].parameters(), *parts[1].parameters()):
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
+    for part in parts:
+        reset_attention(part)
+
+
+@torch.no_grad()
+def reset_linear(layer: nn.Linear, prior: float | None = None) -> None:
+    """Initial weights of torch, with a bias that gives the prior as the sigmoid's result."""
+    layer.reset_parameters()
+    if prior is not None:
+        nn.init.constant_(layer.bias, -torch.log(torch.tensor((1 - prior) / prior)).item())
+
+
+def reset_modules(model: nn.Module, backbone: nn.Module) -> list[nn.Module]:
+    """Gives layers beside the backbone the initial weights of torch, in place, and returns them."""
+    inside = set(backbone.modules())
+    kinds = (nn.Linear, nn.Conv2d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.Embedding)
+    found: list[Any] = [module for module in model.modules() if isinstance(module, kinds) and module not in inside]
+    for module in found:
+        module.reset_parameters()
+    return found
+
+
+@torch.no_grad()
+def reset_attention(part: nn.Module) -> None:
+    """Gives attention layers inside a part the initial weights of `torch.nn.MultiheadAttention`, in place.
+
+    Its query, key and value are one matrix of 3d rows, and its biases begin at zero.
+    """
+    for module in part.modules():
+        attention: Any = module
+        if hasattr(module, "k_proj"):
+            for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+                bound = (6 / (4 * projection.in_features)) ** 0.5
+                nn.init.uniform_(projection.weight, -bound, bound)
+                nn.init.zeros_(projection.bias)
+        for name in ("o_proj", "out_proj", "output_proj"):
+            if hasattr(module, name):
+                nn.init.zeros_(getattr(module, name).bias)
+
+
+def zero_linear(layer: nn.Linear) -> None:
+    """Lets a layer begin with nothing but zeros."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)

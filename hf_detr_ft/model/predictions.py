@@ -1,8 +1,8 @@
 """Everything that a detector predicts in one forward pass, in the shapes that the criteria of all families read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from transformers.utils import ModelOutput
@@ -58,6 +58,26 @@ class Predictions:
     """Places of the encoder's map, `[B, N, D]`, where there is one map."""
 
 
+Dataclass = TypeVar("Dataclass", Predictions, DenoisingPredictions, LayerPredictions)
+
+
+def at_least_fp32(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in fp32, or in fp64 where it is that."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def in_fp32(predictions: Dataclass) -> Dataclass:
+    """The same predictions with floating tensors of at least fp32."""
+    changed: dict[str, Any] = {}
+    for entry in fields(predictions):
+        value = getattr(predictions, entry.name)
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            changed[entry.name] = at_least_fp32(value)
+        elif is_dataclass(value):
+            changed[entry.name] = in_fp32(cast(Any, value))
+    return replace(predictions, **changed)
+
+
 class Criterion(Protocol):
     """A family's loss.
 
@@ -65,8 +85,8 @@ class Criterion(Protocol):
         predictions: of these images.
         labels: per image `class_labels` `[n]` in 0..C-1 and `boxes` `[n, 4]` cxcywh in [0, 1]; `image_id` for errors.
         config: the model's config, which states costs and weights.
-        num_items: the family's `count_items` of the whole batch, over all processes and accumulated micro-batches,
-            summed; None: these images are the whole batch.
+        num_items: `loss.count_items` of the whole batch, over all processes and accumulated micro-batches; None: these
+            images are the whole batch.
 
     Returns:
         The weighted sum of the losses, and its unweighted parts without gradient, by the names of the family's paper.

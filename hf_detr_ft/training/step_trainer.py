@@ -18,6 +18,7 @@ from hf_detr_ft.data.dataset import iterate_column
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.hungarian_matching import UnusableBatchError
+from hf_detr_ft.model.loss import count_items
 from hf_detr_ft.model.optim import parameter_groups
 from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 from hf_detr_ft.training.checkpoint_trainer import CheckpointTrainer
@@ -67,14 +68,14 @@ class StepTrainer(CheckpointTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, torch.Tensor | None]:
-        """Micro-batches of one step, and the family's `count_items` of all of them on all processes."""
+        """Micro-batches of one step, and `count_items` of all of them on all processes."""
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         samples[-1:] = [self._own_images(batch, self.size_step) for batch in samples[-1:]]
         for batch in samples:
             self.skipped.note("training", batch["labels"])
         samples = [readable_images(batch) for batch in samples]
-        model, counted = self._unwrapped(), [batch["labels"] for batch in samples if NOT_COUNTED not in batch]
-        items = torch.stack([model.family.count_items(labels, model.config) for labels in counted or [[]]]).sum(0)
+        counted = [target for batch in samples if NOT_COUNTED not in batch for target in batch["labels"]]
+        items = count_items(counted, self._unwrapped().config.num_queries)
         return samples, self.accelerator.reduce(items.to(device, non_blocking=True), reduction="sum")
 
     def _own_images(self, batch: dict[str, Any], step: int = 1) -> dict[str, Any]:
@@ -153,8 +154,7 @@ class StepTrainer(CheckpointTrainer):
     def _validation_items(self) -> torch.Tensor:
         """`count_items` of all validation, so that its loss is the same in batches and processes of any number."""
         labels = [{"class_labels": row["label"]} for row in iterate_column(self.eval_dataset, "objects")]
-        model = self._unwrapped()
-        return model.family.count_items(labels, model.config)
+        return count_items(labels, self._unwrapped().config.num_queries)
 
     def _read_parts(self, kind: str) -> dict[str, float]:
         """Means over the steps since the last reading, or sums over the evaluation; over all processes."""

@@ -16,6 +16,7 @@ from hf_detr_ft.inference.detect import detect, load_detector
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.families import FAMILIES
 from hf_detr_ft.model.load import load_weights
+from hf_detr_ft.model.loss import count_items
 from hf_detr_ft.model.speed.bf16_backbone import is_faster_in_bf16
 from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.recipe.sections import ModelConfig
@@ -149,7 +150,7 @@ def test_micro_batches_add_up_to_the_whole_batch(family: str) -> None:
     whole.loss.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    items = sum(model.family.count_items([target], model.config) for target in labels)
+    items = sum(count_items([target], model.config.num_queries) for target in labels)
     parts = [model(batch[i : i + 1], labels=labels[i : i + 1], num_items_in_batch=items) for i in range(4)]
     for part in parts:
         part.loss.backward()

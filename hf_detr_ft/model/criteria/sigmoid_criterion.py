@@ -7,8 +7,7 @@ one pass. A batch without objects has the losses of queries that should find not
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -24,12 +23,10 @@ from hf_detr_ft.model.criteria.distributions import (
 from hf_detr_ft.model.criteria.matched_boxes import compare_boxes
 from hf_detr_ft.model.hungarian_matching import MatchingCosts, Targets, match, pad_targets
 from hf_detr_ft.model.loss import count_items, matched_labels
-from hf_detr_ft.model.predictions import DenoisingPredictions, LayerPredictions, Predictions
+from hf_detr_ft.model.predictions import DenoisingPredictions, LayerPredictions, Predictions, in_fp32
 
 Losses = dict[str, torch.Tensor]
 """Losses of layers, `[L]` each, by name."""
-
-Dataclass = TypeVar("Dataclass", Predictions, DenoisingPredictions, LayerPredictions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +86,6 @@ def sigmoid_criterion(
             pieces.append(denoising_losses(predictions.denoising, matches.sides, targets, weights, items))
         total, parts = weigh(pieces, weights.loss_weights)
         return total, parts | rates(decoder.logits[-1], matched[len(decoder.logits) - 1], targets, items, groups)
-
-
-def in_fp32(predictions: Dataclass) -> Dataclass:
-    """The same predictions with floating tensors of at least fp32."""
-    changed: dict[str, Any] = {}
-    for entry in fields(predictions):
-        value = getattr(predictions, entry.name)
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
-            changed[entry.name] = value.to(torch.promote_types(value.dtype, torch.float32))
-        elif is_dataclass(value):
-            changed[entry.name] = in_fp32(cast(Any, value))
-    return replace(predictions, **changed)
 
 
 def stack_layers(

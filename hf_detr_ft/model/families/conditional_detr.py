@@ -3,19 +3,16 @@
 from typing import Any
 
 import torch
-from torch import nn
 
 from hf_detr_ft.model.criteria.family_criteria import deformable_criterion
-from hf_detr_ft.model.families.family import (
-    PRIOR,
-    Family,
-    logit,
-    reset_attention,
+from hf_detr_ft.model.families.family import PRIOR, Family, decoder_states, logit
+from hf_detr_ft.model.init_weights import (
     reset_linear,
     reset_modules,
+    reset_transformer,
+    scale_projection,
     zero_linear,
 )
-from hf_detr_ft.model.init_weights import scale_projection
 from hf_detr_ft.model.predictions import LayerPredictions, Predictions
 
 
@@ -25,10 +22,7 @@ def predict(model: Any, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | N
     As in DETR the states of earlier layers are normalised beside the decoder.
     """
     outputs = model.model(pixel_values, pixel_mask=pixel_mask, output_hidden_states=model.auxiliary_losses)
-    states = outputs.last_hidden_state[None]
-    if model.auxiliary_losses:
-        before_last = [model.model.decoder.layernorm(state) for state in outputs.decoder_hidden_states[1:-1]]
-        states = torch.stack([*before_last, outputs.last_hidden_state])
+    states = decoder_states(model, outputs)
     with torch.autocast(states.device.type, enabled=False):
         states = states.to(model.class_labels_classifier.weight.dtype)
         logits, offsets = model.class_labels_classifier(states), model.bbox_predictor(states)
@@ -45,13 +39,8 @@ def reset_heads(model: Any) -> None:
 @torch.no_grad()
 def initialise(model: Any) -> None:
     """Gives everything but the backbone the initial weights of the original, in place."""
-    inner = model.model
-    reset_modules(model, inner.backbone)
-    for parameter in (*inner.encoder.parameters(), *inner.decoder.parameters()):
-        if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter)
-    for part in (inner.encoder, inner.decoder):
-        reset_attention(part)
+    reset_modules(model, model.model.backbone)
+    reset_transformer(model)
     zero_linear(model.bbox_predictor.layers[-1])
     reset_heads(model)
 

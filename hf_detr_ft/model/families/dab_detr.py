@@ -3,20 +3,16 @@
 from typing import Any
 
 import torch
-from torch import nn
 
 from hf_detr_ft.model.criteria.family_criteria import deformable_criterion
-from hf_detr_ft.model.families.family import (
-    PRIOR,
-    Family,
-    compute_in_fp32,
-    logit,
-    reset_attention,
+from hf_detr_ft.model.families.family import PRIOR, Family, compute_in_fp32, logit
+from hf_detr_ft.model.init_weights import (
     reset_linear,
     reset_modules,
+    reset_transformer,
+    scale_projection,
     zero_linear,
 )
-from hf_detr_ft.model.init_weights import scale_projection
 from hf_detr_ft.model.predictions import LayerPredictions, Predictions
 
 
@@ -46,11 +42,7 @@ def initialise(model: Any) -> None:
     """Gives everything but the backbone the initial weights of the original, in place."""
     inner = model.model
     reset_modules(model, inner.backbone)
-    for parameter in (*inner.encoder.parameters(), *inner.decoder.parameters()):
-        if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter)
-    for part in (inner.encoder, inner.decoder):
-        reset_attention(part)
+    reset_transformer(model)
     if model.config.random_refpoints_xy:
         centres = inner.query_refpoint_embeddings.weight[:, :2]
         centres.copy_(logit(torch.rand_like(centres)))

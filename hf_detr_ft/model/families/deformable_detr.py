@@ -7,18 +7,9 @@ import torch
 from torch import nn
 
 from hf_detr_ft.model.criteria.family_criteria import deformable_criterion
-from hf_detr_ft.model.families.family import (
-    PRIOR,
-    Family,
-    at_least_fp32,
-    compute_in_fp32,
-    logit,
-    reset_attention,
-    reset_linear,
-    reset_modules,
-    zero_linear,
-)
-from hf_detr_ft.model.predictions import LayerPredictions, Predictions
+from hf_detr_ft.model.families.family import PRIOR, Family, compute_in_fp32, logit
+from hf_detr_ft.model.init_weights import reset_attention, reset_linear, reset_modules, zero_linear
+from hf_detr_ft.model.predictions import LayerPredictions, Predictions, at_least_fp32
 
 
 def predict(model: Any, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None, _: list[dict]) -> Predictions:

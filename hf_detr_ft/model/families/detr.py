@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from hf_detr_ft.model.families.family import Family
+from hf_detr_ft.model.families.family import Family, decoder_states
 from hf_detr_ft.model.hungarian_matching import CriterionWeights
 from hf_detr_ft.model.init_weights import initialise_like_detr, scale_projection
 from hf_detr_ft.model.loss import set_criterion
@@ -22,14 +22,8 @@ def predict(model: Any, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | N
     decoder, as DETR does, and the saved model stays the one that was trained.
     """
     outputs = model.model(pixel_values, pixel_mask=pixel_mask, output_hidden_states=model.auxiliary_losses)
-    states = outputs.last_hidden_state[None]
-    if model.auxiliary_losses:
-        # The first hidden state is the decoder's input, the last one is `last_hidden_state`, normalised already.
-        before_last = [model.model.decoder.layernorm(state) for state in outputs.decoder_hidden_states[1:-1]]
-        states = torch.stack([*before_last, outputs.last_hidden_state])
-    return Predictions(
-        LayerPredictions(*predict_from(model, states)), encoder_last_hidden_state=outputs.encoder_last_hidden_state
-    )
+    layers = LayerPredictions(*predict_from(model, decoder_states(model, outputs)))
+    return Predictions(layers, encoder_last_hidden_state=outputs.encoder_last_hidden_state)
 
 
 def predict_from(model: Any, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

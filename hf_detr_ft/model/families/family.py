@@ -11,16 +11,10 @@ import transformers
 from torch import nn
 from transformers import TimmBackbone
 
-from hf_detr_ft.model.loss import count_items
-from hf_detr_ft.model.predictions import Criterion, Predictions
+from hf_detr_ft.model.predictions import Criterion, Predictions, at_least_fp32
 
 PRIOR = 0.01
 """Probability of every class that a new head with sigmoid scores starts from (Lin et al. 2017, arXiv:1708.02002)."""
-
-
-def count_matched(labels: Sequence[dict], config: Any) -> torch.Tensor:
-    """Counts that most criteria divide by; see `count_items`."""
-    return count_items(labels, config.num_queries)
 
 
 def no_settings(strides: Sequence[int], channels: Sequence[int], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,8 +81,6 @@ class Family:
     """Detections of an image where scores are sigmoids; None: as many as queries."""
     prepare: Callable[[Any], None] = unchanged
     """Called once for each new model of ours, before its weights are loaded."""
-    count_items: Callable[[Sequence[dict], Any], torch.Tensor] = count_matched
-    """Counts of a batch's labels that the criterion divides by; those of the whole batch are the sums."""
     unused_without_boxes: tuple[str, ...] = ()
     """Prefixes of the names of parameters that a batch without boxes leaves out."""
     fixed_parameters: Callable[[Any], tuple[str, ...]] = lambda config: ()
@@ -153,46 +145,20 @@ def backbone_of(model: Any) -> nn.Module:
     return inner
 
 
-@torch.no_grad()
-def reset_linear(layer: nn.Linear, prior: float | None = None) -> None:
-    """Initial weights of torch, with a bias that gives the prior as the sigmoid's result."""
-    layer.reset_parameters()
-    if prior is not None:
-        nn.init.constant_(layer.bias, -torch.log(torch.tensor((1 - prior) / prior)).item())
+def decoder_states(model: Any, outputs: Any) -> torch.Tensor:
+    """States `[L, B, Q, D]` behind every decoder layer, or behind the last one where the model has no auxiliary losses.
 
+    Those of earlier layers are normalised here, beside the decoder.
 
-def reset_modules(model: nn.Module, backbone: nn.Module) -> list[nn.Module]:
-    """Gives layers beside the backbone the initial weights of torch, in place, and returns them."""
-    inside = set(backbone.modules())
-    kinds = (nn.Linear, nn.Conv2d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.Embedding)
-    found: list[Any] = [module for module in model.modules() if isinstance(module, kinds) and module not in inside]
-    for module in found:
-        module.reset_parameters()
-    return found
-
-
-@torch.no_grad()
-def reset_attention(part: nn.Module) -> None:
-    """Gives attention layers inside a part the initial weights of `torch.nn.MultiheadAttention`, in place.
-
-    Its query, key and value are one matrix of 3d rows, and its biases begin at zero.
+    Args:
+        model: whose states of all layers `outputs` has where it needs them.
+        outputs: of Transformers' model without heads.
     """
-    for module in part.modules():
-        attention: Any = module
-        if hasattr(module, "k_proj"):
-            for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
-                bound = (6 / (4 * projection.in_features)) ** 0.5
-                nn.init.uniform_(projection.weight, -bound, bound)
-                nn.init.zeros_(projection.bias)
-        for name in ("o_proj", "out_proj", "output_proj"):
-            if hasattr(module, name):
-                nn.init.zeros_(getattr(module, name).bias)
-
-
-def zero_linear(layer: nn.Linear) -> None:
-    """Lets a layer begin with nothing but zeros."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    if not model.auxiliary_losses:
+        return outputs.last_hidden_state[None]
+    # The first hidden state is the decoder's input, the last one is `last_hidden_state`, normalised already.
+    before_last = [model.model.decoder.layernorm(state) for state in outputs.decoder_hidden_states[1:-1]]
+    return torch.stack([*before_last, outputs.last_hidden_state])
 
 
 def logit(values: torch.Tensor) -> torch.Tensor:
@@ -217,11 +183,6 @@ def maps_in_fp32(output: Any) -> Any:
         return [maps_in_fp32(pair) for pair in output]
     feature_map, mask = output
     return at_least_fp32(feature_map), mask
-
-
-def at_least_fp32(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in fp32, or in fp64 where it is that."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 @contextmanager

@@ -6,15 +6,8 @@ from typing import Any
 import torch
 
 from hf_detr_ft.model.criteria.family_criteria import lw_detr_criterion
-from hf_detr_ft.model.families.family import (
-    PRIOR,
-    Family,
-    SizeRule,
-    compute_in_fp32,
-    maps_in_fp32,
-    reset_linear,
-    unchanged,
-)
+from hf_detr_ft.model.families.family import PRIOR, Family, SizeRule, compute_in_fp32, maps_in_fp32, unchanged
+from hf_detr_ft.model.init_weights import reset_linear
 from hf_detr_ft.model.predictions import LayerPredictions, Predictions
 
 

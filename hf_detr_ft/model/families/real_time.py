@@ -7,19 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_detr_ft.model.families.family import (
-    PRIOR,
-    SizeRule,
-    at_least_fp32,
-    compute_in_fp32,
-    logit,
-    outputs_of,
-    reset_attention,
-    reset_linear,
-    reset_modules,
-    zero_linear,
-)
-from hf_detr_ft.model.predictions import DenoisingPredictions, LayerPredictions, Predictions
+from hf_detr_ft.model.families.family import PRIOR, SizeRule, compute_in_fp32, logit, outputs_of
+from hf_detr_ft.model.init_weights import reset_attention, reset_linear, reset_modules, zero_linear
+from hf_detr_ft.model.predictions import DenoisingPredictions, LayerPredictions, Predictions, at_least_fp32
 
 STRIDES = (8, 16, 32)
 CLASS_HEADS = ("model.decoder.class_embed.", "class_embed.", "model.enc_score_head.", "model.denoising_class_embed.")
