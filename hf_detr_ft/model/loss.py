@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from hf_detr_ft.boxes import cxcywh_to_xyxy
-from hf_detr_ft.model.hungarian_matching import CriterionWeights, Targets, match, pad_targets, paired_giou
+from hf_detr_ft.model.criteria.matched_boxes import compare_boxes
+from hf_detr_ft.model.hungarian_matching import CriterionWeights, Targets, match, pad_targets
 
 
 def count_items(labels: Sequence[dict], num_queries: int) -> torch.Tensor:
@@ -64,10 +64,10 @@ def set_criterion(
         matched = match(logits.detach(), boxes_cxcywh_rel.detach(), targets, weights)
         wanted = matched_labels(matched, targets, no_object=logits.shape[-1] - 1)
         loss_ce = class_loss(logits, wanted, items, weights)
-        loss_bbox, loss_giou = box_losses(boxes_cxcywh_rel, matched, targets, items)
-        loss = (loss_ce + weights.bbox_loss * loss_bbox + weights.giou_loss * loss_giou).sum()
-        losses = {"loss_ce": loss_ce, "loss_bbox": loss_bbox, "loss_giou": loss_giou}
-        return loss, loss_parts(losses, logits, wanted, targets.counts, items)
+        of_boxes = compare_boxes(boxes_cxcywh_rel, matched, targets).losses(items[0].clamp(min=1))
+        loss = loss_ce + weights.bbox_loss * of_boxes["loss_bbox"] + weights.giou_loss * of_boxes["loss_giou"]
+        losses = {"loss_ce": loss_ce, **of_boxes}
+        return loss.sum(), loss_parts(losses, logits, wanted, targets.counts, items)
 
 
 def matched_labels(matched: torch.Tensor, targets: Targets, no_object: int) -> torch.Tensor:
@@ -94,28 +94,6 @@ def class_loss(
     entropy = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), class_weight, reduction="none")
     total_weight = num_matched + weights.no_object * (num_images * logits.shape[2] - num_matched)
     return entropy.view(len(logits), -1).sum(-1) / total_weight
-
-
-def box_losses(
-    boxes_cxcywh_rel: torch.Tensor, matched: torch.Tensor, targets: Targets, items: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """L1 and GIoU loss of each layer's matched queries, `[L]` each, over the boxes of the whole batch.
-
-    Args:
-        boxes_cxcywh_rel: `[L, B, Q, 4]`.
-        matched: result of `match`.
-        targets: objects of these images.
-        items: `count_items` of the whole batch.
-    """
-    num_boxes = items[0].clamp(min=1)
-    is_object = matched >= 0
-    rows = torch.arange(matched.shape[1], device=matched.device)[None, :, None]
-    wanted = targets.boxes_cxcywh_rel[rows, matched.clamp(min=0)]
-    absolute = (boxes_cxcywh_rel - wanted).abs().sum(-1)
-    giou = paired_giou(cxcywh_to_xyxy(boxes_cxcywh_rel), cxcywh_to_xyxy(wanted))
-    loss_bbox = (absolute * is_object).flatten(1).sum(-1) / num_boxes
-    loss_giou = ((1 - giou) * is_object).flatten(1).sum(-1) / num_boxes
-    return loss_bbox, loss_giou
 
 
 @torch.no_grad()

@@ -26,6 +26,15 @@ class MatchedBoxes:
         """Those of the first layers."""
         return MatchedBoxes(*(getattr(self, entry.name)[:count] for entry in fields(self)))
 
+    def losses(self, num_boxes: torch.Tensor) -> dict[str, torch.Tensor]:
+        """L1 and GIoU loss of each layer, `[L]` each, by name.
+
+        Args:
+            num_boxes: what they are divided by, without dimension: boxes of the whole batch, at least 1.
+        """
+        losses = {"loss_bbox": self.distance, "loss_giou": 1 - self.giou}
+        return {name: (values * self.is_object).flatten(1).sum(-1) / num_boxes for name, values in losses.items()}
+
 
 def compare_boxes(boxes_cxcywh_rel: torch.Tensor, matched: torch.Tensor, targets: Targets) -> MatchedBoxes:
     """Boxes `[L, B, Q, 4]` compared with those of `matched` `[L, B, Q]`, as `match` returns it."""

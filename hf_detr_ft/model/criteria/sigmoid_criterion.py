@@ -135,8 +135,7 @@ def layer_losses(
     name = next(iter(weights.loss_weights))
     losses = {
         name: weights.class_loss(layers.logits, wanted, iou) / matches.num_classes,
-        "loss_bbox": (boxes.distance * boxes.is_object).flatten(1).sum(-1) / matches.num_boxes,
-        "loss_giou": ((1 - boxes.giou) * boxes.is_object).flatten(1).sum(-1) / matches.num_boxes,
+        **boxes.losses(matches.num_boxes),
     }
     if weights.bins is not None and matches.sides is not None and decoder.corners is not None:
         own = boxes.first(len(decoder.corners))
