@@ -96,9 +96,9 @@ def tiny_model(family: str, labels: Sequence[str] = CLASSES, seed: int = 0, **ov
     return model.eval()
 
 
-def write_checkpoint(folder: Path, family: str, labels: Sequence[str] = CLASSES) -> Path:
-    """A tiny model with its processor, as a run folder has them."""
-    tiny_model(family, labels).save_pretrained(folder)
+def write_checkpoint(folder: Path, family: str, labels: Sequence[str] = CLASSES, **overrides: Any) -> Path:
+    """A tiny model with its processor, as a run folder has them; `overrides` are fields of its config."""
+    tiny_model(family, labels, **overrides).save_pretrained(folder)
     processor = getattr(transformers, FAMILIES[family].processor)
     square = FAMILIES[family].size.square
     edges = {"height": EDGE, "width": EDGE} if square else {"shortest_edge": EDGE, "longest_edge": 107}
