@@ -21,7 +21,6 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments, set_s
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.machine import read_status, reset_peak, set_cpu_threads
 from hf_detr_ft.recipe.files import load_recipe
-from hf_detr_ft.training.data_pipeline import store_splits
 from hf_detr_ft.training.job import build_job
 
 FLAGS = (
@@ -78,7 +77,7 @@ def main() -> None:
         sampler = Sampler()
         sampler.start()
         splits = load_splits(recipe.data)
-        trainer = build_job(recipe, splits, store_splits(recipe, splits)).trainer
+        trainer = build_job(recipe, splits).trainer
         print(f"{options.images} images, before training: own {read_status('RssAnon') / MIB:.1f} MiB")
         sampler.report("reading")
         trainer.add_callback(Memory(sampler))

@@ -22,7 +22,6 @@ from hf_detr_ft.errors import first_line
 from hf_detr_ft.machine import device_name, keep_freed_memory, set_cpu_threads
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
-from hf_detr_ft.training.data_pipeline import store_splits
 from hf_detr_ft.training.job import build_job
 from hf_detr_ft.training.model_defaults import model_defaults
 
@@ -134,7 +133,7 @@ def time_variant(job: TimedJob, variant: Variant, number: int, profiler: Any = N
         if variant.is_baseline:
             trainer: Trainer = build_baseline(recipe, job.splits, variant.precision)
         else:
-            trainer = build_job(recipe, job.splits, store_splits(recipe, job.splits)).trainer
+            trainer = build_job(recipe, job.splits).trainer
             trainer.remove_callback(PrinterCallback)
         watch = Stopwatch(trainer, profiler and profiler.start)
         trainer.train()

@@ -1,7 +1,7 @@
 """The model, from a checkpoint or from a config with a timm backbone."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
@@ -55,8 +55,9 @@ def build_model(
         "category_ids": [int(category_id) for category_id in category_ids],
     }
     overrides = _checked_overrides(family, config.config)
-    if config.checkpoint is not None:
-        model = load_for_finetuning(config.checkpoint, config.revision, {**overrides, **label_settings}, made_anew)
+    checkpoint = Checkpoint.from_config(config)
+    if checkpoint is not None:
+        model = load_for_finetuning(checkpoint, {**overrides, **label_settings}, made_anew)
     else:
         model = _from_backbone(family, config, {**overrides, **label_settings})
     _require_size(family, model, config)
@@ -65,8 +66,12 @@ def build_model(
     return model
 
 
-def find_family(config: ModelConfig) -> Family:
+def find_family(config: ModelConfig, settings: Mapping[str, Any] | None = None) -> Family:
     """The family of a recipe's model.
+
+    Args:
+        config: the recipe's `model` section.
+        settings: the content of the checkpoint's config.json, where it is read already.
 
     Raises:
         CheckpointError: the checkpoint is missing or not of a family that can be trained.
@@ -84,7 +89,8 @@ def find_family(config: ModelConfig) -> Family:
             f"model.family: expected one of {', '.join(FAMILIES)}, found '{config.family}'"
             f"{did_you_mean(config.family, list(FAMILIES))}."
         )
-    if config.checkpoint is None:
+    checkpoint = Checkpoint.from_config(config)
+    if checkpoint is None:
         family = FAMILIES[config.family or "detr"]
         if not family.timm_backbone:
             raise RecipeError(
@@ -92,9 +98,8 @@ def find_family(config: ModelConfig) -> Family:
                 f"whose backbone is its own. Give a checkpoint of {family.name} as model.checkpoint."
             )
         return family
-    checkpoint = Checkpoint(config.checkpoint, "model.checkpoint", config.revision)
     checkpoint.check_exists()
-    own = read_settings(checkpoint)["model_type"]
+    own = (settings or read_settings(checkpoint))["model_type"]
     if config.family not in (None, own):
         raise RecipeError(
             f"model.family: expected '{own}', which the checkpoint '{config.checkpoint}' is, found '{config.family}'. "

@@ -14,6 +14,8 @@ from hf_detr_ft.run_folder import ALL_WEIGHTS, CONFIG, WEIGHTS, RunFolder
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+    from hf_detr_ft.recipe.sections import ModelConfig
+
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
@@ -30,6 +32,11 @@ class Checkpoint:
     name: str
     field: str | None = None
     revision: str | None = None
+
+    @classmethod
+    def from_config(cls, config: "ModelConfig") -> "Checkpoint | None":
+        """The checkpoint that a recipe's `model` section names; None for a new model."""
+        return cls(config.checkpoint, "model.checkpoint", config.revision) if config.checkpoint is not None else None
 
     def __str__(self) -> str:
         return f"'{self.name}'" if self.field is None else f"{self.field}: '{self.name}'"

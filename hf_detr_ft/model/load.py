@@ -76,14 +76,11 @@ def load_tensors(
     return model, LoadReport(problems, sorted(report["unexpected_keys"]))
 
 
-def load_for_finetuning(
-    source: str, revision: str | None, settings: dict[str, Any], made_anew: Sequence[str] = ()
-) -> Detector:
+def load_for_finetuning(checkpoint: Checkpoint, settings: dict[str, Any], made_anew: Sequence[str] = ()) -> Detector:
     """A checkpoint of any family with class heads for other labels.
 
     Args:
-        source: a folder, `package:NAME/PATH` in a Python package, or a Hub id, in the Hub's legacy or current layout.
-        revision: branch, tag or commit on the Hub.
+        checkpoint: in the Hub's legacy or current layout.
         settings: fields of the config to change, `id2label` among them.
         made_anew: prefixes of the names of tensors that need not be there, nor fit, besides those of the class heads.
 
@@ -93,7 +90,6 @@ def load_for_finetuning(
     Raises:
         CheckpointError: the checkpoint is missing, not of a family that can be trained or not complete.
     """
-    checkpoint = Checkpoint(source, "model.checkpoint", revision)
     checkpoint.check_exists()
     config: Any = read_config(checkpoint)
     family = FAMILIES[config.model_type]
@@ -102,7 +98,7 @@ def load_for_finetuning(
         logger.warning(
             "%s was trained with Transformers' auxiliary_loss, which normalises between decoder layers. Its layers are "
             "used as %s does; expect a lower AP in the first epochs.",
-            source,
+            checkpoint.name,
             family.name,
         )
         config.auxiliary_loss = False

@@ -29,15 +29,16 @@ def build_processor(config: ModelConfig, white_level: int | None = None) -> Imag
             read.
     """
     kept: dict[str, Any] = {} if white_level is None else {"white_level": white_level}
-    checkpoint = Checkpoint(config.checkpoint, "model.checkpoint", config.revision) if config.checkpoint else None
     size = ImageSize.from_config(config).as_dict()
-    processor: ImageProcessor = load_or_build_processor(checkpoint, find_family(config), size=size, **kept)
+    processor: ImageProcessor = load_or_build_processor(
+        Checkpoint.from_config(config), find_family(config), size=size, **kept
+    )
     return processor
 
 
-def store_splits(recipe: Recipe, splits: Splits) -> Splits:
-    """The splits with places to keep resized images in, as far as `speed.store_gigabytes` reaches."""
-    processor, size = build_processor(recipe.model), ImageSize.from_config(recipe.model)
+def store_splits(recipe: Recipe, splits: Splits, processor: ImageProcessor) -> Splits:
+    """The splits with places to keep images in that `processor` resized, as far as `speed.store_gigabytes` reaches."""
+    size = ImageSize.from_config(recipe.model)
     if not resizes_bytes(processor):
         return splits
     # A crop or a turn belongs before the resize to a square: training images keep their shape.

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
-from hf_detr_ft.data.image_size import ImageSize
+from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import CheckpointError, Interrupted, RecipeError, TrainingError, first_line
@@ -74,7 +74,7 @@ def prepare_job(recipe: Recipe, checkpoint: Path | None = None, model_builder: M
     splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress)
     # For the steps alone: what reading took, a gigabyte for COCO, goes back to the system.
     keep_freed_memory(recipe.training.device.type)
-    job = build_job(recipe, splits, store_splits(recipe, splits), model_builder)
+    job = build_job(recipe, splits, model_builder)
     if checkpoint is not None:
         check_steps(job.trainer, checkpoint)
     return job
@@ -84,7 +84,7 @@ def prepare_trial(recipe: Recipe, splits: Splits) -> Job:
     """A job that is not to be trained to its end, over images as they lie on the disk."""
     transformers_logging.disable_progress_bar()
     set_seed(recipe.training.seed)
-    return build_job(recipe, splits, splits)
+    return build_job(recipe, splits, keeps_images=False)
 
 
 def show_progress(images: Iterable) -> Iterable:
@@ -92,14 +92,16 @@ def show_progress(images: Iterable) -> Iterable:
     return tqdm(images, "checking images", leave=False, disable=not PartialState().is_main_process)
 
 
-def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: ModelBuilder = build_model) -> Job:
+def build_job(
+    recipe: Recipe, splits: Splits, model_builder: ModelBuilder = build_model, *, keeps_images: bool = True
+) -> Job:
     """Model, transforms, trainer and callbacks of a recipe.
 
     Args:
         recipe: whose `resolved` is given the size step and the threads that are used.
         splits: as they are read.
-        stored: the same, decoded and resized as far as the cache keeps them.
         model_builder: makes the model.
+        keeps_images: resize images once and keep them, as far as `speed.store_gigabytes` reaches.
 
     Raises:
         RecipeError: the Trainer refuses the settings, or they leave it nothing to train on.
@@ -111,30 +113,11 @@ def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: Mod
             f"training.dataloader_drop_last: expected at least as many images as a batch of all processes takes, found "
             f"{images} images and batches of {of_a_batch}. Leave it out, or lower training.per_device_train_batch_size."
         )
+    processor = build_processor(recipe.model, recipe.data.white_level)
+    kept = store_splits(recipe, splits, processor) if keeps_images else splits
     model = model_builder(recipe.model, label_map.names, label_map.category_ids, recipe.speed)
     train_stages(model, recipe.model.trainable_stages)
-    processor = build_processor(recipe.model, recipe.data.white_level)
-    augment = build_train_transform(recipe, processor)
-    size_step = choose_size_step(recipe)
-    recipe.resolved["speed"] |= {
-        "size_step": size_step,
-        "cpu_threads": torch.get_num_threads() if args.device.type == "cpu" else recipe.speed.cpu_threads,
-    }
-    try:
-        trainer = DetrTrainer(
-            model,
-            args,
-            train_dataset=transformed(stored.train, augment),
-            eval_dataset=transformed(stored.val, DetrTransform(processor, on_bad_image=recipe.data.on_bad_image)),
-            truth=splits.truth,
-            label_map=label_map,
-            processor=processor,
-            train_transform=augment,
-            size_step=size_step,
-            backend=recipe.evaluation.backend,
-        )
-    except (ImportError, KeyError, ValueError) as error:  # an unknown log_level, fsdp in one process, …
-        raise RecipeError(f"training: the Trainer refuses these settings: {error}") from error
+    trainer = build_trainer(recipe, kept, model, processor)
     if args.process_index:
         torch.manual_seed(args.seed + args.process_index)  # else dropout would be the same in all processes
     about = {
@@ -151,6 +134,30 @@ def build_job(recipe: Recipe, splits: Splits, stored: Splits, model_builder: Mod
     trainer.add_callback(stop)
     print_progress_lines(trainer)
     return Job(recipe, splits, trainer, results, stop)
+
+
+def build_trainer(recipe: Recipe, splits: Splits, model: Detector, processor: ImageProcessor) -> DetrTrainer:
+    """The trainer of a recipe, without the callbacks of its run; see `build_job`."""
+    args, augment, size_step = recipe.training, build_train_transform(recipe, processor), choose_size_step(recipe)
+    recipe.resolved["speed"] |= {
+        "size_step": size_step,
+        "cpu_threads": torch.get_num_threads() if args.device.type == "cpu" else recipe.speed.cpu_threads,
+    }
+    try:
+        return DetrTrainer(
+            model,
+            args,
+            train_dataset=transformed(splits.train, augment),
+            eval_dataset=transformed(splits.val, DetrTransform(processor, on_bad_image=recipe.data.on_bad_image)),
+            truth=splits.truth,
+            label_map=splits.label_map,
+            processor=processor,
+            train_transform=augment,
+            size_step=size_step,
+            backend=recipe.evaluation.backend,
+        )
+    except (ImportError, KeyError, ValueError) as error:  # an unknown log_level, fsdp in one process, …
+        raise RecipeError(f"training: the Trainer refuses these settings: {error}") from error
 
 
 def train_model(job: Job, checkpoint: Path | None) -> None:

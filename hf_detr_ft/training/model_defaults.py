@@ -23,10 +23,10 @@ def model_defaults(config: ModelConfig, given: Collection[str]) -> dict[str, Any
         RecipeError: the recipe asks for a size that the family does not take.
     """
     try:
-        family = find_family(config)
-        checkpoint = Checkpoint(config.checkpoint, "model.checkpoint", config.revision) if config.checkpoint else None
-        own = {} if checkpoint is None else _own_size(checkpoint)
+        checkpoint = Checkpoint.from_config(config)
         settings = {} if checkpoint is None else read_settings(checkpoint)
+        family = find_family(config, settings)
+        own = {} if checkpoint is None else _own_size(checkpoint)
     except (CheckpointError, RecipeError):
         return {}  # whoever builds the model says what is wrong with it, and the data come first
     sizes = {name for name in SIZES if name in given}

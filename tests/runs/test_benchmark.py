@@ -21,7 +21,6 @@ from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.runs.benchmark import benchmark
-from hf_detr_ft.training.data_pipeline import store_splits
 from hf_detr_ft.training.job import build_job
 
 REPOSITORY = Path(__file__).parents[2]
@@ -203,7 +202,7 @@ def test_twenty_steps_of_stock_and_of_ours_give_the_same_losses(tmp_path: Path) 
     recipe = load_recipe(None, flags)
     splits = load_splits(recipe.data)
     torch.manual_seed(0)
-    ours_trainer = build_job(recipe, splits, store_splits(recipe, splits)).trainer
+    ours_trainer = build_job(recipe, splits).trainer
     torch.manual_seed(0)
     theirs = losses(build_baseline(recipe, splits))
     ours = losses(ours_trainer)
