@@ -50,10 +50,7 @@ def check_early(
         RecipeError: see `load_recipe`.
         InputError: that of `check_data`.
     """
-    path, written, problems = find_recipe(path)
-    values, sources = place_values(written, path, flags, problems)
-    typed, wrong = _typed(tuple(LIGHT_SECTIONS), values, sources)
-    problems += _misfits(wrong, values, sources) + _check_limits(typed, sources) + _check_paths(typed["data"], sources)
+    path, written, typed, sources, problems = _read(tuple(LIGHT_SECTIONS), path, flags)
     try:
         if problems:
             raise RecipeError("\n".join(problems))
@@ -84,10 +81,7 @@ def load_recipe(
     Raises:
         RecipeError: the file is missing or no YAML, or keys or values are wrong; all of them in one message.
     """
-    path, written, problems = find_recipe(path)
-    values, sources = place_values(written, path, flags, problems)
-    typed, wrong = _typed(SECTIONS, values, sources)
-    problems += _misfits(wrong, values, sources) + _check_limits(typed, sources) + _check_paths(typed["data"], sources)
+    path, _, typed, sources, problems = _read(SECTIONS, path, flags)
     if problems:
         raise RecipeError("\n".join(problems))
     if model_defaults is not None:
@@ -97,6 +91,17 @@ def load_recipe(
             if name not in given:
                 typed[section][key] = value
     return _build(path, typed)
+
+
+def _read(
+    sections: tuple[str, ...], path: Path | None, flags: Sequence[str]
+) -> tuple[Path | None, dict, dict[str, dict], dict[tuple[str, str], str], list[str]]:
+    """The recipe's file and what it says, typed values of some sections, where each came from, and all problems."""
+    path, written, problems = find_recipe(path)
+    values, sources = place_values(written, path, flags, problems)
+    typed, wrong = _typed(sections, values, sources)
+    problems += _misfits(wrong, values, sources) + _check_limits(typed, sources) + _check_paths(typed["data"], sources)
+    return path, written, typed, sources, problems
 
 
 def _build(path: Path | None, typed: dict[str, dict]) -> Recipe:
