@@ -1,6 +1,6 @@
 """Parts of the loss, added up over steps, and which images of a batch are to count in it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -52,10 +52,15 @@ def own_images(
     return cut if own else {**cut, NOT_COUNTED: True}
 
 
+def readable_places(labels: Sequence[dict[str, Any]]) -> list[int]:
+    """Places in a batch of the images that could be read."""
+    return [index for index, target in enumerate(labels) if "unreadable" not in target]
+
+
 def readable_images(batch: dict[str, Any]) -> dict[str, Any]:
     """A batch without the images that could not be read; one of them stays, `NOT_COUNTED`, where all could not be."""
     labels = batch["labels"]
-    whole = [index for index, target in enumerate(labels) if "unreadable" not in target]
+    whole = readable_places(labels)
     if len(whole) == len(labels):
         return batch
     chosen = whole or [0]

@@ -52,12 +52,7 @@ class SkippedPhotos(TrainerCallback, ExportableState):
         if control.should_save:
             self.share(args)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Shares before a checkpoint that no evaluation precedes."""
-        if control.should_save:
-            self.share(args)
+    on_epoch_end = on_step_end
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Shares before metrics.json is written."""

@@ -26,7 +26,7 @@ from hf_detr_ft.inference.detect import post_process
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 from hf_detr_ft.training.callbacks import EpochCallback
-from hf_detr_ft.training.loss_parts import LossParts, readable_images
+from hf_detr_ft.training.loss_parts import LossParts, readable_images, readable_places
 from hf_detr_ft.training.step_trainer import StepTrainer
 
 
@@ -144,10 +144,10 @@ class DetrTrainer(StepTrainer):
             return loss, None, None
         image_ids = torch.cat([target["image_id"] for target in inputs["labels"]])
         detections = torch.cat([part[1] for part in parts])
-        if readable is not inputs:
+        whole = readable_places(inputs["labels"])
+        if len(whole) < len(image_ids):
             found, detections = detections, detections.new_zeros(len(image_ids), *detections.shape[1:])
             detections[..., 0] = math.nan  # of no image
-            whole = [index for index, target in enumerate(inputs["labels"]) if "unreadable" not in target]
             detections[whole] = found[: len(whole)]
         # All processes have to hand on equally many; the Trainer leaves out those behind the last image.
         rows = torch.arange(images, device=image_ids.device).clamp(max=len(image_ids) - 1)
