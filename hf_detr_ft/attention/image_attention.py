@@ -9,11 +9,10 @@ from torchvision.ops import box_iou
 from transformers import PreTrainedModel
 
 from hf_detr_ft.attention.recorded_forward import RecordedForward, record_attention
-from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.image_size import ImageProcessor
 from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.evaluation.detections import is_above
-from hf_detr_ft.inference.detect import ImageDetections, prepare
+from hf_detr_ft.inference.detect import ImageDetections, class_scores, corners_in_pixels, prepare
 from hf_detr_ft.model.families import family_of
 from hf_detr_ft.model.families.family import Family
 
@@ -180,10 +179,8 @@ def best_of_queries(recorded: RecordedForward, family: Family, size: tuple[int, 
         family: of the model.
         size: (height, width) of the image.
     """
-    logits, (height, width) = recorded.logits.float().cpu(), size
-    all_scores = logits.sigmoid() if family.scores == "sigmoid" else logits.softmax(-1)[..., :-1]
-    scores, labels = all_scores.max(-1)
-    boxes_xyxy_px = cxcywh_to_xyxy(recorded.pred_boxes.float().cpu()) * torch.tensor([width, height, width, height])
+    scores, labels = class_scores(recorded.logits.cpu(), family).max(-1)
+    boxes_xyxy_px = corners_in_pixels(recorded.pred_boxes.cpu(), torch.tensor(size))
     return ImageDetections(scores.numpy(), labels.numpy(), boxes_xyxy_px.numpy())
 
 

@@ -69,17 +69,28 @@ def post_process(
         `scores` `[B, N]`, `labels` `[B, N]` int64 and `boxes_xyxy_px` `[B, N, 4]`. With softmax scores N is Q, in the
         queries' order; with sigmoid scores N is the family's `top`, best first.
     """
+    scores = class_scores(logits, family)
     if family.scores == "softmax":
-        scores, labels = logits.float().softmax(-1)[..., :-1].max(-1)
+        scores, labels = scores.max(-1)
     else:
-        queries, classes = logits.shape[-2:]
+        queries, classes = scores.shape[-2:]
         top = min(family.top or queries, queries * classes)
-        scores, index = logits.float().sigmoid().flatten(1).topk(top, dim=1)
+        scores, index = scores.flatten(1).topk(top, dim=1)
         labels = index % classes
         pred_boxes = pred_boxes.gather(1, (index // classes)[..., None].expand(-1, -1, 4))
-    heights, widths = orig_sizes.to(device=scores.device, dtype=scores.dtype).unbind(-1)
+    return scores, labels, corners_in_pixels(pred_boxes, orig_sizes)
+
+
+def class_scores(logits: torch.Tensor, family: Family) -> torch.Tensor:
+    """Probability of each class in fp32, of logits `[..., C]`; with softmax scores without the last, "no object"."""
+    return logits.float().sigmoid() if family.scores == "sigmoid" else logits.float().softmax(-1)[..., :-1]
+
+
+def corners_in_pixels(boxes_cxcywh_rel: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+    """Corners `[..., N, 4]` in fp32 of boxes `[..., N, 4]`, in pixels of images of these sizes `[..., 2]`."""
+    heights, widths = sizes.to(boxes_cxcywh_rel.device, torch.float32).unbind(-1)
     scale = torch.stack([widths, heights, widths, heights], dim=-1)
-    return scores, labels, cxcywh_to_xyxy(pred_boxes.float()) * scale[:, None]
+    return cxcywh_to_xyxy(boxes_cxcywh_rel.float()) * scale[..., None, :]
 
 
 def prepare(image: Image.Image, processor: ImageProcessor, name: str = "image") -> torch.Tensor:
