@@ -103,11 +103,6 @@ def decode_row(row: Mapping[str, Any], least_side: int | None = None) -> Image.I
     return decode_cell(row["image"], least_side, row.get("white_level"))
 
 
-def cell_size(image: Mapping[str, Any]) -> tuple[int, int]:
-    """Size (height, width) of the upright image in such a cell."""
-    return upright_size(image["bytes"] or Path(image["path"]), image["path"])
-
-
 def upright_size(source: Path | bytes | BinaryIO, name: str | None = None) -> tuple[int, int]:
     """Size (height, width) that `decode_rgb` will give, without decoding any pixel.
 

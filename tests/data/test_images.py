@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from hf_detr_ft.data.images import cell_size, decode_cell_with_size, decode_rgb, upright_size
+from hf_detr_ft.data.images import decode_cell_with_size, decode_rgb, upright_size
 from hf_detr_ft.errors import DataError
 
 UPRIGHT = np.zeros((24, 40, 3), np.uint8)
@@ -60,9 +60,7 @@ def test_every_exif_orientation_comes_out_upright(orientation: int, suffix: str)
     assert not decoded.getexif()
     assert not decoded.info
     assert upright_size(data) == (24, 40)
-    cell = {"bytes": data, "path": "a"}
-    assert cell_size(cell) == (24, 40)
-    reduced, size = decode_cell_with_size(cell, least_side=1)
+    reduced, size = decode_cell_with_size({"bytes": data, "path": "a"}, least_side=1)
     assert size == (24, 40)
     assert reduced.size == ((5, 3) if suffix == "JPEG" else (40, 24))
 

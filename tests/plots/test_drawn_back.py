@@ -22,7 +22,7 @@ from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import load_split
 from hf_detr_ft.data.image_size import ImageSize
-from hf_detr_ft.data.images import cell_size, decode_cell
+from hf_detr_ft.data.images import decode_cell_with_size
 from hf_detr_ft.data.transform import DetrTransform, Epoch, transformed
 from hf_detr_ft.plots.samples import restore_boxes, restore_image
 from hf_detr_ft.recipe.sections import AugmentConfig
@@ -217,8 +217,9 @@ def test_the_ways_are_what_they_are_called(rows: Dataset) -> None:
     masks = [batch["pixel_mask"] for batch in DataLoader(dataset, 4, collate_fn=collate)]
     assert all((mask == 0).any() for mask in masks)
     last = rows[len(rows) - 1]["image"]
-    assert cell_size(last) == LARGE[::-1]
-    assert decode_cell(last, EDGE).size == (LARGE[0] // 4, LARGE[1] // 4)
+    reduced, size = decode_cell_with_size(last, EDGE)
+    assert size == LARGE[::-1]
+    assert reduced.size == (LARGE[0] // 4, LARGE[1] // 4)
     stored, processor, _ = prepare(rows, "stored", "none")
     row = stored.with_format(None)[len(rows) - 1]
     assert load_pixels(row["kept"], row["image"], processor).shape[:2] == (218, 160)
