@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 LAYERS = (
     {"pretraining"},
     {"cli"},
-    {"runs"},
+    {"runs", "verb_arguments"},
     {"report", "benchmark"},
     {"hub", "training"},
     {"attention"},
