@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +20,7 @@ from hf_detr_ft.model.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PreTrainedModel
 
     from hf_detr_ft.inference.detect import ImageDetections
 
@@ -62,29 +63,20 @@ def predict(
         CheckpointError: the model cannot be loaded.
         DataError: the output cannot be written.
     """
-    if not 0 <= threshold <= 1:
-        raise RecipeError(f"--threshold: expected a score from 0 to 1, found {threshold}.")
-    if batch_size < 1:
-        raise RecipeError(f"--batch-size: expected 1 or more images, found {batch_size}.")
+    check_numbers(threshold, batch_size)
     output = Path("predictions") if output is None else Path(os.path.expanduser(output))
     files = find_images(inputs, output)
     drawn = name_drawn_images(files, output)
     check_output_folder(output, drawn, overwrite)
     Checkpoint(source).check_exists()
     with large_imports():
-        import torch
-
         from hf_detr_ft.inference.detect import class_names, load_detector, read_category_ids
-        from hf_detr_ft.inference.detect_files import detect_files, to_results
-        from hf_detr_ft.model.speed.bf16_backbone import choose_backbone_precision
+        from hf_detr_ft.inference.detect_files import detect_files
         from hf_detr_ft.plots.draw_boxes import draw_detections
 
     model, processor = load_detector(source)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    torch.nn.Module.to(model, device)
-    choose_backbone_precision(model, {"auto": None, "fp32": False, "bf16": True}[precision])
-    names = class_names(model)
-    category_ids = read_category_ids(model, source)
+    make_ready(model, precision)
+    names, category_ids = class_names(model), read_category_ids(model, source)
     with explain_refusal(output):
         output.mkdir(parents=True, exist_ok=True)
 
@@ -94,17 +86,22 @@ def predict(
         highest = max(highest, float(detections.scores.max()))
         found[path] = detections.above(threshold)
         save_image(draw_detections(image, *to_drawn(found[path], names)), drawn[path])
-    results = [
-        json.dumps(result)
-        for image_id, path in enumerate(files, start=1)
-        if path in found
-        for result in to_results(found[path], image_id, path, category_ids)
-    ]
-    with explain_refusal(output / DETECTIONS_JSON):
-        write_text(output / DETECTIONS_JSON, "[\n" + ",\n".join(results) + "\n]\n")
+    write_results(output / DETECTIONS_JSON, files, found, category_ids)
     print(summarise_predictions(list(found.values()), len(files), names, threshold, highest))
     print(f"{output}: {len(found)} drawn images, {DETECTIONS_JSON}")
     return 0 if len(found) == len(files) else 1
+
+
+def check_numbers(threshold: float, batch_size: int) -> None:
+    """Refuses numbers without a meaning.
+
+    Raises:
+        RecipeError: names the argument.
+    """
+    if not 0 <= threshold <= 1:
+        raise RecipeError(f"--threshold: expected a score from 0 to 1, found {threshold}.")
+    if batch_size < 1:
+        raise RecipeError(f"--batch-size: expected 1 or more images, found {batch_size}.")
 
 
 def name_drawn_images(files: Sequence[Path], output: Path) -> dict[Path, Path]:
@@ -137,6 +134,17 @@ def check_output_folder(output: Path, drawn: dict[Path, Path], overwrite: bool) 
         raise RecipeError(f"--output: '{output}' is not empty. Name another folder, or give --overwrite.")
 
 
+def make_ready(model: "PreTrainedModel", precision: Literal["auto", "fp32", "bf16"]) -> None:
+    """Moves a model to the accelerator, where there is one, and sets the precision of its backbone."""
+    import torch
+
+    from hf_detr_ft.model.speed.bf16_backbone import choose_backbone_precision
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    torch.nn.Module.to(model, device)
+    choose_backbone_precision(model, {"auto": None, "fp32": False, "bf16": True}[precision])
+
+
 def say_skipped(error: DataError) -> None:
     """Prints why an image is skipped, beside the progress bar."""
     tqdm.write(f"skipped: {printable(error)}", file=sys.stderr)
@@ -147,6 +155,22 @@ def to_drawn(detections: "ImageDetections", names: Sequence[str]) -> "tuple[np.n
     labels, scores = detections.labels[::-1], detections.scores[::-1]
     texts = [f"{names[label]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
     return detections.boxes_xyxy_px[::-1], texts, labels
+
+
+def write_results(
+    target: Path, files: Sequence[Path], found: "Mapping[Path, ImageDetections]", category_ids: Sequence[int]
+) -> None:
+    """Writes COCO results of those of the files that could be read, each with its place among all as its id."""
+    from hf_detr_ft.inference.detect_files import to_results
+
+    results = [
+        json.dumps(result)
+        for image_id, path in enumerate(files, start=1)
+        if path in found
+        for result in to_results(found[path], image_id, path, category_ids)
+    ]
+    with explain_refusal(target):
+        write_text(target, "[\n" + ",\n".join(results) + "\n]\n")
 
 
 def summarise_predictions(

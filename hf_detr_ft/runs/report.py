@@ -43,36 +43,53 @@ def report(
         InputError: there is nothing to report on, or the arguments are wrong.
     """
     if attention is not None:
-        if len(sources) > 1 or flags or plots:
-            found = [*sources, *flags, *(["--plots"] if plots else [])]
-            raise RecipeError(f"--attention: expected one model and no other flags, found {found}.")
-        Checkpoint(sources[0]).check_exists()
-        require_image(attention)
-        with large_imports():
-            from hf_detr_ft.report.attention_sheet import draw_attention
-
-        print(draw_attention(sources[0], attention, output, overwrite=overwrite))
-        return 0
+        refuse_others(sources, flags, plots)
+        return _draw_attention(sources[0], attention, output, overwrite)
     check_output_file(output)
     runs = [RunFolder(source) for source in sources]
-    if len(runs) == 1 and output is None and runs[0].is_run:
-        target = None
-    else:
-        target = output or Path(REPORT)
+    target = output or Path(REPORT)
+    replaces_own = len(runs) == 1 and output is None and runs[0].is_run
+    if not replaces_own:
         check_page(target, overwrite)
     if len(runs) > 1:
-        return _compare(runs, flags, target or Path(REPORT), plots)
+        return _compare(runs, flags, target, plots)
+    return _report_one(sources[0], flags, None if replaces_own else target, plots)
+
+
+def refuse_others(sources: Sequence[str], flags: Sequence[str], plots: bool) -> None:
+    """Refuses what a picture of a model's attention has no use for.
+
+    Raises:
+        RecipeError: there are several models, or other flags.
+    """
+    if len(sources) > 1 or flags or plots:
+        found = [*sources, *flags, *(["--plots"] if plots else [])]
+        raise RecipeError(f"--attention: expected one model and no other flags, found {found}.")
+
+
+def _draw_attention(source: str, image: Path, output: Path | None, overwrite: bool) -> int:
+    Checkpoint(source).check_exists()
+    require_image(image)
+    with large_imports():
+        from hf_detr_ft.report.attention_sheet import draw_attention
+
+    print(draw_attention(source, image, output, overwrite=overwrite))
+    return 0
+
+
+def _report_one(source: str, flags: Sequence[str], target: Path | None, plots: bool) -> int:
+    run = RunFolder(source)
     check_early(None, flags)
-    if not runs[0].is_run:
-        Checkpoint(sources[0]).check_exists()
-        require_data_flags(sources[0], flags)
+    if not run.is_run:
+        Checkpoint(source).check_exists()
+        require_data_flags(source, flags)
     with large_imports():
         from hf_detr_ft.report.read_inputs import read_inputs
         from hf_detr_ft.report.write_report import write_report
 
-    inputs = read_inputs(sources[0], flags)
+    inputs = read_inputs(source, flags)
     written = write_report(
-        runs[0],
+        run,
         inputs.recipe,
         inputs.splits,
         model=inputs.model,
