@@ -11,9 +11,10 @@ from typing import Any, cast
 from tqdm.auto import tqdm
 
 from hf_detr_ft.atomic import check_output_file
+from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.image_size import ImageSize
-from hf_detr_ft.data.splits import build_splits, check_data, list_problems
+from hf_detr_ft.data.splits import Splits, build_splits, check_data, list_problems
 from hf_detr_ft.formatting import printable
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.stages import feature_stride
@@ -22,6 +23,7 @@ from hf_detr_ft.recipe.rules import require_sound
 from hf_detr_ft.report.arguments import check_page, is_page
 from hf_detr_ft.report.collect import collect_data_summary
 from hf_detr_ft.report.pages import build_check_page
+from hf_detr_ft.report.sections.data_section import DataSummary
 from hf_detr_ft.report.svg import report_style
 from hf_detr_ft.report.write_report import write_page
 from hf_detr_ft.training.job import prepare_trial
@@ -64,20 +66,10 @@ def check(
     print(f"data      {counts['error']} errors, {counts['warning']} warnings")
     if counts["error"]:
         if report is not None:
-            with report_style():
-                write_page(build_check_page(recipe.data.name, problems, None), report)
-            print(f"written: {report}")
+            write_data_page(report, recipe.data.name, problems)
         return 1
-
     splits = build_splits(recipe.data, sources, problems)
-    for name, dataset in (("training", splits.train), ("validation", splits.val)):
-        split = splits.statistics[name]
-        most, file_name = most_objects(dataset)
-        print(
-            f"          {name}: {split.images} images, {split.objects} objects, "
-            f"{(split.objects_per_image == 0).sum()} images without objects, at most {most} on one "
-            f"({printable(file_name)})"
-        )
+    print(describe_splits(splits))
     with TemporaryDirectory() as folder:  # the Trainer makes its folder
         job = prepare_trial(recipe.with_training(output_dir=folder), splits)
         print(describe_job(replace(job, recipe=recipe)))
@@ -86,10 +78,30 @@ def check(
     if report is not None:
         stride = feature_stride(cast(Detector, job.trainer.model))
         data, notes = collect_data_summary(recipe, splits, stride, cast(Any, job.trainer.processing_class))
-        with report_style():
-            write_page(build_check_page(recipe.data.name, problems, data, notes), report)
-        print(f"written: {report}")
-    print(
-        f"nothing stands in the way of: {shlex.join(['hf-detr-ft', 'train', *([str(path)] if path else []), *flags])}"
-    )
+        write_data_page(report, recipe.data.name, problems, data, notes)
+    command = ["hf-detr-ft", "train", *([str(path)] if path else []), *flags]
+    print(f"nothing stands in the way of: {shlex.join(command)}")
     return 0
+
+
+def describe_splits(splits: Splits) -> str:
+    """Counts of images and objects, a line for each split."""
+    lines = []
+    for name, dataset in (("training", splits.train), ("validation", splits.val)):
+        split = splits.statistics[name]
+        most, file_name = most_objects(dataset)
+        lines.append(
+            f"          {name}: {split.images} images, {split.objects} objects, "
+            f"{(split.objects_per_image == 0).sum()} images without objects, at most {most} on one "
+            f"({printable(file_name)})"
+        )
+    return "\n".join(lines)
+
+
+def write_data_page(
+    target: Path, name: str, problems: Sequence[Problem], data: DataSummary | None = None, notes: Sequence[str] = ()
+) -> None:
+    """Writes the page of a data set and says where it lies; see `build_check_page`."""
+    with report_style():
+        write_page(build_check_page(name, problems, data, notes), target)
+    print(f"written: {target}")
