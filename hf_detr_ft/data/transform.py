@@ -133,17 +133,10 @@ class DetrTransform:
             decoded_image, original = decode_cell_with_size(image, self.least_side, white_level)
             pixels = np.asarray(decoded_image)
         else:
-            pixels, original = (
-                load_pixels(kept, image, self.processor, white_level),
-                (original_size[0], original_size[1]),
-            )
+            pixels = load_pixels(kept, image, self.processor, white_level)
+            original = original_size[0], original_size[1]
         decoded = pixels.shape[:2]
-        boxes = np.asarray(objects["bbox"], dtype=np.float32).reshape(-1, 4)
-        labels = np.asarray(objects["label"], dtype=np.int64)
-        areas = np.asarray(objects["area"], dtype=np.float32)
-        if decoded != original:
-            scale = np.array([decoded[1] / original[1], decoded[0] / original[0]], dtype=np.float32)
-            boxes, areas = boxes * np.tile(scale, 2), areas * scale.prod()
+        boxes, labels, areas = scaled_objects(objects, decoded, original)
         size = self.size
         if self.augmentation is not None:
             augmented = self.augmentation(pixels, boxes, self._seed_of(image_id))
@@ -164,18 +157,41 @@ class DetrTransform:
             {"bbox": box, "category_id": int(label), "area": float(area), "iscrowd": 0}
             for box, label, area in zip(boxes.tolist(), labels, areas, strict=True)
         ]
+        sample = self._encode(pixels, size, {"image_id": image_id, "annotations": annotations})
+        if self.augmentation is None:
+            sample["labels"]["orig_size"] = torch.tensor(original)
+        return sample
+
+    def _encode(self, pixels: np.ndarray, size: ImageSize, annotations: dict[str, Any]) -> dict[str, Any]:
+        """Image `[h, w, 3]` and COCO annotations as the processor makes them."""
         encoded = self.processor.preprocess(
             images=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
-            annotations={"image_id": image_id, "annotations": annotations},
+            annotations=annotations,
             size=size.as_dict(),
             do_pad=False,
             input_data_format="channels_first",
             return_tensors="pt",
         )
-        target = dict(encoded["labels"][0])
-        if self.augmentation is None:
-            target["orig_size"] = torch.tensor(original)
-        return {"pixel_values": encoded["pixel_values"][0], "labels": target}
+        return {"pixel_values": encoded["pixel_values"][0], "labels": dict(encoded["labels"][0])}
+
+
+def scaled_objects(
+    objects: Mapping[str, list], decoded: tuple[int, ...], original: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes `[n, 4]` (xywh) and areas `[n]` in pixels of the image as it was decoded, with the labels `[n]` between.
+
+    Args:
+        objects: of a row, in pixels of the original.
+        decoded: (height, width).
+        original: (height, width).
+    """
+    boxes = np.asarray(objects["bbox"], dtype=np.float32).reshape(-1, 4)
+    labels = np.asarray(objects["label"], dtype=np.int64)
+    areas = np.asarray(objects["area"], dtype=np.float32)
+    if decoded != original:
+        scale = np.array([decoded[1] / original[1], decoded[0] / original[0]], dtype=np.float32)
+        boxes, areas = boxes * np.tile(scale, 2), areas * scale.prod()
+    return boxes, labels, areas
 
 
 def blank_labels(image_id: int, reason: str) -> dict[str, Any]:
