@@ -149,13 +149,7 @@ def attend(
         points_xy_px, point_of, encoder = points_xy_px[:0], point_of[:0], np.zeros((0, *recorded.size), np.float32)
     else:
         encoder = recorded.self_attention(points_xy_px / image.size).mean(axis=1)
-    sampled = None
-    if recorded.samples:
-        points, weights = recorded.sampled_points(queries)
-        sampled = SampledPoints(points * np.array(image.size, np.float32), weights)
-        cross = np.zeros((*weights.shape[:3], 0, 0), np.float32)
-    else:
-        cross = recorded.cross_attention(queries)
+    cross, sampled = _read_by(recorded, queries, image.size)
     return ImageAttention(
         size=(image.height, image.width),
         threshold=threshold,
@@ -169,6 +163,17 @@ def attend(
         encoder=encoder,
         sampled=sampled,
     )
+
+
+def _read_by(
+    recorded: RecordedForward, queries: np.ndarray, size_xy: tuple[int, int]
+) -> tuple[np.ndarray, SampledPoints | None]:
+    """Attention of queries over the image: maps, or points in pixels beside maps without cells."""
+    if not recorded.samples:
+        return recorded.cross_attention(queries), None
+    points, weights = recorded.sampled_points(queries)
+    sampled = SampledPoints(points * np.array(size_xy, np.float32), weights)
+    return np.zeros((*weights.shape[:3], 0, 0), np.float32), sampled
 
 
 def best_of_queries(recorded: RecordedForward, family: Family, size: tuple[int, int]) -> ImageDetections:
