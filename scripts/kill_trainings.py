@@ -40,7 +40,7 @@ from huggingface_hub import HfApi
 
 from hf_detr_ft.cli import main
 from hf_detr_ft.training.trainer import DetrTrainer
-from tests.fixtures import as_flags, tiny_detr, write_coco_folder
+from tests.fixtures import as_flags, write_short_job
 from tests.hub.hub_server import HubServer, point_client_at
 
 RESUME = ["--training.resume_from_checkpoint", "last"]
@@ -193,24 +193,8 @@ class Trainings:
 
     def prepare(self) -> str:
         """Draws the images, makes the model, and gives the flags of the job."""
-        root = write_coco_folder(self.folder / "data", train_sizes=[(96, 128), (128, 96), (96, 96)] * 4)
-        tiny_detr(["other"], dropout=0.1).save_pretrained(self.folder / "model")
-        flags = {
-            "data.root": root,
-            "data.name": "drawn",
-            "model.checkpoint": self.folder / "model",
-            "model.shortest_edge": 64,
-            "model.longest_edge": 107,
-            "training.num_train_epochs": 3,
-            "training.per_device_train_batch_size": 4,
-            "training.logging_steps": 1,
-            "training.bf16": "false",
-            "training.use_cpu": "true",
-            "training.disable_tqdm": "true",
-            "training.push_to_hub": str(not self.quick).lower(),
-            "report.enabled": str(not self.quick).lower(),
-        }
-        return json.dumps(as_flags(flags))
+        more = dict.fromkeys(("training.push_to_hub", "report.enabled"), str(not self.quick).lower())
+        return json.dumps(as_flags({**write_short_job(self.folder), **more}))
 
     def start(self, run: Path, *more: str, last: tuple[str, int] | None = None, moments: Path | None = None) -> int:
         """The process of a training.

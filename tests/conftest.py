@@ -30,7 +30,7 @@ os.environ |= {"HF_HOME": str(HOME), "HF_HUB_OFFLINE": "1"}  # a look-up that fi
 import datasets  # noqa: E402
 import pytest  # noqa: E402
 
-from tests.fixtures import as_flags, tiny_detr, write_coco_folder, write_run_with_spread_weights  # noqa: E402
+from tests.fixtures import as_flags, write_run_with_spread_weights, write_short_job  # noqa: E402
 from tests.hub.hub_server import HubServer, point_client_at  # noqa: E402
 
 
@@ -80,25 +80,8 @@ def spread_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def job(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Flags of a training of three epochs of three steps, with dropout, every augmentation, without a report."""
-    root = write_coco_folder(tmp_path_factory.mktemp("data"), train_sizes=[(96, 128), (128, 96), (96, 96)] * 4)
-    checkpoint = tmp_path_factory.mktemp("checkpoint")
-    tiny_detr(["other", "names", "there"], dropout=0.1).save_pretrained(checkpoint)
-    flags = {
-        "data.root": root,
-        "data.name": "drawn",
-        "model.checkpoint": checkpoint,
-        "model.shortest_edge": 64,
-        "model.longest_edge": 107,
-        "training.num_train_epochs": 3,
-        "training.per_device_train_batch_size": 4,
-        "training.logging_steps": 1,
-        "training.bf16": "false",
-        "training.use_cpu": "true",
-        "training.disable_tqdm": "true",
-        "report.enabled": "false",
-    }
-    return as_flags(flags)
+    """Flags of `write_short_job`, without a report."""
+    return as_flags({**write_short_job(tmp_path_factory.mktemp("job")), "report.enabled": "false"})
 
 
 @pytest.fixture

@@ -201,6 +201,25 @@ def write_run_with_spread_weights(run: Path, **overrides: object) -> Path:
     return write_run_folder(run, tiny_detr_with_spread_weights(**overrides))
 
 
+def write_short_job(folder: Path) -> dict[str, object]:
+    """Data and model of a training of three epochs of three steps, with dropout and every augmentation: its fields."""
+    root = write_coco_folder(folder / "data", train_sizes=[(96, 128), (128, 96), (96, 96)] * 4)
+    tiny_detr(["other", "names", "there"], dropout=0.1).save_pretrained(folder / "model")
+    return {
+        "data.root": root,
+        "data.name": "drawn",
+        "model.checkpoint": folder / "model",
+        "model.shortest_edge": 64,
+        "model.longest_edge": 107,
+        "training.num_train_epochs": 3,
+        "training.per_device_train_batch_size": 4,
+        "training.logging_steps": 1,
+        "training.bf16": "false",
+        "training.use_cpu": "true",
+        "training.disable_tqdm": "true",
+    }
+
+
 def as_flags(settings: Mapping[str, object]) -> list[str]:
     """Flags of the command line by a recipe's fields, such as `training.seed`."""
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]

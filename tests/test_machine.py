@@ -107,6 +107,15 @@ class Glibc:
         self.told.append((name, value))
 
 
+@pytest.fixture
+def _memory_is_handed_out_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux, and an environment that says nothing of memory."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("_memory_is_handed_out_as_usual")
 @pytest.mark.parametrize(
     ("device", "variables", "expected"),
     [
@@ -122,18 +131,19 @@ def test_freed_memory_is_kept_on_a_cpu_unless_the_user_says_how(
 ) -> None:
     library = Glibc()
     monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: library)
-    monkeypatch.setattr(sys, "platform", "linux")
-    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD"))]:
-        monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     machine.keep_freed_memory(device)
     assert library.told == expected
 
 
+@pytest.mark.usefixtures("_memory_is_handed_out_as_usual")
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())
+    """One without mallopt is looked at, and nothing is called in it."""
+    asked: list[str | None] = []
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: asked.append(name) or object())
     machine.keep_freed_memory("cpu")
+    assert asked == [None], "the library of this process"
 
 
 def test_windows_has_no_module_of_resources(monkeypatch: pytest.MonkeyPatch) -> None:

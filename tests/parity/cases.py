@@ -44,10 +44,9 @@ class Family:
 
 
 _FOCAL = family_criteria.deformable_criterion
-_RT_DETR = family_criteria.rt_detr_criterion
-_LW_DETR = family_criteria.lw_detr_criterion
-_BINS = {"max_num_bins": BINS}
-_GROUPS = {"group_detr": 3}
+_RT_DETR = Family(family_criteria.rt_detr_criterion, encoder_queries=QUERIES, denoises=True)
+_D_FINE = replace(_RT_DETR, criterion=family_criteria.d_fine_criterion, bins=BINS, settings={"max_num_bins": BINS})
+_LW_DETR = Family(family_criteria.lw_detr_criterion, groups=3, encoder_queries=QUERIES, settings={"group_detr": 3})
 
 FAMILIES = {
     "detr": Family(softmax_criterion, softmax=True),
@@ -56,16 +55,12 @@ FAMILIES = {
     "conditional_detr": Family(_FOCAL),
     "dab-detr": Family(_FOCAL),
     "deformable_detr": Family(_FOCAL, encoder_queries=30),
-    "rt_detr": Family(_RT_DETR, encoder_queries=QUERIES, denoises=True),
-    "rt_detr_v2": Family(_RT_DETR, encoder_queries=QUERIES, denoises=True),
-    "d_fine": Family(
-        family_criteria.d_fine_criterion, encoder_queries=QUERIES, denoises=True, bins=BINS, settings=_BINS
-    ),
-    "deimv2": Family(
-        family_criteria.deimv2_criterion, encoder_queries=QUERIES, denoises=True, bins=BINS, settings=_BINS
-    ),
-    "lw_detr": Family(_LW_DETR, groups=3, encoder_queries=QUERIES, settings=_GROUPS),
-    "rf_detr": Family(_LW_DETR, groups=3, encoder_queries=QUERIES, settings=_GROUPS),
+    "rt_detr": _RT_DETR,
+    "rt_detr_v2": _RT_DETR,
+    "d_fine": _D_FINE,
+    "deimv2": replace(_D_FINE, criterion=family_criteria.deimv2_criterion),
+    "lw_detr": _LW_DETR,
+    "rf_detr": _LW_DETR,
 }
 """By `model_type` of Transformers."""
 FAMILIES = {name: family for name, family in FAMILIES.items() if name in CONFIG_MAPPING}

@@ -200,6 +200,10 @@ class Original:
     """Folder of the checkout that modules are imported from."""
 
 
+RT_DETR_SOURCE = ("lyuwenyu/RT-DETR", "068dfde65f2667ad6555883c69d73de886518cad")
+"""Repository and commit of both versions."""
+RT_DETR_RUN = partial(rt_detr, package="src.zoo.rtdetr", weights=RT_DETR_WEIGHTS)
+
 ORIGINALS = {
     "detr": Original(
         "facebookresearch/detr",
@@ -233,27 +237,13 @@ ORIGINALS = {
         partial(focal, module="models.deformable_detr"),
     ),
     "rt_detr": Original(
-        "lyuwenyu/RT-DETR",
-        "068dfde65f2667ad6555883c69d73de886518cad",
-        partial(
-            rt_detr,
-            package="src.zoo.rtdetr",
-            module="rtdetr_criterion",
-            name="SetCriterion",
-            weights=RT_DETR_WEIGHTS,
-        ),
+        *RT_DETR_SOURCE,
+        partial(RT_DETR_RUN, module="rtdetr_criterion", name="SetCriterion"),
         below="rtdetr_pytorch",
     ),
     "rt_detr_v2": Original(
-        "lyuwenyu/RT-DETR",
-        "068dfde65f2667ad6555883c69d73de886518cad",
-        partial(
-            rt_detr,
-            package="src.zoo.rtdetr",
-            module="rtdetrv2_criterion",
-            name="RTDETRCriterionv2",
-            weights=RT_DETR_WEIGHTS,
-        ),
+        *RT_DETR_SOURCE,
+        partial(RT_DETR_RUN, module="rtdetrv2_criterion", name="RTDETRCriterionv2"),
         below="rtdetrv2_pytorch",
     ),
     "d_fine": Original(
