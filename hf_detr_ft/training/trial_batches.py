@@ -41,14 +41,16 @@ class Trial:
 
 def try_largest_batches(trainer: DetrTrainer) -> list[Trial]:
     """Runs one training and one evaluation batch of the largest shapes that some epochs draw."""
-    args, queries = trainer.args, cast(Detector, trainer.model).config.num_queries
+    args, denoising = trainer.args, getattr(cast(Detector, trainer.model).config, "num_denoising", 0)
     model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.create_optimizer())
     trials = []
     for name, dataset, shape in (
         ("training", trainer.train_dataset, largest_training_batch(trainer)),
         ("evaluation", trainer.eval_dataset, largest_evaluation_batch(trainer)),
     ):
-        batch = random_batch(shape, min(most_objects(dataset)[0], queries), args.device)
+        most = most_objects(dataset)[0]
+        objects = most_demanding_objects(most, denoising) if name == "training" else most
+        batch = random_batch(shape, objects, args.device)
         reset_peak(args.device)
         started = time.monotonic()
         if name == "training":
@@ -95,6 +97,19 @@ def largest_evaluation_batch(trainer: DetrTrainer) -> tuple[int, int, int]:
     order = list(cast(Iterable[int], trainer._get_eval_sampler(trainer.eval_dataset)))
     shapes = np.array([size.of(1000, max(1, round(1000 * ratios[index]))) for index in order])
     return _largest(shapes, trainer.args.eval_batch_size)
+
+
+def most_demanding_objects(most: int, denoising: int) -> int:
+    """Objects on the fullest image of the batch with most queries, where no image has more than `most`.
+
+    Denoising queries are made of the fullest image's objects, in as many groups as there is room for, at least one: of
+    100, 60 objects fill 60, and 50 in two groups all of them.
+
+    Args:
+        most: objects on one image.
+        denoising: the config's `num_denoising`; 0 of a model without such queries.
+    """
+    return max(range(most + 1), key=lambda count: (count * max(1, denoising // max(1, count)), count))
 
 
 def _largest(shapes: np.ndarray, batch_size: int) -> tuple[int, int, int]:

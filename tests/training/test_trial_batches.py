@@ -10,7 +10,14 @@ from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.training.job import prepare_trial
 from hf_detr_ft.training.trainer import DetrTrainer
-from hf_detr_ft.training.trial_batches import largest_evaluation_batch, largest_training_batch, try_largest_batches
+from hf_detr_ft.training.trial_batches import (
+    largest_evaluation_batch,
+    largest_training_batch,
+    most_demanding_objects,
+    random_batch,
+    try_largest_batches,
+)
+from tests.families import write_checkpoint
 from tests.fixtures import tiny_detr, write_coco_folder
 
 SIZES = [(96, 192), (192, 96), (96, 192), (192, 96), (96, 96), (96, 100)]
@@ -78,3 +85,25 @@ def test_each_batch_has_a_peak_of_its_own(build, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(trainer.accelerator, "backward", backward)
     training, evaluation = try_largest_batches(trainer)
     assert evaluation.peak_bytes < training.peak_bytes - 2**27
+
+
+@pytest.mark.parametrize(
+    ("most", "denoising", "expected"),
+    [(0, 100, 0), (1, 100, 1), (7, 100, 5), (60, 100, 50), (150, 100, 150), (150, 0, 150)],
+)
+def test_most_denoising_queries_are_not_those_of_most_objects(most: int, denoising: int, expected: int) -> None:
+    assert most_demanding_objects(most, denoising) == expected
+
+
+def test_the_trial_has_the_most_denoising_queries(build, tmp_path: Path) -> None:
+    """Ten have room for nine of three objects, and for ten of two; each has a partner that is far off."""
+    write_coco_folder(tmp_path, train_sizes=SIZES, val_sizes=SIZES, train_objects=[0, 1, 2, 3, 3, 1])
+    checkpoint = write_checkpoint(tmp_path / "rt_detr", "rt_detr")
+    trainer = build("--model.checkpoint", str(checkpoint), "--model.square_edge", "64")
+    queries: list[int] = []
+    trainer.model.model.denoising_class_embed.register_forward_hook(lambda *call: queries.append(call[-1].shape[1]))
+    try_largest_batches(trainer)
+    trainer.model.train()
+    for objects in (1, 2, 3):
+        trainer.model(**random_batch((2, 64, 64), objects, torch.device("cpu")))
+    assert queries == [20, 20, 20, 18]
