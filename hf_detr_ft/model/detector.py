@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import transformers
 
-from hf_detr_ft.model.batch_norm_gradients import repair_gradients
+from hf_detr_ft.model.batch_norms import repair_gradients
 from hf_detr_ft.model.families import FAMILIES
 from hf_detr_ft.model.families.detr import DETR
 from hf_detr_ft.model.families.family import Family

@@ -18,6 +18,7 @@ from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import CheckpointError, Interrupted, RecipeError, TrainingError, first_line
 from hf_detr_ft.machine import keep_freed_memory, set_cpu_threads
+from hf_detr_ft.model.batch_norms import share_statistics
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.stages import train_stages
@@ -117,6 +118,7 @@ def build_job(
     kept = store_splits(recipe, splits, processor) if keeps_images else splits
     model = model_builder(recipe.model, label_map.names, label_map.category_ids, recipe.speed)
     train_stages(model, recipe.model.trainable_stages)
+    share_statistics(model, args.device.type, args.world_size)
     trainer = build_trainer(recipe, kept, model, processor)
     if args.process_index:
         torch.manual_seed(args.seed + args.process_index)  # else dropout would be the same in all processes
