@@ -98,18 +98,18 @@ def decode_cell_with_size(
     return _decode(image["bytes"] or Path(image["path"]), printable(image["path"]), least_side, white_level)
 
 
-def decode_row(row: Mapping[str, Any], least_side: int | None = None) -> Image.Image:
+def decode_row(row: Mapping[str, Any]) -> Image.Image:
     """Decodes the image of a row of `load_split`, with its `white_level` where it has one."""
-    return decode_cell(row["image"], least_side, row.get("white_level"))
+    return decode_cell(row["image"], white_level=row.get("white_level"))
 
 
-def upright_size(source: Path | bytes | BinaryIO, name: str | None = None) -> tuple[int, int]:
+def upright_size(source: Path | bytes | BinaryIO) -> tuple[int, int]:
     """Size (height, width) that `decode_rgb` will give, without decoding any pixel.
 
     Raises:
         DataError: missing, empty or not an image.
     """
-    with _opened(source, printable(name) if name else _name(source)) as image:
+    with _opened(source, _name(source)) as image:
         turned = read_orientation(image) in QUARTER_TURNS
         return image.size if turned else (image.height, image.width)
 

@@ -21,7 +21,7 @@ class Interval:
     high: float
 
 
-def bootstrap_intervals(matched: MatchedDetections, seed: int = 0) -> dict[str, Interval | None]:
+def bootstrap_intervals(matched: MatchedDetections) -> dict[str, Interval | None]:
     """Intervals of `map`, `map_50` and `map_75` over data sets drawn from the images with replacement.
 
     Images are drawn, not detections, since those of an image are not independent. As in COCO, a class without objects
@@ -35,7 +35,6 @@ def bootstrap_intervals(matched: MatchedDetections, seed: int = 0) -> dict[str, 
 
     Args:
         matched: truth and predictions.
-        seed: seed of the drawing.
 
     Returns:
         None instead of an interval where drawing says nothing: fewer than two images with objects, or the same AP
@@ -46,7 +45,7 @@ def bootstrap_intervals(matched: MatchedDetections, seed: int = 0) -> dict[str, 
     if len(np.unique(truth.image[~truth.crowd])) < 2:
         return undefined
     weights = np.ones((images, 1 + REPLICATES))  # the first is the data set as it is
-    drawn = np.random.default_rng(seed).integers(images, size=(REPLICATES, images))
+    drawn = np.random.default_rng(0).integers(images, size=(REPLICATES, images))
     for replicate, chosen in enumerate(drawn, start=1):
         weights[:, replicate] = np.bincount(chosen, minlength=images)
     values = weighted_average_precision(matched, weights)

@@ -89,13 +89,13 @@ def _expected_repo_id(run: Path, recipe: Mapping[str, Any]) -> str:
     return name if "/" in name else f"{PLACEHOLDER}/{name}"
 
 
-def write_model_card(run: Path, repo_id: str | None = None, license: str | None = None) -> Path:
+def write_model_card(run: Path, repo_id: str | None = None) -> Path:
     """Writes `run/README.md`, unless a person wrote or edited the one that is there; returns its path."""
     path = run / CARD
     if path.is_file() and card_author(path.read_text(encoding="utf-8")) != "generated":
         logger.info("%s was written or edited by hand: kept as it is (delete it to have a new one)", path)
         return path
-    write_text(path, build_model_card(run, repo_id, license))
+    write_text(path, build_model_card(run, repo_id))
     return path
 
 

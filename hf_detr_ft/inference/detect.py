@@ -176,21 +176,21 @@ def detect_prepared(
     return [found[index] for index in range(len(pixel_values))]
 
 
-def load_detector(source: str, speed: SpeedConfig | None = None) -> tuple[PreTrainedModel, ImageProcessor]:
+def load_detector(source: str) -> tuple[PreTrainedModel, ImageProcessor]:
     """Model (fp32, in evaluation mode, on the CPU) and processor as `pipeline("object-detection", source)` uses them.
 
-    The model is made for inference: change its weights, and without gradients it goes on with the old ones.
+    The model is made for inference, with the measures for speed of the run's recipe (the defaults where there is none):
+    change its weights, and without gradients it goes on with the old ones.
 
     Args:
         source: a run folder, one of its checkpoints, any folder that `save_pretrained` wrote, `package:NAME/PATH` in a
             Python package, or a Hub id.
-        speed: measures for speed; those of the run's recipe where not given, or the defaults where there is none.
 
     Raises:
         CheckpointError: there is no such folder or Hub id, it is not a DETR, or it is not complete.
     """
     model = load_for_inference(source)
-    apply_speed(model, speed or read_speed(source), training=False)
+    apply_speed(model, read_speed(source), training=False)
     return model, load_processor(Checkpoint(source))
 
 

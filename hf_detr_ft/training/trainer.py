@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
 from hf_detr_ft.data.coco import LabelMap
@@ -44,7 +43,6 @@ class DetrTrainer(StepTrainer):
         train_transform: that `train_dataset` has: it is told the epoch, and tells the sampler the shapes.
         size_step: pixels that heights and widths of training batches are multiples of.
         backend: of the COCO evaluation.
-        callbacks: more of them.
     """
 
     def __init__(
@@ -60,7 +58,6 @@ class DetrTrainer(StepTrainer):
         train_transform: DetrTransform | None = None,
         size_step: int = 1,
         backend: Backend = "faster-coco-eval",
-        callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         self.epoch = Epoch() if train_transform is None else train_transform.epoch
         self.train_transform = train_transform
@@ -79,7 +76,7 @@ class DetrTrainer(StepTrainer):
             data_collator=collate,
             processing_class=cast(Any, processor),
             compute_metrics=self._compute_coco_metrics,
-            callbacks=[EpochCallback(self.epoch), *(callbacks or [])],
+            callbacks=[EpochCallback(self.epoch)],
         )
 
     # Data
