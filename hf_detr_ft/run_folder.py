@@ -153,9 +153,9 @@ class RunFolder:
         found = [(int(match[1]), path) for path, match in steps.items() if match]
         return [path for _, path in sorted(found, reverse=True)]
 
-    def holds(self, checkpoint: Path) -> bool:
+    def holds(self, checkpoint: Path | None) -> bool:
         """True of a checkpoint of this run."""
-        return os.path.dirname(os.path.realpath(checkpoint)) == os.path.realpath(self.path)
+        return checkpoint is not None and os.path.dirname(os.path.realpath(checkpoint)) == os.path.realpath(self.path)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def predict(
         highest = max(highest, float(detections.scores.max()))
         found[path] = detections.above(threshold)
         save_image(draw_detections(image, *to_drawn(found[path], names)), drawn[path])
-    write_results(output / DETECTIONS_JSON, files, found, category_ids)
+    write_detections(output / DETECTIONS_JSON, files, found, category_ids)
     print(summarise_predictions(list(found.values()), len(files), names, threshold, highest))
     print(f"{output}: {len(found)} drawn images, {DETECTIONS_JSON}")
     return 0 if len(found) == len(files) else 1
@@ -157,7 +157,7 @@ def to_drawn(detections: "ImageDetections", names: Sequence[str]) -> "tuple[np.n
     return detections.boxes_xyxy_px[::-1], texts, labels
 
 
-def write_results(
+def write_detections(
     target: Path, files: Sequence[Path], found: "Mapping[Path, ImageDetections]", category_ids: Sequence[int]
 ) -> None:
     """Writes COCO results of those of the files that could be read, each with its place among all as its id."""

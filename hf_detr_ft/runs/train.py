@@ -54,7 +54,7 @@ def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuil
         with explain_interruption(run, job.stop), explain_full_disk():
             train_model(job, checkpoint)
             if is_first:
-                write_results(run, job, time.monotonic() - started)
+                finish_folder(run, job, time.monotonic() - started)
             PartialState().wait_for_everyone()  # nobody waits for what follows
             if is_first:
                 publish(run, recipe)
@@ -73,7 +73,7 @@ def open_folder(run: OutputFolder, recipe: Recipe, path: Path | None, is_first: 
     if recipe.push and is_first:
         check_access(args.hub_model_id or run.name, args.hub_token)
     checkpoint, said = find_checkpoint(run, args.resume_from_checkpoint, bool(args.fsdp or args.deepspeed))
-    if checkpoint is None or not run.holds(checkpoint):
+    if not run.holds(checkpoint):
         starts_over = checkpoint is None and bool(said)
         run.check_free(args.overwrite or starts_over)
         run.check_not_read([*files_read(recipe, None if starts_over else path), *([checkpoint] if checkpoint else [])])
@@ -84,7 +84,7 @@ def open_folder(run: OutputFolder, recipe: Recipe, path: Path | None, is_first: 
 
 def begin_folder(run: OutputFolder, checkpoint: Path | None, job: Job) -> None:
     """Makes the folder, or takes it back to the checkpoint, and writes the resolved recipe."""
-    if checkpoint is None or not run.holds(checkpoint):
+    if not run.holds(checkpoint):
         run.check_not_read(image_files(job.splits))
         if run.make():
             print(f"          the run that was there is in {run.path / REPLACED} until this one has weights")
@@ -94,7 +94,7 @@ def begin_folder(run: OutputFolder, checkpoint: Path | None, job: Job) -> None:
     save_recipe(job.recipe, run.recipe, describe_environment(job.splits.fingerprints))
 
 
-def write_results(run: RunFolder, job: Job, seconds: float) -> None:
+def finish_folder(run: RunFolder, job: Job, seconds: float) -> None:
     """Writes what belongs to the weights: metrics and model card; prints the result and what to do next."""
     used = {"seconds": round(seconds, 1), "peak_memory_bytes": peak_memory(job.trainer.args.device)}
     job.results.about = {**job.results.about, **used}

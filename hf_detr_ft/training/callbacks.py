@@ -108,7 +108,7 @@ class RunFolderCallback(TrainerCallback, ExportableState):
         skipped = {split: image_ids for split, image_ids in self.skipped().items() if image_ids}
         about = {**self.about, **({"skipped": skipped} if skipped else {})}
         write_json(run.metrics, {"best": self.best, "last": self.last, **about})
-        write_results(run.results, state.log_history)
+        write_results_csv(run.results, state.log_history)
         write_state(run.log, state)
 
 
@@ -151,7 +151,7 @@ def write_state(path: Path, state: TrainerState) -> None:
     write_text(path, json.dumps(dataclasses.asdict(state), indent=2, sort_keys=True) + "\n")
 
 
-def write_results(path: Path, log_history: list[dict[str, Any]]) -> None:
+def write_results_csv(path: Path, log_history: list[dict[str, Any]]) -> None:
     """A CSV row per evaluation: epoch, step, means of the training losses since the row before, evaluation."""
     rows: list[dict[str, Any]] = []
     since: list[dict[str, Any]] = []

@@ -22,7 +22,7 @@ from hf_detr_ft.training.callbacks import (
     keep_detections,
     restore_callbacks,
     restore_detections,
-    write_results,
+    write_results_csv,
 )
 from hf_detr_ft.training.trainer import DetrTrainer
 from tests.fixtures import tiny_processor, trainable_tiny_detr, write_coco_folder
@@ -293,7 +293,7 @@ def test_a_row_has_the_means_of_the_losses_since_the_row_before(tmp_path: Path) 
         {"loss": 9.0, "epoch": 3.5, "step": 7},
         {"train_loss": 3.0, "train_runtime": 9.0, "epoch": 3.5, "step": 7},
     ]
-    write_results(tmp_path / "results.csv", history)
+    write_results_csv(tmp_path / "results.csv", history)
     first, second, third = rows = read_csv(tmp_path / "results.csv")
     assert list(first)[:2] == ["epoch", "step"]
     assert [(row["epoch"], row["step"], row["eval_map"]) for row in rows] == [
@@ -312,12 +312,12 @@ def test_a_row_has_the_means_of_the_losses_since_the_row_before(tmp_path: Path) 
 
 def test_losses_that_are_all_nan_are_an_empty_cell(tmp_path: Path) -> None:
     history = [{"loss": float("nan"), "epoch": 1.0, "step": 1}, {"eval_map": 0.5, "epoch": 1.0, "step": 1}]
-    write_results(tmp_path / "results.csv", history)
+    write_results_csv(tmp_path / "results.csv", history)
     assert read_csv(tmp_path / "results.csv")[0]["train_loss"] in ("", "nan")
 
 
 def test_no_evaluation_is_a_file_without_rows(tmp_path: Path) -> None:
-    write_results(tmp_path / "results.csv", [{"loss": 1.0, "epoch": 1.0, "step": 1}])
+    write_results_csv(tmp_path / "results.csv", [{"loss": 1.0, "epoch": 1.0, "step": 1}])
     assert read_csv(tmp_path / "results.csv") == []
 
 
@@ -328,13 +328,13 @@ class Unprintable:
 
 def test_a_write_that_fails_half_way_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_json(tmp_path / "metrics.json", {"map": 1})
-    write_results(tmp_path / "results.csv", [{"eval_map": 0.5, "epoch": 1.0, "step": 1}])
+    write_results_csv(tmp_path / "results.csv", [{"eval_map": 0.5, "epoch": 1.0, "step": 1}])
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert set(before) == {"metrics.json", "results.csv"}
 
     bad = [{"eval_map": 0.1, "epoch": 1.0, "step": 1}] * 3 + [{"eval_map": Unprintable(), "epoch": 2.0, "step": 2}]
     with pytest.raises(OSError, match="no space left"):
-        write_results(tmp_path / "results.csv", bad)
+        write_results_csv(tmp_path / "results.csv", bad)
     real = Path.write_bytes
 
     def half(path: Path, content: bytes) -> int:
