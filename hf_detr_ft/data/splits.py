@@ -1,12 +1,13 @@
 """Splits of a recipe: read, checked, and as data sets."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from datasets import Dataset
 
 from hf_detr_ft.data.checks.annotation_fields import Entries, Problem, read_entries
 from hf_detr_ft.data.checks.coco_checks import check_coco, check_splits
+from hf_detr_ft.data.checks.image_checks import Progress
 from hf_detr_ft.data.coco import LabelMap, without_collector
 from hf_detr_ft.data.dataset import iterate_column, prepare_coco
 from hf_detr_ft.data.image_size import ImageSize
@@ -16,7 +17,6 @@ from hf_detr_ft.data.statistics import SplitStatistics, describe_split
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.recipe.sections import DataConfig
 
-Progress = Callable[[Iterable], Iterable]
 SHOWN = 20
 """Problems that an error lists before it only counts."""
 
