@@ -32,6 +32,8 @@ IMAGE_PLOTS = "photos"
 PREDICTIONS = "predictions.png"
 """File in `PLOTS`: validation images with truth and predictions."""
 WEIGHTS = "model.safetensors"
+RAW_WEIGHTS = "raw.safetensors"
+"""Trained weights as they are, in a checkpoint whose `WEIGHTS` are their moving average; training goes on from them."""
 ALL_WEIGHTS = (WEIGHTS, f"{WEIGHTS}.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Files that Transformers takes weights from; a pickled one is opened with `weights_only`."""
 CONFIG = "config.json"

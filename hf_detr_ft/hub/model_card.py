@@ -30,6 +30,7 @@ TRAINING_KEYS = (
     "warmup_steps",
     "optim",
     "max_grad_norm",
+    "ema_decay",
     "bf16",
     "fp16",
     "seed",

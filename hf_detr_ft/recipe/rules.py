@@ -149,10 +149,17 @@ def _machine(recipe: Recipe) -> list[str]:
             "training.fp16: expected bf16 or fp32 on a CPU, found fp16 (set there, or by accelerate launch "
             "--mixed_precision), which only GPUs train in. Leave it out."
         )
-    if args.device.type == "cpu" and (args.fsdp or strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false"))):
+    fsdp = args.fsdp or strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false"))
+    deepspeed = args.deepspeed or strtobool(os.environ.get("ACCELERATE_USE_DEEPSPEED", "false"))
+    if args.device.type == "cpu" and fsdp:
         problems.append(
             "training.fsdp: expected none on a CPU, found FSDP (set there, or by accelerate launch --use_fsdp), which "
             "Accelerate uses on GPUs alone. Leave it out."
+        )
+    if args.ema_decay is not None and (fsdp or deepspeed):
+        problems.append(
+            "training.ema_decay: expected processes that hold all weights each, found FSDP or DeepSpeed, which divide "
+            "them. Leave one of them out: --training.ema_decay null."
         )
     if not args.report_to:
         return problems

@@ -85,7 +85,10 @@ class RunFolderCallback(TrainerCallback, ExportableState):
         name = (args.metric_for_best_model or "map").removeprefix("eval_")
         value = metrics.get(f"eval_{name}", result.metrics["map"])
         before = None if self.best is None else self.best.get(name)  # None, too, where a resumed run has a new metric
-        self.last = {"epoch": state.epoch, "step": state.global_step, name: value, **result.as_dict()}
+        decay = getattr(args, "ema_decay", None)
+        average = {} if decay is None else {"ema_decay": decay}  # of the weights that were evaluated
+        about = {"epoch": state.epoch, "step": state.global_step, **average}
+        self.last = {**about, name: value, **result.as_dict()}
         if before is None or (value > before if args.greater_is_better in (True, None) else value < before):
             self.best = self.last
         if not state.is_world_process_zero:

@@ -3,17 +3,20 @@
 from pathlib import Path
 from typing import Any, cast
 
+from accelerate.utils import broadcast
 from torch import nn
 from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
 from hf_detr_ft.atomic import remove, write_files_beside
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.load import load_weights
-from hf_detr_ft.run_folder import ALL_WEIGHTS, LOG, OPTIMIZER, SCHEDULER
+from hf_detr_ft.run_folder import ALL_WEIGHTS, LOG, OPTIMIZER, RAW_WEIGHTS, SCHEDULER
 from hf_detr_ft.training.callbacks import keep_detections, restore_callbacks, write_state
 from hf_detr_ft.training.checkpoints import place_checkpoint
 from hf_detr_ft.training.failures import explain_damage, explain_full_disk
 from hf_detr_ft.training.output_folder import OutputFolder
+from hf_detr_ft.training.weight_average import WeightAverage, load_trained, save_trained
 
 
 class CheckpointTrainer(Trainer):
@@ -21,6 +24,14 @@ class CheckpointTrainer(Trainer):
 
     _unfinished: str | None = None
     """Folder that a checkpoint is being written in."""
+    average: WeightAverage
+    """Average that evaluations and saved models have in place of the weights, where there is one."""
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluates what would be saved: the average, with the first process's running statistics."""
+        with self.average.in_place():
+            broadcast([buffer for buffer in self._unwrapped().buffers() if buffer.is_floating_point()])
+            return super().evaluation_loop(*args, **kwargs)
 
     def _unwrapped(self) -> Detector:
         return self.accelerator.unwrap_model(self.model)
@@ -52,6 +63,8 @@ class CheckpointTrainer(Trainer):
             if self.args.should_save:
                 write_state(made / LOG, self.state)
                 keep_detections(run, made)
+                if self.average.decay is not None:
+                    save_trained(self._unwrapped(), made / RAW_WEIGHTS)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 place_checkpoint(run, step, self.args.save_total_limit, best)
@@ -81,6 +94,7 @@ class CheckpointTrainer(Trainer):
             super()._load_rng_state(checkpoint)
 
     def _load_best_model(self) -> None:
+        self.average.stop()
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             super()._load_best_model()
         elif self.is_world_process_zero():  # whose weights are saved; other machines may not have the checkpoint
@@ -101,9 +115,15 @@ class CheckpointTrainer(Trainer):
                 "training.resume_from_checkpoint",
                 "Resume from another checkpoint, or leave it out to start anew.",
             )
+            self.average.start(self._unwrapped())
+            raw = Path(resume_from_checkpoint) / RAW_WEIGHTS
+            if raw.is_file():
+                with explain_damage(str(raw)):
+                    load_trained(self._unwrapped(), raw)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with write_files_beside(Path(str(output_dir or self.args.output_dir)), last=ALL_WEIGHTS) as beside:
-            super()._save(str(beside), state_dict)
+            with self.average.in_place():
+                super()._save(str(beside), state_dict)
             # A pickle, which nothing of ours reads, with the user's token in it.
             (beside / "training_args.bin").unlink(missing_ok=True)

@@ -86,7 +86,7 @@ def explain_damage(what: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (AttributeError, EOFError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, EOFError, LookupError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"training.resume_from_checkpoint: {what}: expected what the run saved, but {first_line(error)}. It is "
             "damaged, or of another model or optimizer. Resume from another checkpoint, or leave it out to start anew."

@@ -32,6 +32,7 @@ def describe_job(job: Job) -> str:
         f"training  {length} of batches of {args.train_batch_size}"
         f" x {args.gradient_accumulation_steps} accumulated x {args.world_size} processes on {args.device.type}, "
         f"{recipe.training.precision}",
+        *([f"average   of the weights, decay {args.ema_decay:g}: evaluated, saved"] if args.ema_decay else []),
         f"run       {recipe.training.output_dir}",
     ]
     if most > queries:

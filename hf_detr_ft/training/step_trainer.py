@@ -26,6 +26,7 @@ from hf_detr_ft.training.failures import out_of_memory, unusable_batch
 from hf_detr_ft.training.loss_parts import NOT_COUNTED, LossParts, own_images, readable_images
 from hf_detr_ft.training.skipped_photos import SkippedPhotos
 from hf_detr_ft.training.split_batches import BatchSplitter, describe_batch, is_out_of_memory
+from hf_detr_ft.training.weight_average import WeightAverage
 
 
 class StepTrainer(CheckpointTrainer):
@@ -62,7 +63,8 @@ class StepTrainer(CheckpointTrainer):
         if args.auto_find_batch_size:  # Transformers' own would train the same weights again with another batch size
             args = copy.copy(args)
             args.auto_find_batch_size = False
-        super().__init__(model=model, args=args, callbacks=[self.skipped, *callbacks], **others)
+        self.average = WeightAverage(args.ema_decay)
+        super().__init__(model=model, args=args, callbacks=[self.skipped, self.average, *callbacks], **others)
         self.loss_is_scaled_for_ga = True
 
     def get_batch_samples(

@@ -41,8 +41,10 @@ class Trial:
 
 def try_largest_batches(trainer: DetrTrainer) -> list[Trial]:
     """Runs one training and one evaluation batch of the largest shapes that some epochs draw."""
-    args, denoising = trainer.args, getattr(cast(Detector, trainer.model).config, "num_denoising", 0)
-    model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.create_optimizer())
+    args, detector = trainer.args, cast(Detector, trainer.model)
+    denoising = getattr(detector.config, "num_denoising", 0)
+    model, optimizer = trainer.accelerator.prepare(detector, trainer.create_optimizer())
+    trainer.average.start(detector)
     trials = []
     for name, dataset, shape in (
         ("training", trainer.train_dataset, largest_training_batch(trainer)),

@@ -1,6 +1,7 @@
 """One training step and two evaluations with the real trainer, in as many processes as Accelerate started."""
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.recipe.sections import DataConfig
 from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 from hf_detr_ft.training.trainer import DetrTrainer
+from hf_detr_ft.training.weight_average import save_trained
 from tests.fixtures import tiny_processor, trainable_tiny_detr, write_coco_folder
 
 DIVISIONS = ((2, 1), (1, 2))
@@ -64,6 +66,9 @@ def build(folder: Path, batch: int, accumulation: int, unreadable: bool = False)
         gradient_accumulation_steps=accumulation,
         max_steps=1,
         max_grad_norm=0.0,
+        optim="sgd",  # whose step is as near as the gradients are
+        learning_rate=1e-3,
+        ema_decay=0.5,
         eval_strategy="no",
         save_strategy="no",
         logging_steps=1,
@@ -86,12 +91,16 @@ def build(folder: Path, batch: int, accumulation: int, unreadable: bool = False)
 def run(folder: Path, name: str, batch: int, accumulation: int, unreadable: bool = False) -> None:
     """Trains one step, evaluates twice, and writes from the first process what came out.
 
-    `folder`/`name`.safetensors holds the gradients, `folder`/`name`.json the logged losses and both evaluations.
+    `folder`/`name`.safetensors holds the gradients, `folder`/`name`_average.safetensors the averaged weights,
+    `folder`/`name`.json the logged losses and both evaluations.
     """
     trainer = build(folder / name, batch, accumulation, unreadable)
     keep = KeepGradients(trainer.model)
     trainer.add_callback(keep)
     trainer.train()
+    if trainer.args.process_index:  # batch norms that are trained have statistics of their own in each process
+        for buffer in trainer.model.buffers():
+            buffer.fill_(math.nan if buffer.is_floating_point() else 0)
     evaluations = []
     for _ in range(2):
         metrics = trainer.evaluate()
@@ -100,6 +109,7 @@ def run(folder: Path, name: str, batch: int, accumulation: int, unreadable: bool
     logged = next(entry for entry in trainer.state.log_history if "loss" in entry)
     if trainer.is_world_process_zero():
         save_file({key: value.contiguous() for key, value in keep.gradients.items()}, folder / f"{name}.safetensors")
+        save_trained(trainer.model, folder / f"{name}_average.safetensors")
         losses = {key: value for key, value in logged.items() if key.startswith(("loss", "class", "card"))}
         content = {"logged": losses, "evaluations": evaluations, "processes": trainer.args.world_size}
         content["skipped"] = trainer.skipped.as_dict()

@@ -83,6 +83,10 @@ def test_two_processes(launched: Path, whole: tuple[dict, dict], batch: int, acc
     found = read(launched, f"two_processes_{accumulation}")
     assert found[1]["processes"] == 2
     assert_same_step(found, whole)
+    one, two = (
+        load_file(launched / f"{name}_average.safetensors") for name in ("whole", f"two_processes_{accumulation}")
+    )
+    assert max(float((two[name] - tensor).abs().max()) for name, tensor in one.items()) < 1e-6
     first, second = found[1]["evaluations"]
     assert first == second
     assert first["images"] == 7
@@ -147,6 +151,7 @@ def test_train_in_three_processes_is_the_training_of_one(job: list[str], tmp_pat
     """10 training and 2 validation images, so that the third process has none of its own in each last batch."""
     whole, run = tmp_path / "one", tmp_path / "run"
     flags = ["--training.num_train_epochs", "2", "--data.train_limit", "10", "--model.config.dropout", "0"]
+    flags += ["--training.ema_decay", "0.9"]
     alone = ["--training.per_device_train_batch_size", "6"]
     assert cli.main(["train", *job, *flags, *alone, "--training.output_dir", str(whole)]) == 0
     folder = ("--training.output_dir", str(run), "--report.enabled", "true")

@@ -98,6 +98,14 @@ def test_several_gpus_in_one_process_are_refused_with_the_command(monkeypatch: p
     require_one_gpu(alone)  # type: ignore[arg-type]
 
 
+def test_an_average_of_divided_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(None, [*CPU, "--training.ema_decay", "0.99"])
+    assert check_recipe(recipe) == []
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    (problem,) = check_recipe(recipe)
+    assert problem.startswith("training.ema_decay: expected processes that hold all weights each, found FSDP or")
+
+
 def test_fsdp_is_refused_on_a_cpu_whoever_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe(None, CPU)
     assert check_recipe(recipe) == []

@@ -11,10 +11,13 @@ from transformers import pipeline
 
 from hf_detr_ft import cli
 from hf_detr_ft.model.families import FAMILIES
-from hf_detr_ft.run_folder import METRICS, WEIGHTS
+from hf_detr_ft.model.load import load_for_inference
+from hf_detr_ft.run_folder import METRICS, RAW_WEIGHTS, WEIGHTS
 from tests.families import SETTINGS, training
 from tests.fixtures import CLASSES, write_coco_folder
 from tests.hub.hub_server import HubServer
+
+AVERAGED = ["--training.ema_decay", "0.9"]
 
 
 @pytest.fixture(scope="module")
@@ -23,20 +26,40 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_coco_folder(tmp_path_factory.mktemp("data"), train_objects=[2, 0, 3, 1])
 
 
+def assert_same(*files: Path) -> None:
+    expected, found = map(load_file, files)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def assert_averaged(whole: Path, resumed: Path, output: Path) -> None:
+    """The folder has the last checkpoint's average, which metrics.json is about, and goes on from the raw weights."""
+    checkpoint = whole / "checkpoint-4"
+    assert_same(checkpoint / RAW_WEIGHTS, resumed / checkpoint.name / RAW_WEIGHTS)
+    assert_same(checkpoint / WEIGHTS, whole / WEIGHTS)
+    average, raw = load_for_inference(str(whole)).state_dict(), load_file(checkpoint / RAW_WEIGHTS)
+    assert any(not torch.equal(average[name], tensor) for name, tensor in raw.items() if "running_mean" in name)
+    assert cli.main(["evaluate", str(whole), "--output", str(output)]) == 0
+    metrics = json.loads((whole / METRICS).read_text())
+    assert json.loads(output.read_text())["metrics"] == metrics["last"]["metrics"]
+    assert metrics["last"]["ema_decay"] == 0.9
+
+
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"detr"}))
 def test_a_training_resumes_to_the_bit_and_its_folder_opens_and_is_published(
     family: str, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, hub: HubServer
 ) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    last = ["--training.load_best_model_at_end", "false", *(AVERAGED if family == "d_fine" else [])]
     with caplog.at_level(logging.WARNING, "transformers"):
-        assert cli.main([*training(family, root, whole), "--training.load_best_model_at_end", "false"]) == 0
+        assert cli.main([*training(family, root, whole), *last]) == 0
         checkpoint = whole / "checkpoint-2"
-        again = [*training(family, root, resumed), "--training.load_best_model_at_end", "false"]
+        again = [*training(family, root, resumed), *last]
         assert cli.main([*again, "--training.resume_from_checkpoint", str(checkpoint)]) == 0
     assert "were not initialized" not in caplog.text
-    expected, found = (load_file(run / WEIGHTS) for run in (whole, resumed))
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert_same(whole / WEIGHTS, resumed / WEIGHTS)
+    if family == "d_fine":
+        assert_averaged(whole, resumed, tmp_path / "again.json")
     metrics = json.loads((whole / METRICS).read_text())
     assert metrics["last"]["epoch"] == 2
     photo = str(next((root / "val2017").iterdir()))
