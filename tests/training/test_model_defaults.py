@@ -15,6 +15,8 @@ from hf_detr_ft.training.data_pipeline import build_processor
 from hf_detr_ft.training.model_defaults import model_defaults
 from tests.families import EDGE, new_section, tiny_model, write_checkpoint
 
+DECAYS = {"rt_detr": 0.9999, "rt_detr_v2": 0.9999, "d_fine": 0.9999, "lw_detr": 0.9997, "rf_detr": 0.993}
+"""Of the originals' averages of the weights."""
 ANYWHERE = ["--training.use_cpu", "true"]
 
 
@@ -37,6 +39,8 @@ def test_a_checkpoint_brings_its_familys_rates_and_its_own_size(tmp_path: Path) 
     given = load(tmp_path, "--model.square_edge", "128", "--training.learning_rate", "1e-3")
     assert (given.model.square_edge, given.training.learning_rate) == (128, 1e-3)
     assert given.training.backbone_learning_rate == 1e-4
+    own = [load(tmp_path, "--training.ema_decay", decay).training.ema_decay for decay in ("0.99", "null")]
+    assert (recipe.training.ema_decay, own) == (0.9999, [0.99, None])
 
 
 @pytest.mark.parametrize(
@@ -97,3 +101,8 @@ def test_a_processor_keeps_its_own_way_with_colours(tmp_path: Path) -> None:
     assert (processor.do_normalize, processor.image_mean) == (True, (0.1, 0.2, 0.3))
     assert type(processor).__name__ == "RTDetrImageProcessor"
     assert not build_processor(new_section("rt_detr")).do_normalize, "as RT-DETR was trained"
+
+
+def test_weights_are_averaged_where_the_original_does() -> None:
+    found = {name: family.values({}).get("training.ema_decay") for name, family in FAMILIES.items()}
+    assert {name: decay for name, decay in found.items() if decay} == DECAYS

@@ -73,7 +73,8 @@ def test_evaluation_pads_no_further_than_it_has_to(build) -> None:
 
 def test_each_batch_has_a_peak_of_its_own(build, monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluation takes less than training, though the process has held training's batch before."""
-    trainer = build("--augment.preset", "none", "--training.per_device_train_batch_size", "6")
+    flags = ("--training.per_device_train_batch_size", "6", "--training.ema_decay", "0.9")
+    trainer = build("--augment.preset", "none", *flags)
     step = trainer.accelerator.backward
 
     def backward(loss: torch.Tensor) -> None:
@@ -85,6 +86,10 @@ def test_each_batch_has_a_peak_of_its_own(build, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(trainer.accelerator, "backward", backward)
     training, evaluation = try_largest_batches(trainer)
     assert evaluation.peak_bytes < training.peak_bytes - 2**27
+    head = trainer.model.class_labels_classifier.weight
+    trained = head.clone()
+    with trainer.average.in_place():
+        assert not torch.equal(head, trained), "the peak has no average in it"
 
 
 @pytest.mark.parametrize(

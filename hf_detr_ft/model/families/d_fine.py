@@ -47,13 +47,14 @@ EXTRA_LARGE = (2.5e-4, 2.5e-6, 1.25e-4)
 
 
 def values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Rates and weight decay by the model's size; those of S where no size is like it."""
+    """Rates and weight decay by the model's size, those of S where no size is like it; average of the weights."""
     widths = tuple(settings.get("encoder_in_channels") or ())
     found = RATES.get(widths, RATES[256, 512, 1024])
     if found == RATES[512, 1024, 2048] and settings.get("encoder_hidden_dim") == 384:
         found = EXTRA_LARGE
     names = ("learning_rate", "backbone_learning_rate", "weight_decay")
-    return {f"training.{name}": value for name, value in zip(names, found, strict=True)}
+    rates = {f"training.{name}": value for name, value in zip(names, found, strict=True)}
+    return {**rates, "training.ema_decay": 0.9999}
 
 
 def frozen_stages(config: Any) -> int:

@@ -88,11 +88,11 @@ def rate_factors(config: Any) -> dict[str, float]:
 
 
 def values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Rate of the backbone, which has sunk twice, and weight decay."""
+    """Rate of the backbone, which has sunk twice, weight decay, and average of the weights."""
     width = (settings.get("backbone_config") or {}).get("hidden_size", 192)
     _, by_part = decays_of(width, len(settings.get("projector_scale_factors") or (1,)))
-    rate = {"training.backbone_learning_rate": round(1.5e-4 * by_part**2, 9)}
-    return {**rate, "training.weight_decay": 1e-3} if width >= 768 else rate
+    own = {"training.backbone_learning_rate": round(1.5e-4 * by_part**2, 9), "training.ema_decay": 0.9997}
+    return {**own, "training.weight_decay": 1e-3} if width >= 768 else own
 
 
 LW_DETR = Family(

@@ -21,8 +21,9 @@ def frozen_stages(config: Any) -> int:
 
 
 def values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Rate of a ResNet-101; those of the others are DETR's."""
-    return {"training.backbone_learning_rate": 1e-6} if resnet_of(settings) == 101 else {}
+    """Average of the weights, and the rate of a ResNet-101; those of the others are DETR's."""
+    rate = {"training.backbone_learning_rate": 1e-6} if resnet_of(settings) == 101 else {}
+    return {**rate, "training.ema_decay": 0.9999}
 
 
 RT_DETR = Family(

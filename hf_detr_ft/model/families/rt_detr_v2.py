@@ -11,8 +11,9 @@ BACKBONE_RATES = {18: 1e-4, 34: 5e-5, 50: 1e-5, 101: 1e-6}
 
 
 def values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Rate of the backbone by its depth."""
-    return {"training.backbone_learning_rate": BACKBONE_RATES.get(resnet_of(settings), 1e-5)}
+    """Rate of the backbone by its depth, and average of the weights."""
+    rate = BACKBONE_RATES.get(resnet_of(settings), 1e-5)
+    return {"training.backbone_learning_rate": rate, "training.ema_decay": 0.9999}
 
 
 RT_DETR_V2 = replace(
