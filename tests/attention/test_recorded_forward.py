@@ -11,8 +11,9 @@ import transformers
 from transformers import DetrConfig, ResNetConfig
 
 from hf_detr_ft.attention.caught_layers import Projected
-from hf_detr_ft.attention.recorded_forward import record_attention
+from hf_detr_ft.attention.recorded_forward import RecordedForward, record_attention
 from hf_detr_ft.model.build import build_model
+from hf_detr_ft.model.families import FAMILIES
 from hf_detr_ft.recipe.sections import ModelConfig
 from tests.families import tiny_model
 from tests.fixtures import SMALL_TRANSFORMER, tiny_detr_with_spread_weights
@@ -116,10 +117,10 @@ def test_the_weights_of_other_families_with_maps_are_transformers_own(family: st
     assert np.ptp(recorded.cross_attention(QUERIES), axis=1).max() > 0.01
 
 
-@pytest.mark.parametrize("family", ["rt_detr", "rt_detr_v2", "d_fine", "rf_detr", "lw_detr", "deformable_detr"])
-def test_points_are_those_that_the_model_samples(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_model(family)
-    spread(model)
+def sampled(
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, *inputs: torch.Tensor
+) -> tuple[RecordedForward, np.ndarray, np.ndarray]:
+    """What is recorded; points `[L, K, M, S, 2]` in [0, 1] of the padded image and weights as the model reads them."""
     places: list[torch.Tensor] = []
     original = torch.nn.functional.grid_sample
 
@@ -133,23 +134,31 @@ def test_points_are_those_that_the_model_samples(family: str, monkeypatch: pytes
         attention = layer.encoder_attn if hasattr(layer, "encoder_attn") else layer.cross_attn
         attention.register_forward_hook(lambda *call: weights.append(call[-1][1][0].flatten(2)))
     monkeypatch.setattr(torch.nn.functional, "grid_sample", watched)
-    recorded = record_attention(model, image(64, 64))
-    points, found = recorded.sampled_points(QUERIES)
+    recorded = record_attention(model, *inputs)
     layers = len(weights)
-    sampled = [torch.cat(places[i * len(places) // layers : (i + 1) * len(places) // layers], 2) for i in range(layers)]
-    np.testing.assert_allclose(points, torch.stack(sampled).transpose(1, 2)[:, QUERIES], atol=1e-5)
-    np.testing.assert_allclose(found, torch.stack(weights)[:, QUERIES], atol=1e-6)
+    points = [torch.cat(places[i * len(places) // layers : (i + 1) * len(places) // layers], 2) for i in range(layers)]
+    return recorded, torch.stack(points).transpose(1, 2)[:, QUERIES].numpy(), torch.stack(weights)[:, QUERIES].numpy()
+
+
+@pytest.mark.parametrize("family", ["rt_detr", "rt_detr_v2", "d_fine", "rf_detr", "lw_detr", "deformable_detr"])
+def test_points_are_those_that_the_model_samples(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(family, **({"decoder_n_points": [2, 4, 3]} if family == "d_fine" else {}))
+    spread(model)
+    width = 64 if FAMILIES[family].size.square else 128
+    recorded, expected, weights = sampled(model, monkeypatch, image(64, width))
+    points, found = recorded.sampled_points(QUERIES)
+    np.testing.assert_allclose(points, expected, atol=1e-5)
+    np.testing.assert_allclose(found, weights, atol=1e-6)
     assert np.ptp(found, axis=-1).max() > 0.01 and len({tuple(point) for point in points[0, 0, 0].round(3)}) > 2
 
 
-def test_points_are_those_of_the_image_without_its_padding() -> None:
+def test_points_are_those_of_the_image_without_its_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("deformable_detr")
-    pixel_mask = torch.zeros(96, 128, dtype=torch.int64)
+    spread(model)
+    pixel_mask = torch.zeros(96, 256, dtype=torch.int64)
     pixel_mask[:64, :64] = 1
-    whole = record_attention(model, image(96, 128)).sampled_points(QUERIES)[0]
-    padded = record_attention(model, image(96, 128), pixel_mask).sampled_points(QUERIES)[0]
-    # Before anything is learned points lie around the query's reference, in cells of the padded maps.
-    np.testing.assert_allclose(padded.mean((-3, -2))[0], whole.mean((-3, -2))[0], atol=0.2)
+    recorded, of_padded, _ = sampled(model, monkeypatch, image(96, 256), pixel_mask)
+    np.testing.assert_allclose(recorded.sampled_points(QUERIES)[0], of_padded * (256 / 64, 96 / 64), atol=1e-4)
 
 
 def spread(model: torch.nn.Module) -> None:

@@ -10,9 +10,11 @@ from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.report.blocks import Collapsible, Plot
 from hf_detr_ft.report.load_run import LoadedRun, load_run
 from hf_detr_ft.report.pages import ReportData, build_check_page, build_comparison_page, build_run_page
 from hf_detr_ft.report.render_page import render_page
+from hf_detr_ft.report.sections.curve_section import describe_curves
 from hf_detr_ft.run_folder import RunFolder
 from tests.report.constructed import NAMES, detections, history, truth, validation, views, write_run
 from tests.report.parsed import Element, parse, table
@@ -149,6 +151,26 @@ def test_curves_of_one_epoch_and_of_three_hundred(run: Path, epochs: int, layers
     assert [details.all("summary")[0].text() for details in page.all("details")][:1] == (
         ["Each decoder layer"] if layers > 1 else ["Versions"]
     )
+
+
+@pytest.mark.parametrize(
+    ("logged", "title", "names"),
+    [
+        ("loss_vfl loss_vfl_enc", "Each decoder layer, the encoder's proposals", ["loss-vfl-layers"]),
+        (
+            "loss_vfl loss_vfl_0 loss_vfl_enc loss_vfl_dn_0",
+            "Each decoder layer, the encoder's proposals and denoising queries",
+            ["loss-vfl-layers", "loss-vfl-denoising"],
+        ),
+    ],
+)
+def test_a_family_has_figures_of_what_else_it_learns_from(run: Path, logged: str, title: str, names: list[str]) -> None:
+    log = [{"epoch": 1.0, **dict.fromkeys(logged.split(), 1.0)}]
+    (run / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+    blocks = describe_curves([load_run(RunFolder(run))]).blocks
+    (layers,) = (block for block in blocks if isinstance(block, Collapsible))
+    assert layers.title == title
+    assert [plot.name for plot in layers.blocks if isinstance(plot, Plot)] == names
 
 
 def test_without_a_log_there_are_no_curves(run: Path) -> None:
