@@ -2,9 +2,7 @@
 
 import pytest
 
-from hf_detr_ft.errors import DataError
 from hf_detr_ft.recipe.files import load_recipe
-from hf_detr_ft.training import job
 from hf_detr_ft.training.data_pipeline import choose_size_step
 
 
@@ -23,17 +21,3 @@ from hf_detr_ft.training.data_pipeline import choose_size_step
 )
 def test_an_eighth_of_the_short_side_where_shapes_are_drawn(flags: list[str], expected: int) -> None:
     assert choose_size_step(load_recipe(None, [*flags, "--training.use_cpu", "true"])) == expected
-
-
-def test_memory_is_kept_for_the_steps_and_not_what_reading_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def read(*_: object) -> None:
-        calls.append("read")
-        raise DataError("no data")
-
-    monkeypatch.setattr(job, "load_splits", read)
-    monkeypatch.setattr(job, "keep_freed_memory", lambda device: calls.append("keep"))
-    with pytest.raises(DataError, match="no data"):
-        job.prepare_job(load_recipe(None, ["--training.use_cpu", "true"]))
-    assert calls == ["read"]
