@@ -3,10 +3,10 @@
     python scripts/kill_trainings.py --random 40 --each --random-terms 10   # some 20 minutes on one core
     sudo python scripts/kill_trainings.py --full-disks                      # five disks that are too small
 
-A training of nine steps with three evaluations, a page and a publication (on a Hub of its own) is run to its end.
-Others are ended by SIGKILL or SIGTERM, at random times or in a certain operation on a file, and gone on with by
-`--training.resume_from_checkpoint last` and nothing else. Their weights, optimizers, detections and metrics have to be
-equal bit for bit. Prints a line for each; the exit status is 1 where one differs.
+A training of nine steps with an average of its weights, three evaluations, a page and a publication (on a Hub of its
+own) is run to its end. Others are ended by SIGKILL or SIGTERM, at random times or in a certain operation on a file, and
+gone on with by `--training.resume_from_checkpoint last` and nothing else. Their weights, optimizers, detections and
+metrics have to be equal bit for bit. Prints a line for each; the exit status is 1 where one differs.
 """
 
 import argparse
@@ -39,6 +39,7 @@ import transformers.modeling_utils
 from huggingface_hub import HfApi
 
 from hf_detr_ft.cli import main
+from hf_detr_ft.training import weight_average
 from hf_detr_ft.training.trainer import DetrTrainer
 from tests.fixtures import as_flags, write_short_job
 from tests.hub.hub_server import HubServer, point_client_at
@@ -84,7 +85,7 @@ class Moments:
         """Listens from here on, in this process."""
         sys.addaudithook(self.listen)
         self.wrap_writer(torch, "save", 1)
-        for module in (safetensors.torch, transformers.modeling_utils):
+        for module in (safetensors.torch, transformers.modeling_utils, weight_average):
             for name in ("save_file", "safe_save_file"):
                 if hasattr(module, name):
                     self.wrap_writer(module, name, 1)
@@ -194,7 +195,7 @@ class Trainings:
     def prepare(self) -> str:
         """Draws the images, makes the model, and gives the flags of the job."""
         more = dict.fromkeys(("training.push_to_hub", "report.enabled"), str(not self.quick).lower())
-        return json.dumps(as_flags({**write_short_job(self.folder), **more}))
+        return json.dumps(as_flags({**write_short_job(self.folder), "training.ema_decay": 0.9, **more}))
 
     def start(self, run: Path, *more: str, last: tuple[str, int] | None = None, moments: Path | None = None) -> int:
         """The process of a training.

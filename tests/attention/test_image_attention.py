@@ -203,6 +203,15 @@ def test_every_family_shows_what_its_detections_read(family: str) -> None:
     assert plot_attention(photo, attended, CLASSES, family).axes
 
 
+def test_points_that_are_read_are_given_in_pixels_of_the_photo() -> None:
+    model, photo = tiny_model("deformable_detr"), plain_image(64, 128, seed=0)
+    processor = transformers.DeformableDetrImageProcessor(size={"height": 64, "width": 128})
+    attended = attend(model, processor, photo, threshold=0, most=1)
+    points, _ = record_attention(model, prepare(photo, processor)).sampled_points(attended.queries)
+    assert attended.sampled is not None
+    np.testing.assert_allclose(attended.sampled.points_xy_px, points * (128, 64), rtol=1e-5)
+
+
 def test_the_share_of_points_in_a_box_is_that_of_their_weights() -> None:
     points = np.array([[[[[1, 1], [9, 9]], [[2, 3], [-5, 1]]]]], np.float32)  # of 2 heads
     weights = np.array([[[[0.25, 0.75], [0.5, 0.5]]]], np.float32)
