@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import DetrForObjectDetection
 
-from hf_detr_ft.model.families.family import map_encoder_of
+from hf_detr_ft.model.families.family import backbone_of
 
 PROBE_CELL = 28
 """Pixels between the random colours of the images that measure a backbone's features."""
@@ -41,8 +41,7 @@ def scale_projection(model: DetrForObjectDetection) -> None:
     images = F.interpolate(noise, (side, side), mode="bilinear")
     training = model.training
     model.eval()
-    encoder: Any = map_encoder_of(model)
-    projected = model.model.input_projection(encoder.model(images)[-1])
+    projected = model.model.input_projection(backbone_of(model)(images)[-1])
     model.train(training)
     model.model.input_projection.weight.div_(max(1.0, float(projected.std())))
 
