@@ -67,7 +67,6 @@ def build(folder: Path, batch: int, accumulation: int, unreadable: bool = False)
         max_steps=1,
         max_grad_norm=0.0,
         optim="sgd",  # whose step is as near as the gradients are
-        learning_rate=1e-3,
         ema_decay=0.5,
         eval_strategy="no",
         save_strategy="no",
@@ -95,6 +94,7 @@ def run(folder: Path, name: str, batch: int, accumulation: int, unreadable: bool
     `folder`/`name`.json the logged losses and both evaluations.
     """
     trainer = build(folder / name, batch, accumulation, unreadable)
+    trainer.args.learning_rate = 1e-3  # moves weights by more than they are rounded
     keep = KeepGradients(trainer.model)
     trainer.add_callback(keep)
     trainer.train()
