@@ -337,6 +337,12 @@ def test_boxes_of_a_new_deformable_detr_begin_small_also_with_one_head_for_all_l
     assert [head.layers[-1].bias.tolist() for head in model.bbox_embed] == [[0, 0, -2, -2]] * 2
 
 
+def test_boxes_of_a_new_dab_detr_begin_as_torch_draws_layers_though_its_decoder_has_them() -> None:
+    for layer in tiny_model("dab-detr").bbox_predictor.layers[:-1]:
+        bound = layer.in_features**-0.5
+        assert 0.9 * bound < layer.weight.abs().max() <= bound
+
+
 def test_anchors_of_a_new_dab_detr_begin_as_torch_draws_embeddings() -> None:
     spread = {}
     for random in (False, True):

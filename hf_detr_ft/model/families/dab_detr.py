@@ -46,6 +46,8 @@ def initialise(model: Any) -> None:
     if model.config.random_refpoints_xy:
         centres = inner.query_refpoint_embeddings.weight[:, :2]
         centres.copy_(logit(torch.rand_like(centres)))
+    for layer in model.bbox_predictor.layers[:-1]:
+        layer.reset_parameters()  # in the original the decoder gets this head once its own weights are drawn
     zero_linear(model.bbox_predictor.layers[-1])
     reset_heads(model)
 
