@@ -1,5 +1,6 @@
 """Every family: the original's heads, every tensor loaded, the network of Transformers, batches without boxes."""
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -208,6 +209,29 @@ def test_a_family_that_is_not_the_checkpoints_is_refused(tmp_path: Path) -> None
         build_model(ModelConfig(checkpoint=str(tmp_path), family="rt_detr"), CLASSES, [0, 1])
     with pytest.raises(RecipeError, match=r"model\.family: expected one of detr, .* found 'rtdetr'.*did you mean"):
         build_model(ModelConfig(checkpoint=None, backbone="test_resnet", family="rtdetr"), CLASSES, [0, 1])
+
+
+@real_time
+def test_the_encoders_boxes_are_computed_only_where_the_decoder_reads_them(family: str) -> None:
+    model = copy.deepcopy(tiny_model(family)).train()
+    head = model.model.enc_bbox_head
+    positions: list[int] = []
+    head.layers[0].register_forward_hook(lambda *call: positions.append(call[1][0].shape[1]))
+
+    def loss_and_gradients() -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)  # denoising queries are drawn
+        model.zero_grad()
+        loss = model(images(), labels=some_labels(2, 1)).loss
+        loss.backward()
+        gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        return {"loss": loss.detach(), **gradients}
+
+    some = loss_and_gradients()
+    head.forward = vars(head)["everywhere"]
+    everywhere = loss_and_gradients()
+    assert positions == [model.config.num_queries, (EDGE // 8) ** 2 + (EDGE // 16) ** 2 + (EDGE // 32) ** 2]
+    assert any(name.startswith("model.enc_bbox_head") for name in some)
+    torch.testing.assert_close(some, everywhere)
 
 
 @real_time

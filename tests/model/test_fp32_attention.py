@@ -10,6 +10,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from hf_detr_ft.model.speed import fp32_attention
 from hf_detr_ft.model.speed.fp32_attention import use_fp32_attention
+from tests.families import some_labels, tiny_model
 from tests.fixtures import tiny_detr, tiny_detr_with_spread_weights
 
 
@@ -51,6 +52,14 @@ def test_only_training_under_autocast_takes_it(dtypes: list[torch.dtype]) -> Non
             model(**inputs())
     assert dtypes == [torch.bfloat16] * layers
     assert (in_training.float() - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+@pytest.mark.parametrize("family", ["conditional_detr", "deformable_detr", "rt_detr_v2", "d_fine"])
+def test_other_families_take_it(family: str, dtypes: list[torch.dtype]) -> None:
+    model = tiny_model(family).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(inputs()["pixel_values"][..., :64], labels=some_labels(1, 2))
+    assert set(dtypes) == {torch.float32}
 
 
 def test_gradients_are_closer_to_those_of_fp32(dtypes: list[torch.dtype]) -> None:

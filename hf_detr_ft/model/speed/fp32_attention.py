@@ -1,7 +1,7 @@
 """Attention for training on a CPU under autocast.
 
 torch has one kernel for it there. In bf16 its backward pass takes two to six times as long as in fp32 for the small
-matrices that DETR has in its decoder, and no less for those in the encoder of a large image.
+matrices that DETRs have in their decoders, and no less for those in the encoder of a large image.
 
 Transformers looks up the function "sdpa" in a table that all models share. It is replaced there by one that does the
 same, but for attention layers that are marked here: so a model's config goes on to say "sdpa", and whoever asks for
@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.models.detr.modeling_detr import DetrCrossAttention, DetrSelfAttention
+
+from hf_detr_ft.model.families.family import backbone_of
 
 MARK = "products_in_fp32"
 """Attribute of the attention layers that this is used for."""
@@ -23,8 +24,9 @@ MARK = "products_in_fp32"
 def use_fp32_attention(model: PreTrainedModel) -> None:
     """Computes the products of attention in fp32 from now on, where the model is trained on a CPU under autocast."""
     AttentionInterface.register("sdpa", attend)
+    of_backbone = set(backbone_of(model).modules())
     for module in model.modules():
-        if isinstance(module, DetrSelfAttention | DetrCrossAttention):
+        if type(module).__name__.endswith("Attention") and module not in of_backbone:
             setattr(module, MARK, True)
 
 
