@@ -22,7 +22,7 @@ KINDS = {
 """Kinds of operators in the profile, and parts of their names."""
 MACHINES = {"cpu": "AMX, bf16", "epyc": "AVX512-BF16, bf16", "avx2": "AVX2, fp32"}
 """What a CPU computes with and the precision that it trains in, by the beginnings of files' names."""
-DETAILED = ("cpu",)
+DETAILED = ("cpu", "avx2")
 """Machines with a breakdown and a profile."""
 FAMILIES = {"rt_detr_v2": "RT-DETRv2-R18", "d_fine": "D-FINE-S"}
 
