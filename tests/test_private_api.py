@@ -74,8 +74,6 @@ USES = (
     Use("transformers:PreTrainedModel", "_init_weights", "self, module"),
     Use("transformers:TimmBackbone", "_backbone"),
     Use("transformers.integrations.sdpa_attention", "sdpa_attention_forward"),
-    Use("transformers.models.detr.modeling_detr", "DetrCrossAttention"),
-    Use("transformers.models.detr.modeling_detr", "DetrSelfAttention"),
     Use("transformers.image_transforms", "get_size_with_aspect_ratio", "image_size, size, max_size"),
     Use("transformers.trainer_callback", "ExportableState"),
     Use("torch._dynamo.exc", "BackendCompilerFailed"),
