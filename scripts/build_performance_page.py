@@ -93,7 +93,8 @@ def profile_table() -> list[str]:
             if kind is not None:
                 shares[kind] += row["share"]
         columns.append({**shares, "other": 1 - sum(shares.values())})
-    lines = ["| share of a step | " + " | ".join(MACHINES[key] for key in DETAILED) + " |", "|---" * (1 + len(DETAILED)) + "|"]
+    header = "| share of a step | " + " | ".join(MACHINES[key] for key in DETAILED) + " |"
+    lines = [header, "|---" * (1 + len(DETAILED)) + "|"]
     kinds = [*sorted(KINDS, key=lambda kind: -columns[0][kind]), "other"]
     return lines + [f"| {kind} | " + " | ".join(f"{column[kind]:.0%}" for column in columns) + " |" for kind in kinds]
 
