@@ -125,7 +125,7 @@ def run(arguments: list[str]) -> int:
 def load_verb(verb: str, function: str) -> Callable[..., int]:
     """A function of `runs/`."""
     with large_imports():
-        loaded: Callable[..., int] = getattr(import_module(f"hf_detr_ft.runs.{verb}"), function)
+        loaded: Callable[..., int] = getattr(import_module(f"hf_detr_ft.runs.{verb.replace('-', '_')}"), function)
     return loaded
 
 

@@ -24,6 +24,8 @@ DETECTIONS = "detections.npz"
 """Detections of the evaluation whose weights lie beside it; in a checkpoint the same, at that time."""
 LOG = "trainer_state.json"
 """Transformers' log of all logging steps."""
+ORIGINAL_LOG = "log.txt"
+"""The log as facebookresearch/detr writes it, a JSON object an epoch."""
 REPORT = "report.html"
 CARD = "README.md"
 PLOTS = "plots"
@@ -52,7 +54,7 @@ TENSORBOARD = "runs"
 MADE_WITH = "made_with"
 """Section of a recipe that runs alone write: versions and fingerprints."""
 WRITTEN = (
-    *(RECIPE, METRICS, RESULTS, DETECTIONS, LOG, REPORT, CARD, LOCK, CONFIG, PROCESSOR, *ALL_WEIGHTS),
+    *(RECIPE, METRICS, RESULTS, DETECTIONS, LOG, ORIGINAL_LOG, REPORT, CARD, LOCK, CONFIG, PROCESSOR, *ALL_WEIGHTS),
     *("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin", f"{REPLACED}/*"),
     *(f"checkpoint-[0-9]*/*.{suffix}" for suffix in ("json", "npz", "pt", "pth", "bin", "safetensors")),
     *(f"checkpoint-[0-9]*/{name}" for name in ("global_step*", "latest", "zero_to_fp32.py")),
@@ -74,6 +76,7 @@ class RunFolder:
         results: path of the table of evaluations.
         detections: path of what the weights that lie here found.
         log: path of Transformers' log.
+        original_log: path of the log as facebookresearch/detr writes it.
         report: path of the page.
         card: path of the model card.
         plots: path of the folder of figures.
@@ -88,6 +91,7 @@ class RunFolder:
         self.results = self.path / RESULTS
         self.detections = self.path / DETECTIONS
         self.log = self.path / LOG
+        self.original_log = self.path / ORIGINAL_LOG
         self.report = self.path / REPORT
         self.card = self.path / CARD
         self.plots = self.path / PLOTS
@@ -100,6 +104,11 @@ class RunFolder:
     def is_run(self) -> bool:
         """True where a run of this package wrote it."""
         return self.recipe.is_file() or self.metrics.is_file()
+
+    @property
+    def is_original(self) -> bool:
+        """True where facebookresearch/detr wrote it, as far as its log tells."""
+        return not self.is_run and self.original_log.is_file()
 
     @property
     def is_half_replaced(self) -> bool:

@@ -22,6 +22,7 @@ DESCRIPTION = """Fine-tune DETR on your own images.
   hf-detr-ft predict RUN PHOTO_OR_FOLDER ...            drawn images and a COCO results JSON
   hf-detr-ft push RUN USER/NAME                         publish on the Hugging Face Hub
   hf-detr-ft convert via SOURCE DESTINATION             VGG Image Annotator to COCO
+  hf-detr-ft convert-checkpoint FILE.pth FOLDER         a model of facebookresearch/detr, and back with --to original
   hf-detr-ft get balloon FOLDER                         download the balloon data set
   hf-detr-ft get synthetic FOLDER                       draw a data set, without a network
 
@@ -40,7 +41,16 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in (*RECIPE_VERBS, "launch"):
         verbs.add_parser(verb, add_help=False)
-    for add in (add_evaluate, add_report, add_benchmark, add_predict, add_push, add_convert, add_get):
+    for add in (
+        add_evaluate,
+        add_report,
+        add_benchmark,
+        add_predict,
+        add_push,
+        add_convert,
+        add_convert_checkpoint,
+        add_get,
+    ):
         add(verbs)
     return parser
 
@@ -127,6 +137,33 @@ def add_convert(verbs: Any) -> None:
         help="a COCO JSON whose ids and names to keep to (the other split)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DESTINATION")
+
+
+def add_convert_checkpoint(verbs: Any) -> None:
+    """Arguments of `convert-checkpoint`."""
+    parser = verbs.add_parser("convert-checkpoint", help="weights of facebookresearch/detr, both ways")
+    parser.set_defaults(function="convert_checkpoint")
+    parser.add_argument("source", metavar="SRC", help="a .pth; with --to a run folder, another one or a Hub id")
+    parser.add_argument("destination", type=Path, metavar="DST", help="the folder to make; with --to the file")
+    parser.add_argument("--to", choices=["original", "detectron2"], help="the other way: write a .pth of this form")
+    parser.add_argument("--drop-masks", action="store_true", help="leave out the mask head of a panoptic model")
+    parser.add_argument(
+        "--dilation",
+        action=argparse.BooleanOptionalAction,
+        help="the backbone is dilated, DC5 (default: by the file's arguments, or else by dc5 in its name)",
+    )
+    parser.add_argument(
+        "--categories-from",
+        type=Path,
+        metavar="FILE",
+        help="a COCO JSON with the names of the classes (default: COCO's, where there are as many)",
+    )
+    parser.add_argument(
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="with --to original: rows of the class head without no object (default: 91, main.py's, or more)",
+    )
 
 
 def add_get(verbs: Any) -> None:

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from hf_detr_ft.recipe.sections import ModelConfig
 
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+ORIGINAL_SUFFIXES = (".pth", ".pt", ".pkl")
+"""Ends of the names of files that are taken for models of facebookresearch/detr."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder or Hub id that a model is loaded from, as error messages speak of it.
+    """A folder, Hub id or file of facebookresearch/detr that a model is loaded from, as error messages speak of it.
 
     Attributes:
         name: as the user gave it; `package:NAME/PATH` is a path inside an installed Python package.
@@ -47,12 +49,20 @@ class Checkpoint:
 
     @property
     def path(self) -> str:
-        """The folder's path, or the Hub id.
+        """The folder's path, or the Hub id; a file of facebookresearch/detr becomes a folder of its own.
 
         Raises:
-            CheckpointError: there is no such Python package.
+            CheckpointError: there is no such Python package, or the file is of another model.
         """
-        return resolve_source(self.name, self.field or "model")
+        path = resolve_source(self.name, self.field or "model")
+        if not path.endswith(ORIGINAL_SUFFIXES) or not os.path.isfile(path):
+            return path
+        from hf_detr_ft.model.original.converted_folder import convert_once
+
+        try:
+            return convert_once(os.path.realpath(path), os.stat(path).st_mtime_ns)
+        except CheckpointError as error:
+            raise error if self.field is None else CheckpointError(f"{self.field}: {error}") from error
 
     def check_exists(self) -> None:
         """Says what is missing before Transformers says it less clearly; a Hub id is not asked for yet.
@@ -62,6 +72,8 @@ class Checkpoint:
         """
         if Path(self.path).exists():
             _check_folder(self, Path(self.path))
+        elif self.path.endswith(ORIGINAL_SUFFIXES):
+            raise CheckpointError(f"{self}: expected a file of facebookresearch/detr, found no file. Check the path.")
         elif not HUB_ID.fullmatch(self.path):
             raise CheckpointError(f"{self}: expected a run folder or a Hub id, found no such folder. Check the path.")
 

@@ -94,8 +94,8 @@ class ModelConfig:
     """The network: a checkpoint of a DETR of any kind to fine-tune, or a new one on a timm backbone."""
 
     checkpoint: str | None = "facebook/detr-resnet-50"
-    """Hub id, folder or `package:NAME/PATH` of a DETR of any kind; null to start from `backbone`. The tiny DETR
-    that comes with this package is `package:hf_detr_ft/tiny_detr`."""
+    """Hub id, folder or `package:NAME/PATH` of a DETR of any kind, or a `.pth` of facebookresearch/detr; null to start
+    from `backbone`. The tiny DETR that comes with this package is `package:hf_detr_ft/tiny_detr`."""
     revision: str | None = None
     """Branch, tag or commit of the checkpoint on the Hub; its default branch where not set."""
     shortest_edge: int = bounded(800, 1)

@@ -12,6 +12,7 @@ from hf_detr_ft.evaluation.matching import MatchedDetections, match_detections
 from hf_detr_ft.evaluation.truth import read_truth
 from hf_detr_ft.plots.training_curves import History
 from hf_detr_ft.run_folder import RunFolder
+from hf_detr_ft.training.original_log import read_original_log
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,7 @@ class LoadedRun:
         recipe: recipe.yaml as a dictionary; empty where there is none.
         recipe_text: recipe.yaml as it is.
         folder: as it is written in commands; None of what is no run folder.
+        is_original: facebookresearch/detr trained it, of whose evaluations COCO's twelve numbers alone are known.
     """
 
     name: str
@@ -53,6 +55,7 @@ class LoadedRun:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     recipe_text: str = ""
     folder: str | None = None
+    is_original: bool = False
 
     @property
     def best(self) -> Mapping[str, Any] | None:
@@ -67,7 +70,7 @@ class LoadedRun:
     @property
     def keeps_best_weights(self) -> bool:
         """True where the weights in the folder are those of the best evaluation, false where of the last."""
-        return self.setting("training", "load_best_model_at_end") is not False
+        return not self.is_original and self.setting("training", "load_best_model_at_end") is not False
 
     @property
     def evaluation(self) -> Mapping[str, Any] | None:
@@ -95,6 +98,11 @@ def load_run(run: RunFolder) -> LoadedRun:
     Raises:
         DataError: metrics, log or recipe cannot be read.
     """
+    if run.is_original:
+        history, evaluations = read_original_log(run.original_log)
+        best = max(evaluations, key=lambda evaluation: evaluation["metrics"]["map"], default=None)
+        metrics = {"best": best, "last": evaluations[-1]} if best else {}
+        return LoadedRun(run.name, metrics, history, folder=str(run), is_original=True)
     recipe, text = run.read_recipe()
     return LoadedRun(
         name=run.name,

@@ -79,7 +79,7 @@ def build_run_page(
 def build_comparison_page(runs: Sequence[LoadedRun]) -> Page:
     """The page of several runs: their numbers side by side, their curves laid over each other."""
     sections = [compare_results(runs), describe_curves(runs), compare_recipes(runs)]
-    return Page(f"{len(runs)} runs", ", ".join(run.name for run in runs), sections)
+    return Page(pluralize(len(runs), "run"), ", ".join(run.name for run in runs), sections)
 
 
 def build_check_page(

@@ -12,7 +12,7 @@ from hf_detr_ft.importing import large_imports
 from hf_detr_ft.model.checkpoint import Checkpoint
 from hf_detr_ft.recipe.files import check_early
 from hf_detr_ft.report.arguments import check_page, require_data_flags
-from hf_detr_ft.run_folder import METRICS, RECIPE, REPORT, RunFolder
+from hf_detr_ft.run_folder import METRICS, ORIGINAL_LOG, RECIPE, REPORT, RunFolder
 
 if TYPE_CHECKING:
     from hf_detr_ft.report.load_run import LoadedRun
@@ -29,7 +29,8 @@ def report(
     """Writes the page and prints where it lies.
 
     Args:
-        sources: a run folder, another folder of a model, or a Hub id; several run folders are compared.
+        sources: a run folder, another folder of a model, or a Hub id; several run folders are compared, among them
+            such as facebookresearch/detr trained, with its log.txt.
         flags: over the run's recipe, such as `--data.root` where the data have moved.
         output: the file; by default report.html in the run folder, or here where there are several or none.
         overwrite: replace a file; the page in a run folder is always replaced.
@@ -51,7 +52,7 @@ def report(
     replaces_own = len(runs) == 1 and output is None and runs[0].is_run
     if not replaces_own:
         check_page(target, overwrite)
-    if len(runs) > 1:
+    if len(runs) > 1 or runs[0].is_original:
         return _compare(runs, flags, target, plots)
     return _report_one(sources[0], flags, None if replaces_own else target, plots)
 
@@ -110,7 +111,8 @@ def _report_one(source: str, flags: Sequence[str], target: Path | None, plots: b
 
 def _compare(runs: Sequence[RunFolder], flags: Sequence[str], target: Path, plots: bool) -> int:
     if flags or plots:
-        raise RecipeError(f"argument '{[*flags, '--plots'][0]}': flags go with one run, found {len(runs)}.")
+        found = len(runs) if len(runs) > 1 else f"a {ORIGINAL_LOG} of facebookresearch/detr"
+        raise RecipeError(f"argument '{[*flags, '--plots'][0]}': flags go with one run, found {found}.")
     require_runs(runs)
     with large_imports():
         from hf_detr_ft.report.pages import build_comparison_page
@@ -132,9 +134,10 @@ def require_runs(runs: Sequence[RunFolder]) -> None:
     Raises:
         RecipeError: one of them is no run folder, or is given twice.
     """
-    no_runs = [str(run) for run in runs if not run.is_run]
+    no_runs = [str(run) for run in runs if not run.is_run and not run.is_original]
     if no_runs:
-        raise RecipeError(f"expected run folders to compare, found no {METRICS} or {RECIPE} in {no_runs}.")
+        found = f"no {METRICS} or {RECIPE} in {no_runs}, nor a {ORIGINAL_LOG} of facebookresearch/detr"
+        raise RecipeError(f"expected run folders to compare, found {found}.")
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RecipeError(f"expected runs to compare, found one of them twice: {', '.join(map(str, runs))}.")
 

@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,19 +154,27 @@ def write_state(path: Path, state: TrainerState) -> None:
     write_text(path, json.dumps(dataclasses.asdict(state), indent=2, sort_keys=True) + "\n")
 
 
-def write_results_csv(path: Path, log_history: list[dict[str, Any]]) -> None:
-    """A CSV row per evaluation: epoch, step, means of the training losses since the row before, evaluation."""
-    rows: list[dict[str, Any]] = []
-    since: list[dict[str, Any]] = []
+def rows_of(log_history: Sequence[Mapping[str, Any]]) -> list[tuple[dict[str, float], Mapping[str, Any]]]:
+    """Means of the training's values since the evaluation before, and the evaluation's line of the log, for each."""
+    rows: list[tuple[dict[str, float], Mapping[str, Any]]] = []
+    since: list[Mapping[str, Any]] = []
     for entry in log_history:
         if "loss" in entry:
             since.append(entry)
         elif any(key.startswith("eval_map") for key in entry):
             names = dict.fromkeys(name for logged in since for name in logged if name not in ("epoch", "step"))
-            means = {f"train_{name}": _mean([logged[name] for logged in since if name in logged]) for name in names}
-            evaluation = {k: v for k, v in entry.items() if k not in ("epoch", "step")}
-            rows.append({"epoch": entry.get("epoch"), "step": entry.get("step"), **means, **evaluation})
+            rows.append(({name: _mean([logged[name] for logged in since if name in logged]) for name in names}, entry))
             since = []
+    return rows
+
+
+def write_results_csv(path: Path, log_history: Sequence[Mapping[str, Any]]) -> None:
+    """A CSV row per evaluation: epoch, step, means of the training losses since the row before, evaluation."""
+    rows: list[dict[str, Any]] = []
+    for means, entry in rows_of(log_history):
+        evaluation = {k: v for k, v in entry.items() if k not in ("epoch", "step")}
+        trained = {f"train_{name}": value for name, value in means.items()}
+        rows.append({"epoch": entry.get("epoch"), "step": entry.get("step"), **trained, **evaluation})
     # A checkpoint's log comes back with its names sorted, and a resumed run is to end with the same file.
     columns = ["epoch", "step", *sorted({name for row in rows for name in row} - {"epoch", "step"})]
     text = io.StringIO()

@@ -29,6 +29,7 @@ from hf_detr_ft.training.checkpoints import rotate_checkpoints
 from hf_detr_ft.training.data_pipeline import build_processor, build_train_transform, choose_size_step, store_splits
 from hf_detr_ft.training.failures import dead_worker, explain_damage, explain_full_disk
 from hf_detr_ft.training.interruption import TERMINATED, StopCallback
+from hf_detr_ft.training.original_log import OriginalLog
 from hf_detr_ft.training.output_folder import OutputFolder
 from hf_detr_ft.training.split_batches import is_out_of_memory
 from hf_detr_ft.training.trainer import DetrTrainer
@@ -130,6 +131,7 @@ def build_job(
     }
     results = RunFolderCallback(lambda: trainer.result, lambda: trainer.detections, about, trainer.skipped.as_dict)
     trainer.add_callback(results)
+    trainer.add_callback(OriginalLog(model))
     if args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     stop = StopCallback()

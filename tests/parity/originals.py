@@ -47,18 +47,18 @@ EMPTY += ("engine.core", "engine.misc", "engine.misc.dist_utils")
 
 
 @contextmanager
-def imports_from(folder: Path) -> Iterator[Load]:
-    """Imports criteria from a checkout while the context is open."""
+def imports_from(folder: Path, empty: Sequence[str] = EMPTY) -> Iterator[Load]:
+    """Imports criteria, or with nothing left empty whole models, from a checkout while the context is open."""
     before = set(sys.modules)
     for name in BARE:
         module = ModuleType(name)
         module.__path__ = [str(folder / name.replace(".", "/"))]
         sys.modules[name] = module
-    for name in EMPTY:
-        empty: Any = mock.MagicMock(__all__=[], __path__=[], __spec__=None, get_world_size=lambda: 1)
-        empty.is_dist_available_and_initialized = lambda: False
-        empty.register = lambda *of: of[0] if of else lambda cls: cls
-        sys.modules[name] = empty
+    for name in empty:
+        nothing: Any = mock.MagicMock(__all__=[], __path__=[], __spec__=None, get_world_size=lambda: 1)
+        nothing.is_dist_available_and_initialized = lambda: False
+        nothing.register = lambda *of: of[0] if of else lambda cls: cls
+        sys.modules[name] = nothing
     sys.path.insert(0, str(folder))
     try:
         # They compare versions by their first digits, and know no torchvision of today.

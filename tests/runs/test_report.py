@@ -162,6 +162,30 @@ def test_runs_are_compared_in_the_current_folder(
     assert not (tmp_path / "b.html").exists()
 
 
+def test_a_training_of_the_original_lies_beside_ours(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    numbers = [0.11, 0.22, 0.33, *[0.4] * 9]
+    lines = [{"epoch": epoch, "train_loss": 9.0, "train_lr": 1e-4, "n_parameters": 1} for epoch in range(2)]
+    lines = [{**line, "test_coco_eval_bbox": numbers, "train_loss_bbox_unscaled": 0.5} for line in lines]
+    (theirs / "log.txt").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(run), str(theirs)]) == 0
+    page = read(tmp_path / "report.html")
+    columns, coco = table(page, "coco")
+    assert columns[2:] == ["run", "theirs"] and [row[2] for row in coco.values()][:4] == numbers[:4]
+    assert "theirs: a log of facebookresearch/detr" in said(page) and "different data" not in said(page)
+    assert {"run", "theirs"} <= {text.text() for text in page.all("svg")[0].all("text")}
+    assert len(page.all("table", id="best-f1")) <= 1
+    assert main(["report", str(theirs), "--output", str(tmp_path / "alone.html")]) == 0
+    assert "1 run" in read(tmp_path / "alone.html").text()
+    assert [path.name for path in theirs.iterdir()] == ["log.txt"]
+    assert main(["report", str(theirs), "--plots"]) == 2
+    assert "flags go with one run, found a log.txt of facebookresearch/detr" in capsys.readouterr().err
+
+
 def drawn_run(tmp_path: Path) -> tuple[Path, Path]:
     """A run folder with weights over drawn photos, and the photos."""
     root = write_coco_folder(tmp_path / "drawn")

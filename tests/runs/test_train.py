@@ -50,11 +50,16 @@ def finished(job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+SCALES = ("", "_unscaled")
+"""Ends of names in the original's log: with a loss's weight, and without."""
+
+
 def test_the_run_folder_holds_everything(finished: Path) -> None:
     names = {path.name for path in finished.iterdir() if not path.name.startswith("checkpoint-")}
     assert names == {
         *("config.json", "model.safetensors", "preprocessor_config.json", "metrics.json", "results.csv"),
         *("recipe.yaml", "README.md", "plots", "detections.npz", "trainer_state.json", "report.html"),
+        "log.txt",
     }
     assert [path.name for path in (finished / "plots").iterdir()] == ["predictions.png"]
     assert Image.open(finished / "plots" / "predictions.png").format == "PNG"
@@ -63,6 +68,15 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
     rows = list(csv.DictReader((finished / "results.csv").open()))
     assert [row["step"] for row in rows] == [str(step) for step in range(1, 10)]
     assert all(float(row["train_loss_giou_0"]) > 0 and float(row["eval_map"]) >= 0 for row in rows)
+    lines = [json.loads(line) for line in (finished / "log.txt").read_text().splitlines()]
+    losses = [
+        f"loss_{part}{layer}{scale}" for part in ("ce", "bbox", "giou") for layer in ("", "_0") for scale in SCALES
+    ]
+    names = ["lr", "loss", "class_error", "class_error_unscaled", "cardinality_error_unscaled", *losses]
+    expected = {f"{split}_{name}" for split in ("train", "test") for name in names} - {"test_lr"}
+    assert len(lines) == 9 and lines[-1].keys() == expected | {"test_coco_eval_bbox", "epoch", "n_parameters"}
+    assert lines[-1]["epoch"] == 2 and lines[-1]["test_coco_eval_bbox"][0] == float(rows[-1]["eval_map"])
+    assert lines[-1]["train_loss_bbox"] == pytest.approx(5 * float(rows[-1]["train_loss_bbox"]))
     made_with = yaml.safe_load((finished / "recipe.yaml").read_text())["made_with"]
     assert {"torch", "transformers", "hf_detr_ft"} <= made_with["versions"].keys()
     assert len(next(iter(made_with["annotations_sha256"].values()))) == 64

@@ -41,12 +41,20 @@ def compare_results(runs: Sequence[LoadedRun]) -> Section:
     given = [(run.name, run.evaluation) for run in runs if run.evaluation]
     without = [run.name for run in runs if not run.evaluation]
     blocks: list[Block] = [Note(f"No evaluation took place in {', '.join(without)}.")] if without else []
+    originals = [run.name for run in runs if run.is_original]
+    if originals:
+        told = "has COCO's twelve numbers of each epoch, of which the last one's are shown"
+        text = f"{', '.join(originals)}: a log of facebookresearch/detr, which {told}. It does not say on which images."
+        blocks.append(Note(text))
+    own = [run for run in runs if run.evaluation and not run.is_original]
+    data = {str((run.metrics.get("data") or {}).get("name")) for run in own}
+    sizes = {(run.evaluation["images"], run.evaluation["objects"]) for run in own if run.evaluation}
+    if len(data) > 1 or len(sizes) > 1:
+        blocks.append(Note("These runs were evaluated on different data, so their numbers cannot be compared."))
     if given:
-        data = {str((run.metrics.get("data") or {}).get("name")) for run in runs if run.evaluation}
-        sizes = {(evaluation["images"], evaluation["objects"]) for _, evaluation in given}
-        if len(data) > 1 or len(sizes) > 1:
-            blocks.append(Note("These runs were evaluated on different data, so their numbers cannot be compared."))
-        blocks += [_coco_table(given), _f1_table(given)]
+        blocks.append(_coco_table(given))
+    if own:
+        blocks.append(_f1_table([(run.name, run.evaluation) for run in own if run.evaluation]))
     return Section("Result", "result", blocks)
 
 
