@@ -46,9 +46,12 @@ def convert_checkpoint(
     categories = None if categories_from is None else load_categories(categories_from)
     names = None if categories is None else {category["id"]: category["name"] for category in categories}
     with large_imports():
+        from transformers.utils import logging as transformers_logging
+
         from hf_detr_ft.model.original.from_original import convert_original
         from hf_detr_ft.model.original.to_original import write_as_original
 
+    transformers_logging.disable_progress_bar()  # of single weights, which take no time
     if to:
         notes = write_as_original(source, destination, to, num_classes)
     else:

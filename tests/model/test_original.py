@@ -3,7 +3,7 @@
 import os
 from argparse import Namespace
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -187,7 +187,7 @@ def test_no_class_head_stays_no_class_head(detector: Tensors, tmp_path: Path) ->
         (None, "detr-r50-dc5-f0fb7ef5.pth", None, True),
         (None, "detr-r50-e632da11.pth", None, False),
         (None, "detr-r50-e632da11.pth", True, True),
-        (Namespace(dilation=True, output_dir=PurePosixPath("/x")), "checkpoint.pth", None, True),
+        (Namespace(dilation=True, output_dir=Path("/x")), "checkpoint.pth", None, True),
         ({"dilation": False}, "my-dc5.pth", None, False),
     ],
 )
@@ -283,6 +283,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: names_only() | {"class_embed.bias": torch.zeros(1, dtype=torch.int64)},
         "a tensor of torch.int64",
     ),
+    "one number": (lambda: names_only() | {"class_embed.bias": torch.tensor(1.0)}, "found a single number."),
     "inflated": (
         lambda: names_only() | {"query_embed.weight": torch.zeros(1).expand(10**9, 256)},
         "'query_embed.weight': expected a tensor of floating-point numbers, found a shape of (1000000000, 256) over 4",
@@ -291,7 +292,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: names_only() | {"query_embed.weight": torch.zeros(2, 2).to_sparse()},
         "found a tensor of layout torch.sparse_coo",
     ),
-    "flat queries": (names_only, "'query_embed.weight': expected a table of queries, found the shape (1,)"),
+    "flat queries": (names_only, "'query_embed.weight': expected a table of queries whose width the 8 heads"),
     "a list": (
         lambda: [1, 2],
         "expected tensors by their names, alone or under 'model', found ['model', 'args', 'epoch']",
@@ -314,11 +315,13 @@ def test_wrong_shapes_arguments_and_categories_are_named(detector: Tensors, tmp_
         save(path, detector, args={name: value})
         assert f"args.{name}: expected {expected}, found {value!r}" in refused(path)
     save(path, detector, args={"nheads": 7})
-    assert "args.nheads: expected a divisor of 128, the width of queries" in refused(path)
+    assert "'query_embed.weight': expected a table of queries whose width the 7 heads divide" in refused(path)
     save(path, detector, args={"set_cost_bbox": 2.5})
     assert "args: expected values that transformers.DetrConfig takes" in refused(path)
     save(path, detector, class_names={"3": "mug"})
     assert "class_names: expected names by category id, found {'3': 'mug'}" in refused(path)
+    save(path, detector | {"class_embed.bias": torch.zeros(4)})
+    assert "'class_embed': expected a weight and a bias of two rows or more, found [21, 4]." in refused(path)
     save(path, with_rows(detector, 2))
     message = "expected a row for each category id up to 1 and one for no object, found 2 rows"
     assert message in refused(path, names={1: "balloon"})

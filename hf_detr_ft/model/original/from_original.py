@@ -84,22 +84,19 @@ def convert_original(
     if others:
         raise CheckpointError(f"{path}: expected one of the backbones {', '.join(BLOCKS)}, found {others}. {NO_MODEL}")
     prefix = "detr." if architecture.masks else ""
-    head = {prefix + name for name in CLASS_HEAD}
-    has_class_head = bool(head & file.tensors.keys())
-    _require_tensors(file, tensor_names(architecture), set() if has_class_head else head)
+    has_class_head = any(prefix + name in file.tensors for name in CLASS_HEAD)
+    _require_tensors(file, tensor_names(architecture), has_class_head)
     inside = {name.removeprefix("detr."): tensor for name, tensor in file.tensors.items()}
-    config = _config(file, architecture, inside, dilation, notes)
+    config = _config(file, architecture, inside, _is_dilated(file, dilation, notes))
     if has_class_head:
-        chosen = _name_classes(file, config, len(inside["class_embed.weight"]) - 1, names, notes)
+        chosen = _name_classes(file, config, [len(inside[name]) for name in CLASS_HEAD], names, notes)
         inside |= {name: inside[name][chosen] for name in CLASS_HEAD}
     else:
         notes.append("no class head: it can be fine-tuned from; pipeline() wants one")
     if architecture.masks and not masks:
         architecture, prefix = replace(architecture, masks=False), ""
         notes.append("mask head: left out")
-    if file.constants:
-        config.detectron2_constants = {name: value.tolist() for name, value in file.constants.items()}
-    model = (DetrForSegmentation if architecture.masks else DetrForObjectDetection)(config)
+    model = _build(file, config, architecture.masks)
     for theirs, ours in tensor_names(architecture):
         name = theirs.removeprefix(prefix)
         if name in inside:
@@ -107,10 +104,10 @@ def convert_original(
     return Converted(model, _processor(file), has_class_head, notes)
 
 
-def _require_tensors(file: OriginalFile, table: Names, optional: set[str]) -> None:
+def _require_tensors(file: OriginalFile, table: Names, has_class_head: bool) -> None:
     """Refuses a file that lacks tensors, or has some that a DETR has not."""
-    expected = {name for name, _ in table}
-    missing = [name for name, _ in table if name not in file.tensors and name not in optional]
+    expected = [name for name, _ in table if has_class_head or not name.endswith(CLASS_HEAD)]
+    missing = [name for name in expected if name not in file.tensors]
     unexpected = [name for name in file.tensors if name not in expected]
     if any(name.endswith("transformer.encoder.norm.weight") for name in unexpected):
         raise CheckpointError(
@@ -122,56 +119,47 @@ def _require_tensors(file: OriginalFile, table: Names, optional: set[str]) -> No
         found = [f"{len(missing)} missing, such as {join_limited(missing, 3)}"] if missing else []
         found += [f"{len(unexpected)} others, such as {join_limited(unexpected, 3)}"] if unexpected else []
         raise CheckpointError(
-            f"{file.path}: expected {len(table)} tensors of a DETR, found {printable('; '.join(found))}. {NO_MODEL}"
+            f"{file.path}: expected {len(expected)} tensors of a DETR, found {printable('; '.join(found))}. {NO_MODEL}"
         )
 
 
-def _config(
-    file: OriginalFile,
-    architecture: Architecture,
-    tensors: Mapping[str, torch.Tensor],
-    dilation: bool | None,
-    notes: list[str],
-) -> Any:
+def _is_dilated(file: OriginalFile, asked: bool | None, notes: list[str]) -> bool:
+    """True of a DC5 model, as far as can be told."""
+    if asked is not None:
+        return asked
+    dilated: bool = file.argument("dilation", "dc5" in Path(file.path).name.lower())
+    if file.arguments is None:
+        said = "its name says dc5" if dilated else "its name does not say dc5, and it holds no arguments"
+        notes.append(f"dilation: {str(dilated).lower()}, since {said}")
+    return dilated
+
+
+def _config(file: OriginalFile, architecture: Architecture, tensors: Mapping[str, torch.Tensor], dilated: bool) -> Any:
     """A config as the shapes of the detector's tensors and the training's arguments say."""
-    queries = tensors["query_embed.weight"]
-    if queries.dim() != 2:
+    queries, heads = tensors["query_embed.weight"], file.argument("nheads", HEADS)
+    layers = {"encoder": architecture.encoder_layers, "decoder": architecture.decoder_layers}
+    if queries.dim() != 2 or heads < 1 or queries.shape[1] % heads or not all(layers.values()):
         raise CheckpointError(
-            f"{file.path}: 'query_embed.weight': expected a table of queries, found the shape {tuple(queries.shape)}. "
-            + NO_MODEL
+            f"{file.path}: 'query_embed.weight': expected a table of queries whose width the {heads} heads divide, "
+            f"and layers, found the shape {tuple(queries.shape)} and {layers['encoder']} + {layers['decoder']} "
+            f"layers. {NO_MODEL}"
         )
-    widths = {
-        f"{part}_ffn_dim": len(tensors[f"transformer.{part}.layers.0.linear1.bias"])
-        for part, count in (("encoder", architecture.encoder_layers), ("decoder", architecture.decoder_layers))
-        if count
-    }
-    heads = file.argument("nheads", HEADS)
-    if dilation is None:
-        dilation = file.argument("dilation", "dc5" in Path(file.path).name.lower())
-        if file.arguments is None:
-            said = "its name says dc5" if dilation else "its name does not say dc5, and it holds no arguments"
-            notes.append(f"dilation: {str(dilation).lower()}, since {said}")
     values = {name: file.argument(theirs, default) for name, (theirs, default) in ARGUMENTS.items()}
     backbone = {"model_type": "timm_backbone", "backbone": architecture.backbone, "num_channels": 3}
     backbone |= {"features_only": True, "use_pretrained_backbone": False, "out_indices": [1, 2, 3, 4]}
     settings: dict[str, Any] = {
         "num_queries": queries.shape[0],
         "d_model": queries.shape[1],
-        "encoder_layers": architecture.encoder_layers,
-        "decoder_layers": architecture.decoder_layers,
-        "encoder_attention_heads": heads,
-        "decoder_attention_heads": heads,
         "position_embedding_type": "learned" if architecture.learned_positions else "sine",
-        "dilation": dilation,
-        "backbone_config": {**backbone, "output_stride": 16} if dilation else backbone,
+        "dilation": dilated,
+        "backbone_config": {**backbone, "output_stride": 16} if dilated else backbone,
         **{name: int(value) if float(value).is_integer() else value for name, value in values.items()},
-        **widths,
+        **{f"{part}_layers": count for part, count in layers.items()},
+        **{f"{part}_attention_heads": heads for part in layers},
+        **{f"{part}_ffn_dim": len(tensors[f"transformer.{part}.layers.0.linear1.bias"]) for part in layers},
     }
-    if heads < 1 or queries.shape[1] % heads or not widths:
-        raise CheckpointError(
-            f"{file.path}: args.nheads: expected a divisor of {queries.shape[1]}, the width of queries, and layers, "
-            f"found {heads} and {len(widths)} kinds of layers. {NO_MODEL}"
-        )
+    if file.constants:
+        settings["detectron2_constants"] = {name: value.tolist() for name, value in file.constants.items()}
     try:
         return DetrConfig(**settings)
     except Exception as error:  # of its strict fields
@@ -181,10 +169,25 @@ def _config(
         ) from error
 
 
+def _build(file: OriginalFile, config: Any, masks: bool) -> PreTrainedModel:
+    """A model with random weights."""
+    try:
+        return (DetrForSegmentation if masks else DetrForObjectDetection)(config)
+    except Exception as error:  # a mask head wants a width that is a multiple of 8, …
+        raise CheckpointError(
+            f"{file.path}: expected shapes that make a DETR, found others: {printable(first_line(error))}. {NO_MODEL}"
+        ) from error
+
+
 def _name_classes(
-    file: OriginalFile, config: Any, rows: int, names: Mapping[int, str] | None, notes: list[str]
+    file: OriginalFile, config: Any, lengths: list[int], names: Mapping[int, str] | None, notes: list[str]
 ) -> list[int]:
     """Gives the config its class names, and returns the rows of the class head that are kept, "no object" last."""
+    rows = lengths[0] - 1
+    if lengths != [rows + 1] * 2 or rows < 1:
+        raise CheckpointError(
+            f"{file.path}: 'class_embed': expected a weight and a bias of two rows or more, found {lengths}. {NO_MODEL}"
+        )
     labels = list(range(rows))
     if file.class_names is not None and names is None:
         labels, names = sorted(file.class_names), file.class_names

@@ -148,6 +148,8 @@ def _check_tensor(path: Path, name: str, value: Any) -> None:
         found = f"a tensor of layout {value.layout} on {value.device}"
     elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
         found = f"a shape of {tuple(value.shape)} over {value.untyped_storage().nbytes()} bytes"
+    elif value.dim() == 0 and not name.endswith("num_batches_tracked"):
+        found = "a single number"
     elif not value.is_floating_point() and not name.endswith("num_batches_tracked"):
         found = f"a tensor of {value.dtype}"
     if found is not None:

@@ -11,7 +11,7 @@ from hf_detr_ft.model.checkpoint import Checkpoint, read_config
 from hf_detr_ft.model.load import load_tensors
 from hf_detr_ft.model.original.coco_names import COCO_IDS, THINGS
 from hf_detr_ft.model.original.from_original import ARGUMENTS
-from hf_detr_ft.model.original.original_file import CLASS_NAMES, wrapped, write_original
+from hf_detr_ft.model.original.original_file import CLASS_NAMES, CONSTANTS, wrapped, write_original
 from hf_detr_ft.model.original.tensor_names import BLOCKS, CLASS_HEAD, Architecture, tensor_names
 
 Form = Literal["original", "detectron2"]
@@ -43,33 +43,40 @@ def write_as_original(source: str, path: Path, form: Form, num_classes: int | No
     checkpoint.check_exists()
     config: Any = read_config(checkpoint)
     architecture = _architecture(checkpoint, config)
-    name = "DetrForSegmentation" if architecture.masks else "DetrForObjectDetection"
-    model, report = load_tensors(checkpoint, config, getattr(transformers, name))
-    missing = [name for name in report.problems if "class_labels_classifier" not in name]
-    if missing:
-        raise CheckpointError(
-            f"{checkpoint}: expected all weights of {name}, found that {report.problems[missing[0]]}."
-        )
-    state, prefix = model.state_dict(), "detr." if architecture.masks else ""
-    tensors = {theirs: torch.cat([state[part] for part in ours]) for theirs, ours in tensor_names(architecture)}
-    head = [prefix + name for name in CLASS_HEAD]
+    tensors, has_class_head = _load(checkpoint, config, architecture)
     content: dict[str, Any] = {"args": _arguments(config, architecture)}
-    notes = list[str]()
-    if report.problems:
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in head}
-        notes.append("no class head, as in the source")
-    else:
+    notes = ["no class head, as in the source"]
+    if has_class_head:
         rows, names = _rows(config, form, num_classes)
-        for name in head:
-            tensors[name] = _spread(tensors[name], rows)
-        notes.append(f"class head: {len(rows)} rows and no object")
-        if names is not None:
-            content[CLASS_NAMES] = names
+        notes = [f"class head: {len(rows)} rows and no object"]
+        content |= {} if names is None else {CLASS_NAMES: names}
+        tensors = {
+            name: _spread(value, rows) if name.endswith(CLASS_HEAD) else value for name, value in tensors.items()
+        }
     if form == "detectron2":
         constants = getattr(config, "detectron2_constants", None) or {}
-        tensors = wrapped(tensors) | {name: torch.tensor(value) for name, value in constants.items()}
+        tensors = wrapped(tensors) | {name: torch.tensor(constants[name]) for name in CONSTANTS if name in constants}
     write_original(path, tensors, content)
     return notes
+
+
+def _load(checkpoint: Checkpoint, config: Any, architecture: Architecture) -> tuple[dict[str, torch.Tensor], bool]:
+    """All tensors by the original's names, and whether there is a class head among them.
+
+    Raises:
+        CheckpointError: they cannot be loaded, or some are missing.
+    """
+    name = "DetrForSegmentation" if architecture.masks else "DetrForObjectDetection"
+    model, report = load_tensors(checkpoint, config, getattr(transformers, name))
+    missing = [text for tensor, text in report.problems.items() if "class_labels_classifier" not in tensor]
+    if missing:
+        raise CheckpointError(f"{checkpoint}: expected all weights of {name}: {missing[0]}. Copy them again.")
+    state, has_class_head = model.state_dict(), not report.problems
+    return {
+        theirs: torch.cat([state[part] for part in ours])
+        for theirs, ours in tensor_names(architecture)
+        if has_class_head or not theirs.endswith(CLASS_HEAD)
+    }, has_class_head
 
 
 def _architecture(checkpoint: Checkpoint, config: Any) -> Architecture:

@@ -117,7 +117,7 @@ def _f1_table(given: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     keys = ("threshold", "f1", "precision", "recall")
     rows = [(name, *(_f1_number(evaluation["best_f1"], key) for key in keys)) for name, evaluation in given]
     columns = ["Threshold", "F1", "Precision", "Recall"]
-    if len(given) == 1:
+    if not given[0][0]:
         return Table("best-f1", caption, columns, [row[1:] for row in rows])
     return Table("best-f1", caption, ["Run", *columns], rows)
 
