@@ -72,7 +72,8 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
     losses = [
         f"loss_{part}{layer}{scale}" for part in ("ce", "bbox", "giou") for layer in ("", "_0") for scale in SCALES
     ]
-    names = ["lr", "loss", "class_error", "class_error_unscaled", "cardinality_error_unscaled", *losses]
+    losses += [f"cardinality_error{layer}_unscaled" for layer in ("", "_0")]
+    names = ["lr", "loss", "class_error", "class_error_unscaled", *losses]
     expected = {f"{split}_{name}" for split in ("train", "test") for name in names} - {"test_lr"}
     assert len(lines) == 9 and lines[-1].keys() == expected | {"test_coco_eval_bbox", "epoch", "n_parameters"}
     assert lines[-1]["epoch"] == 2 and lines[-1]["test_coco_eval_bbox"][0] == float(rows[-1]["eval_map"])

@@ -13,7 +13,7 @@ THINGS = (
     *("mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "N/A"),
     *("book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
 )
-"""By category id, 0 to 90 (instances_val2017.json)."""
+"""Names by category id, 0 to 90 (instances_val2017.json)."""
 STUFF = {
     **{92: "banner", 93: "blanket", 95: "bridge", 100: "cardboard", 107: "counter", 109: "curtain"},
     **{112: "door-stuff", 118: "floor-wood", 119: "flower", 122: "fruit", 125: "gravel", 128: "house", 130: "light"},
@@ -26,7 +26,7 @@ STUFF = {
     **{194: "dirt-merged", 195: "paper-merged", 196: "food-other-merged", 197: "building-other-merged"},
     **{198: "rock-merged", 199: "wall-other-merged", 200: "rug-merged"},
 }
-"""By category id (panoptic_val2017.json)."""
+"""Names by category id (panoptic_val2017.json)."""
 COCO_IDS = [category_id for category_id, name in enumerate(THINGS) if name != NO_CLASS]
 """The 80 ids of COCO's objects; detectron2's labels 0 to 79 are their places."""
 

@@ -45,8 +45,8 @@ class Architecture:
 def tensor_names(architecture: Architecture) -> Names:
     """Names of all tensors, in the order in which the original registers them."""
     detector = [
-        *_layers("encoder", architecture.encoder_layers),
-        *_layers("decoder", architecture.decoder_layers),
+        *_layer_pairs("encoder", architecture.encoder_layers),
+        *_layer_pairs("decoder", architecture.decoder_layers),
         *_pairs("transformer.decoder.norm", "model.decoder.layernorm", AFFINE),
         *_pairs("class_embed", "class_labels_classifier", AFFINE),
         *(pair for n in range(3) for pair in _pairs(f"bbox_embed.layers.{n}", f"bbox_predictor.layers.{n}", AFFINE)),
@@ -67,7 +67,7 @@ def _pairs(theirs: str, ours: str, kinds: Collection[str]) -> Iterator[tuple[str
     yield from ((f"{theirs}.{kind}", (f"{ours}.{kind}",)) for kind in kinds)
 
 
-def _layers(part: str, count: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _layer_pairs(part: str, count: int) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Layers of the encoder or the decoder."""
     attentions = [("self_attn", "self_attn"), ("multihead_attn", "encoder_attn")][: 1 if part == "encoder" else 2]
     norms = [*(f"{ours}_layer_norm" for _, ours in attentions), "final_layer_norm"]
@@ -126,7 +126,7 @@ def find_architecture(names: Collection[str]) -> tuple[Architecture, str]:
 
 
 def _count(names: Collection[str], pattern: str) -> int:
-    """How many different numbers stand at a place in the names."""
+    """Number of different numbers that stand at a place in the names."""
     return len({found[1] for found in (re.match(pattern, name) for name in names) if found})
 
 
