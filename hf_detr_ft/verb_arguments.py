@@ -67,7 +67,11 @@ def add_report(verbs: Any) -> None:
     """Arguments of `report`."""
     parser = verbs.add_parser("report", help="one HTML page of a run, or of several side by side")
     parser.add_argument(
-        "sources", nargs="+", metavar="RUN", help="flags such as --data.root FOLDER behind it go over its recipe"
+        "sources",
+        nargs="+",
+        metavar="RUN",
+        help="flags such as --data.root FOLDER behind it go over its recipe; also a folder of facebookresearch/detr, "
+        "by its log",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help=f"default: RUN/{REPORT}; of several, {REPORT}")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")

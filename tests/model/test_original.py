@@ -164,12 +164,23 @@ def test_pipeline_opens_the_folder_and_a_recipe_the_file(detector: Tensors, tmp_
     assert len(load_for_inference(str(path)).config.id2label) == 3
 
 
-def test_the_mask_head_is_dropped_where_asked(panoptic: Tensors, tmp_path: Path) -> None:
+def test_images_in_blue_green_red_are_refused(detector: Tensors, tmp_path: Path) -> None:
+    tensors = wrapped(detector)
+    path = save(tmp_path / "rgb.pth", tensors | {"pixel_mean": torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)})
+    assert convert_original(path).processor.image_mean == [0.485, 0.456, 0.406]
+    save(path, tensors | {"pixel_mean": torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1)})
+    assert "'pixel_mean': expected that of images in red, green, blue" in refused(path)
+
+
+def test_the_mask_head_is_dropped_where_asked(
+    panoptic: Tensors, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = save(tmp_path / "panoptic.pth", panoptic)
     dropped = convert_original(path, masks=False)
     assert type(dropped.model) is DetrForObjectDetection and dropped.notes[0] == "mask head: left out"
     assert torch.equal(dropped.model.model.query_position_embeddings.weight, panoptic["detr.query_embed.weight"])
     assert load_for_inference(str(path)).config.num_labels == 20
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: mask head: left out"]
 
 
 def test_no_class_head_stays_no_class_head(detector: Tensors, tmp_path: Path) -> None:
@@ -177,7 +188,7 @@ def test_no_class_head_stays_no_class_head(detector: Tensors, tmp_path: Path) ->
     converted = convert_original(path)
     converted.save(tmp_path / "folder")
     assert not [name for name in load_file(tmp_path / "folder" / "model.safetensors") if "classifier" in name]
-    assert converted.notes == ["no class head: it can be fine-tuned from; pipeline() wants one"]
+    assert converted.notes == ["class head: none; it can be fine-tuned from; pipeline() wants one"]
     build_model(ModelConfig(checkpoint=str(tmp_path / "folder")), ["mug"], [3])
 
 
@@ -337,7 +348,7 @@ def test_damaged_files_are_named(detector: Tensors, tmp_path: Path) -> None:
         path.write_bytes(content)
         message = refused(path)
         assert message.startswith("expected a file that torch.save wrote, but it cannot be read: "), message
-        assert message.endswith("copy or download it again.")
+        assert message.endswith("copy or download it again.") and "weights_only" not in message
     assert refused(tmp_path / "gone.pth") == "expected a .pth file, found no file. Check the path."
 
 

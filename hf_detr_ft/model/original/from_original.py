@@ -92,7 +92,7 @@ def convert_original(
         chosen = _name_classes(file, config, [len(inside[name]) for name in CLASS_HEAD], names, notes)
         inside |= {name: inside[name][chosen] for name in CLASS_HEAD}
     else:
-        notes.append("no class head: it can be fine-tuned from; pipeline() wants one")
+        notes.append("class head: none; it can be fine-tuned from; pipeline() wants one")
     if architecture.masks and not masks:
         architecture, prefix = replace(architecture, masks=False), ""
         notes.append("mask head: left out")
@@ -224,8 +224,18 @@ def _fill(
 
 
 def _processor(file: OriginalFile) -> Any:
-    """The processor of images, with the wrapper's mean and deviation where the file has them."""
+    """The processor of images, with the wrapper's mean and deviation where the file has them.
+
+    Raises:
+        CheckpointError: they are of images whose channels are blue, green, red.
+    """
     names = {"pixel_mean": "image_mean", "pixel_std": "image_std"}
     given: dict[str, Any] = {own: file.constants[name] for name, own in names.items() if name in file.constants}
     given = {own: [round(value / 255, 6) for value in values.flatten().tolist()] for own, values in given.items()}
+    mean = given.get("image_mean", [0.485, 0.456, 0.406])
+    if mean[0] < mean[-1]:
+        raise CheckpointError(
+            f"{file.path}: 'pixel_mean': expected that of images in red, green, blue, as in the wrapper's configurations, "
+            f"found {mean}, divided by 255, which is of blue, green, red. Train it with INPUT.FORMAT RGB."
+        )
     return DetrImageProcessor(**given)

@@ -173,9 +173,11 @@ def _load(path: Path) -> Any:
                 "when opened, so it was not. Where you trust its author, open it with torch.load there, and save its "
                 "'model' alone."
             ) from error
+        # torch's own words about pickles are how to open them all the same
+        reason = "it is no pickle of its" if isinstance(error, pickle.UnpicklingError) else first_line(error)
         raise CheckpointError(
-            f"{path}: expected a file that torch.save wrote, but it cannot be read: {type(error).__name__}: "
-            f"{printable(first_line(error))}. It is cut off, damaged or of another kind; copy or download it again."
+            f"{path}: expected a file that torch.save wrote, but it cannot be read: {printable(reason)}. It is cut off, "
+            "damaged or of another kind; copy or download it again."
         ) from error
 
 
