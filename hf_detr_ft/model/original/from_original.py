@@ -235,7 +235,7 @@ def _processor(file: OriginalFile) -> Any:
     mean = given.get("image_mean", [0.485, 0.456, 0.406])
     if mean[0] < mean[-1]:
         raise CheckpointError(
-            f"{file.path}: 'pixel_mean': expected that of images in red, green, blue, as in the wrapper's configurations, "
+            f"{file.path}: 'pixel_mean': expected that of images in red, green, blue, as the wrapper's own, "
             f"found {mean}, divided by 255, which is of blue, green, red. Train it with INPUT.FORMAT RGB."
         )
     return DetrImageProcessor(**given)

@@ -176,8 +176,8 @@ def _load(path: Path) -> Any:
         # torch's own words about pickles are how to open them all the same
         reason = "it is no pickle of its" if isinstance(error, pickle.UnpicklingError) else first_line(error)
         raise CheckpointError(
-            f"{path}: expected a file that torch.save wrote, but it cannot be read: {printable(reason)}. It is cut off, "
-            "damaged or of another kind; copy or download it again."
+            f"{path}: expected a file that torch.save wrote, but it cannot be read: {printable(reason)}. It is cut "
+            "off, damaged or of another kind; copy or download it again."
         ) from error
 
 
