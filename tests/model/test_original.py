@@ -167,7 +167,7 @@ def test_pipeline_opens_the_folder_and_a_recipe_the_file(detector: Tensors, tmp_
 def test_images_in_blue_green_red_are_refused(detector: Tensors, tmp_path: Path) -> None:
     tensors = wrapped(detector)
     path = save(tmp_path / "rgb.pth", tensors | {"pixel_mean": torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)})
-    assert convert_original(path).processor.image_mean == [0.485, 0.456, 0.406]
+    assert list(convert_original(path).processor.image_mean) == [0.485, 0.456, 0.406]
     save(path, tensors | {"pixel_mean": torch.tensor([103.53, 116.28, 123.675]).view(3, 1, 1)})
     assert "'pixel_mean': expected that of images in red, green, blue" in refused(path)
 
