@@ -71,7 +71,8 @@ def original_lines(
             line["train_lr"] = trained["learning_rate"]
         line[BOXES] = [validated[key] for key, _, _ in COCO_METRICS if key in validated]
         epoch = float(evaluation.get("epoch") or 0) - 1
-        lines.append({**line, "epoch": round(epoch) if epoch.is_integer() else epoch, "n_parameters": n_parameters})
+        line |= {"epoch": round(epoch) if epoch.is_integer() else epoch, "n_parameters": n_parameters}
+        lines.append(dict(sorted(line.items())))  # a checkpoint's log comes back with its names in another order
     return lines
 
 

@@ -43,6 +43,12 @@ def test_a_line_has_the_originals_names_weights_and_epochs() -> None:
     assert line["epoch"] == -0.5 and "test_loss_bbox" not in line and line["test_loss_bbox_unscaled"] == 0.5
 
 
+def test_a_resumed_run_has_the_same_bytes() -> None:
+    shuffled = [dict(sorted(entry.items(), reverse=True)) for entry in HISTORY]
+    texts = [json.dumps(original_lines(history, WEIGHTS, 41_000)) for history in (HISTORY, shuffled)]
+    assert texts[0] == texts[1]
+
+
 def write(path: Path, *lines: Any) -> Path:
     path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
     return path
