@@ -74,8 +74,7 @@ def post_process(
         scores, labels = scores.max(-1)
     else:
         queries, classes = scores.shape[-2:]
-        top = min(family.top or queries, queries * classes)
-        scores, index = scores.flatten(1).topk(top, dim=1)
+        scores, index = scores.flatten(1).topk(family.most_detections(queries, classes), dim=1)
         labels = index % classes
         pred_boxes = pred_boxes.gather(1, (index // classes)[..., None].expand(-1, -1, 4))
     return scores, labels, corners_in_pixels(pred_boxes, orig_sizes)

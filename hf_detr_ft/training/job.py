@@ -127,7 +127,7 @@ def build_job(
         "data": {"name": recipe.data.name, "split": "validation"},
         "base_model": recipe.model.checkpoint or recipe.model.backbone,
         "family": model.family.name,
-        "most_detections": min(model.family.top or model.config.num_queries, model.config.num_queries),
+        "most_detections": model.family.most_detections(model.config.num_queries, len(label_map.names)),
     }
     results = RunFolderCallback(lambda: trainer.result, lambda: trainer.detections, about, trainer.skipped.as_dict)
     trainer.add_callback(results)

@@ -120,6 +120,10 @@ class Family:
         """The class of its configs in Transformers."""
         return self.stock_class.config_class
 
+    def most_detections(self, queries: int, classes: int) -> int:
+        """Detections of an image, good and bad together, from so many queries."""
+        return queries if self.scores == "softmax" else min(self.top or queries, queries * classes)
+
     def parameters_without_boxes(self, model: nn.Module) -> list[nn.Parameter]:
         """Trained parameters that a batch without boxes leaves out."""
         if not self.unused_without_boxes:
