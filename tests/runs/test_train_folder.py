@@ -20,6 +20,7 @@ from hf_detr_ft.training.checkpoints import checkpoint_faults, find_checkpoint, 
 from hf_detr_ft.training.interruption import StopCallback
 from hf_detr_ft.training.output_folder import OutputFolder
 from hf_detr_ft.training.trainer import DetrTrainer
+from hf_detr_ft.training.weight_average import WeightAverage
 from tests.fixtures import as_flags, tiny_detr, write_coco_folder
 from tests.test_atomic import holder
 
@@ -180,6 +181,7 @@ def test_weights_at_the_root_are_written_beside_and_renamed(
 
     before = contents(run)
     trainer = object.__new__(DetrTrainer)
+    trainer.average = WeightAverage(None)
     monkeypatch.setattr(Trainer, "_save", full)
     with pytest.raises(OSError, match="No space"):
         trainer._save(str(run))
