@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import DetrForObjectDetection, pipeline
+from transformers import AutoModelForObjectDetection, pipeline
 
 from hf_detr_ft.model.checkpoint import resolve_source
 
@@ -78,10 +78,10 @@ def test_quickstart_needs_no_network(
     assert trained.returncode == 0, trained.stderr
     assert "best AP" in trained.stdout
 
-    first = DetrForObjectDetection.from_pretrained(resolve_source("package:hf_detr_ft/tiny_detr", "test"))
-    last = DetrForObjectDetection.from_pretrained(folder)
+    first = AutoModelForObjectDetection.from_pretrained(resolve_source("package:hf_detr_ft/tiny_dfine", "test"))
+    last = AutoModelForObjectDetection.from_pretrained(folder)
     assert last.config.id2label == {0: "balloon"}
-    begun, ended = (model.model.query_position_embeddings.weight.float() for model in (first, last))
+    begun, ended = (model.model.decoder.layers[0].self_attn.q_proj.weight.float() for model in (first, last))
     assert 0 < (begun - ended).abs().max() < 0.1, "fine-tuning goes on from the packaged weights"
     frozen, still = (next(model.model.backbone.parameters()) for model in (first, last))
     assert torch.equal(frozen, still), "of which the first convolution is frozen"
@@ -93,12 +93,13 @@ def test_quickstart_needs_no_network(
     assert detector(Image.new("RGB", (80, 64)), threshold=0.0)[0]["label"] == "balloon"
 
 
-def test_the_checkpoint_is_small_stock_and_in_half_precision() -> None:
-    folder = Path(resolve_source("package:hf_detr_ft/tiny_detr", "test"))
+@pytest.mark.parametrize("name", ["tiny_detr", "tiny_dfine"])
+def test_the_checkpoints_are_small_stock_and_in_half_precision(name: str) -> None:
+    folder = Path(resolve_source(f"package:hf_detr_ft/{name}", "test"))
     files = {path.name for path in folder.iterdir()}
     assert files == {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
     assert (folder / "model.safetensors").stat().st_size <= 12_000_000
-    model, report = DetrForObjectDetection.from_pretrained(folder, dtype="auto", output_loading_info=True)
+    model, report = AutoModelForObjectDetection.from_pretrained(folder, dtype="auto", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
     assert sum(parameter.numel() for parameter in model.parameters()) <= 6_000_000

@@ -95,7 +95,7 @@ class ModelConfig:
 
     checkpoint: str | None = "facebook/detr-resnet-50"
     """Hub id, folder or `package:NAME/PATH` of a DETR of any kind, or a `.pth` of facebookresearch/detr; null to start
-    from `backbone`. The tiny DETR that comes with this package is `package:hf_detr_ft/tiny_detr`."""
+    from `backbone`. `package:hf_detr_ft/tiny_dfine` and `package:hf_detr_ft/tiny_detr` come with this package."""
     revision: str | None = None
     """Branch, tag or commit of the checkpoint on the Hub; its default branch where not set."""
     shortest_edge: int = bounded(800, 1)
