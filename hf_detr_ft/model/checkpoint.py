@@ -154,7 +154,7 @@ def read_config(checkpoint: Checkpoint) -> "PreTrainedConfig":
     settings = read_settings(checkpoint)
     family = FAMILIES[settings["model_type"]]
     try:
-        config: PreTrainedConfig = family.config_class.from_dict(_with_backbone_config(settings))
+        config: PreTrainedConfig = family.config_class.from_dict(with_backbone_config(settings))
         return config
     except Exception as error:
         raise CheckpointError(
@@ -183,7 +183,7 @@ def _check_folder(checkpoint: Checkpoint, folder: Path) -> None:
     raise CheckpointError(f"{checkpoint}: expected a model, found no {' and no '.join(missing)} but {shown}. {remedy}")
 
 
-def _with_backbone_config(settings: dict[str, Any]) -> dict[str, Any]:
+def with_backbone_config(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings of Transformers 4, which say by loose fields what the timm backbone is, as Transformers 5 says it.
 
     Transformers would ask the Hub whether "resnet50" is a repository, and fail without a network.

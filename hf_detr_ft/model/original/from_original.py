@@ -10,6 +10,7 @@ from transformers import DetrConfig, DetrForObjectDetection, DetrForSegmentation
 
 from hf_detr_ft.errors import CheckpointError, first_line
 from hf_detr_ft.formatting import join_limited, printable
+from hf_detr_ft.model.checkpoint import with_backbone_config
 from hf_detr_ft.model.original.coco_names import COCO_IDS, NO_CLASS, coco_names
 from hf_detr_ft.model.original.original_file import OriginalFile, read_original
 from hf_detr_ft.model.original.tensor_names import (
@@ -145,14 +146,13 @@ def _config(file: OriginalFile, architecture: Architecture, tensors: Mapping[str
             f"layers. {NO_MODEL}"
         )
     values = {name: file.argument(theirs, default) for name, (theirs, default) in ARGUMENTS.items()}
-    backbone = {"model_type": "timm_backbone", "backbone": architecture.backbone, "num_channels": 3}
-    backbone |= {"features_only": True, "use_pretrained_backbone": False, "out_indices": [1, 2, 3, 4]}
     settings: dict[str, Any] = {
         "num_queries": queries.shape[0],
         "d_model": queries.shape[1],
         "position_embedding_type": "learned" if architecture.learned_positions else "sine",
         "dilation": dilated,
-        "backbone_config": {**backbone, "output_stride": 16} if dilated else backbone,
+        "backbone": architecture.backbone,
+        "use_timm_backbone": True,
         **{name: int(value) if float(value).is_integer() else value for name, value in values.items()},
         **{f"{part}_layers": count for part, count in layers.items()},
         **{f"{part}_attention_heads": heads for part in layers},
@@ -161,7 +161,7 @@ def _config(file: OriginalFile, architecture: Architecture, tensors: Mapping[str
     if file.constants:
         settings["detectron2_constants"] = {name: value.tolist() for name, value in file.constants.items()}
     try:
-        return DetrConfig(**settings)
+        return DetrConfig(**with_backbone_config(settings))
     except Exception as error:  # of its strict fields
         raise CheckpointError(
             f"{file.path}: args: expected values that transformers.DetrConfig takes, found others: "
