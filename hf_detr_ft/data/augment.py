@@ -11,8 +11,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks
 import albumentations as A
 import cv2
 import numpy as np
-from albumentations.augmentations.crops.transforms import BaseCrop
 from albumentations.core.type_definitions import Targets
+from PIL import Image
 
 from hf_detr_ft.recipe.sections import AugmentConfig
 
@@ -41,15 +41,15 @@ PRESET_FIELDS = ("horizontal_flip", "vertical_flip", "rotate", "random_crop", "m
 class CropParams:
     """Shape of one augmented image, drawn without its pixels."""
 
-    window: tuple[int, int, int, int]
-    """Window that is cut out, (left, top, right, bottom) in the image's pixels."""
+    window: tuple[float, float, float, float]
+    """Window that is cut out, (left, top, right, bottom) in the image's pixels and parts of them."""
     size: tuple[int, int]
     """Size (height, width) that the window is resized to before the processor's resize."""
     shortest_edge: int
     """Short side in pixels that the processor resizes to."""
 
 
-class RandomSizeCrop(BaseCrop):
+class RandomSizeCrop(A.DualTransform):
     """Cuts out the window of a `CropParams`, given as `crop`, and resizes that alone, however long the image."""
 
     _targets = (Targets.IMAGE, Targets.BBOXES)
@@ -61,22 +61,23 @@ class RandomSizeCrop(BaseCrop):
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Parameters of the methods below."""
-        return {"crop_coords": data["crop"].window, "size": data["crop"].size}
+        return {"window": data["crop"].window, "size": data["crop"].size}
 
     def apply(
-        self, img: np.ndarray, crop_coords: tuple[int, int, int, int], size: tuple[int, int], **_: Any
+        self, img: np.ndarray, window: tuple[float, float, float, float], size: tuple[int, int], **_: Any
     ) -> np.ndarray:
-        """Crops and resizes."""
-        window = super().apply(img, crop_coords)
-        if window.shape[:2] == size:
-            return window
-        shrinks = size[0] <= window.shape[0] and size[1] <= window.shape[1]
-        return cv2.resize(window, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        """Crops and resizes, as Pillow does in the original."""
+        height, width = img.shape[:2]
+        if (window, size) == ((0, 0, width, height), (height, width)):
+            return img
+        return np.array(Image.fromarray(img).resize(size[::-1], Image.Resampling.BILINEAR, box=window))
 
-    def apply_to_bboxes(self, bboxes: np.ndarray, crop_coords: tuple[int, int, int, int], **params: Any) -> np.ndarray:
+    def apply_to_bboxes(
+        self, bboxes: np.ndarray, window: tuple[float, float, float, float], **params: Any
+    ) -> np.ndarray:
         """Boxes xyxy relative to the image become relative to the window; in fp64, where albumentations takes fp32."""
         height, width = params["shape"][:2]
-        left, top, right, bottom = crop_coords
+        left, top, right, bottom = window
         corners_px = bboxes[:, :4] * (width, height, width, height) - (left, top, left, top)
         corners = corners_px / (right - left, bottom - top, right - left, bottom - top)
         return np.concatenate([corners, bboxes[:, 4:]], axis=1)
@@ -100,7 +101,8 @@ class Augmentation:
     """Draws and applies one augmentation; the same seed on the same image gives the same result, everywhere.
 
     A crop is DETR's `RandomResize` and `RandomSizeCrop` in one: the image is thought of as resized to a short
-    side drawn from `crop_edges`; a window of it, its sides drawn one by one from `crop_sides`, is what remains.
+    side drawn from `crop_edges`; a window of whole pixels of it, its sides drawn one by one from `crop_sides`, is
+    what remains.
 
     Args:
         pipeline: of albumentations, for boxes in COCO's format with the label field `kept`, with a `RandomSizeCrop`
@@ -140,19 +142,17 @@ class Augmentation:
         shortest_edge = draws.choice(self.shortest_edges)
         if draws.random() >= self.random_crop:
             return CropParams((0, 0, width, height), (height, width), shortest_edge)
-        scale = draws.choice(self.crop_edges) / min(height, width)
-        drawn = [self._draw(draws, side, scale) for side in (height, width)]
+        crop_edge = draws.choice(self.crop_edges)
+        drawn = [self._draw(draws, side, int(crop_edge * side / min(height, width))) for side in (height, width)]
         (top, bottom, new_height), (left, right, new_width) = drawn
         return CropParams((left, top, right, bottom), (new_height, new_width), shortest_edge)
 
-    def _draw(self, draws: random.Random, side: int, scale: float) -> tuple[int, int, int]:
+    def _draw(self, draws: random.Random, side: int, resized: int) -> tuple[float, float, int]:
         """Begin and end of the window along one side of the image, and the pixels that it is resized to."""
         smallest, largest = self.crop_sides
-        resized = max(1, round(side * scale))
         length = draws.randint(min(smallest, resized), min(largest, resized))
         offset = draws.randint(0, resized - length)
-        begin = min(round(offset / scale), side - 1)
-        return begin, max(begin + 1, min(round((offset + length) / scale), side)), length
+        return offset * side / resized, min((offset + length) * side / resized, side), length
 
     def __call__(self, image: np.ndarray, boxes_xywh_px: np.ndarray, seed: int) -> Augmented:
         """Augments one image.

@@ -14,11 +14,12 @@ def parameter_groups(
     backbone_prefix: str = "model.backbone.",
     rate_factors: Mapping[str, float] | None = None,
     undecayed: tuple[str, ...] = (),
+    decay_all: bool = False,
 ) -> list:
     """Groups for AdamW over what is trained; empty ones are left out.
 
     The backbone has its own learning rate (facebookresearch/detr `main.py`: 1e-5 beside 1e-4). Norms, biases and other
-    vectors are not decayed.
+    vectors are not decayed, unless all are.
 
     Args:
         model: a detector.
@@ -29,6 +30,7 @@ def parameter_groups(
         rate_factors: factors on the rates of some parameters by regular expressions that are found in their names; the
             first counts.
         undecayed: prefixes of the names of matrices that are not decayed.
+        decay_all: decay every parameter, as facebookresearch/detr does.
 
     Returns:
         Dictionaries with `name`, `params`, `lr` and `weight_decay`; the highest rates of each part come first.
@@ -38,7 +40,7 @@ def parameter_groups(
         if parameter.requires_grad:
             name = name.removeprefix("module.")
             factors = (factor for pattern, factor in (rate_factors or {}).items() if re.search(pattern, name))
-            decays = parameter.dim() > 1 and not name.startswith(undecayed)
+            decays = decay_all or (parameter.dim() > 1 and not name.startswith(undecayed))
             key = (name.startswith(backbone_prefix), -next(factors, 1.0), decays)
             groups.setdefault(key, []).append(parameter)
     return [

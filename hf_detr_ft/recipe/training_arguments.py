@@ -25,7 +25,9 @@ class DetrTrainingArguments(TrainingArguments):
     backbone_learning_rate: float = bounded(1e-5, 0)
     """Learning rate of the backbone, for AdamW (DETR: 1e-5)."""
     weight_decay: float = bounded(1e-4, 0)
-    """Weight decay of matrices and convolutions; norms and biases are not decayed (DETR: 1e-4, on everything)."""
+    """Weight decay of matrices and convolutions (DETR: 1e-4)."""
+    decay_all: bool = False
+    """Decay norms, biases and other vectors, too (DETR: yes)."""
     max_grad_norm: float = bounded(0.1, 0)
     """Gradients are clipped to this L2 norm (DETR: 0.1)."""
     num_train_epochs: float = bounded(50.0, 0)

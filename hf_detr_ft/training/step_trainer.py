@@ -199,6 +199,7 @@ class StepTrainer(CheckpointTrainer):
                 detector.family.backbone_prefix,
                 detector.family.rate_factors(detector.config),
                 detector.family.undecayed,
+                self.args.decay_all,
             )
             try:
                 optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, opt_model)

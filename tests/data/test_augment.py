@@ -223,7 +223,7 @@ def test_a_crop_takes_away_boxes_of_which_too_little_is_left_and_clips_the_other
     )
     labels = np.arange(len(boxes))
     gone = clipped = whole = 0
-    for seed in range(10):
+    for seed in range(12):
         result = knobs(200, random_crop=1.0, min_visibility=0.4)(image, boxes, seed)
         window = window_of(result.image)
         scale = np.array(result.image.shape[1::-1]) / (window[2:] - window[:2])

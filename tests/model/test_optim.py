@@ -10,7 +10,9 @@ from hf_detr_ft.model.stages import train_stages
 from tests.families import tiny_model
 
 
-def settings_of(model: Detector, rate: float = 1.0, backbone_rate: float = 1.0) -> dict[str, tuple[float, float]]:
+def settings_of(
+    model: Detector, rate: float = 1.0, backbone_rate: float = 1.0, decay_all: bool = False
+) -> dict[str, tuple[float, float]]:
     """Rate and weight decay by a parameter's name."""
     family = model.family
     groups = parameter_groups(
@@ -21,11 +23,19 @@ def settings_of(model: Detector, rate: float = 1.0, backbone_rate: float = 1.0) 
         family.backbone_prefix,
         family.rate_factors(model.config),
         family.undecayed,
+        decay_all,
     )
     assert groups[0]["lr"] == rate, "the log shows the first group's rate"
     by_id = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     assert len(by_id) == sum(len(group["params"]) for group in groups)
     return {name: by_id[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("family", ["detr", "rf_detr"])
+def test_all_parameters_are_decayed_where_asked(family: str) -> None:
+    model = tiny_model(family)
+    assert {decay for _, decay in settings_of(model).values()} == {0, 1}
+    assert {decay for _, decay in settings_of(model, decay_all=True).values()} == {1}
 
 
 def test_sampling_offsets_and_reference_points_of_deformable_detr_have_a_tenth_of_the_rate() -> None:

@@ -164,6 +164,13 @@ def test_pipeline_opens_the_folder_and_a_recipe_the_file(detector: Tensors, tmp_
     assert len(load_for_inference(str(path)).config.id2label) == 3
 
 
+def test_the_originals_dropout_is_everywhere(detector: Tensors, tmp_path: Path) -> None:
+    config = convert_original(save(tmp_path / "model.pth", detector, args={"dropout": 0.2})).model.config
+    assert (config.dropout, config.attention_dropout, config.activation_dropout) == (0.2, 0.2, 0.2)
+    bare = convert_original(save(tmp_path / "bare.pth", detector, args={})).model.config
+    assert (bare.dropout, bare.attention_dropout, bare.activation_dropout) == (0.1, 0.1, 0.1)
+
+
 def test_images_in_blue_green_red_are_refused(detector: Tensors, tmp_path: Path) -> None:
     tensors = wrapped(detector)
     path = save(tmp_path / "rgb.pth", tensors | {"pixel_mean": torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)})

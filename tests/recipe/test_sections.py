@@ -156,6 +156,6 @@ def test_a_shipped_recipe_loads_and_says_how_to_run_it(path: Path):
 
 def test_the_recipes_that_the_readme_names_are_there():
     families = {"balloon_dfine", "balloon_rtdetr_v2", "balloon_rfdetr", "balloon_deformable"}
-    assert families | {"balloon", "balloon_tiny", "coco", "custom", "overfit", "pretrain_tiny", "quickstart"} <= {
+    assert families | {"balloon", "balloon_tiny", "custom", "original", "overfit", "pretrain_tiny", "quickstart"} <= {
         path.stem for path in RECIPES
     }

@@ -46,6 +46,16 @@ def test_detrs_schedule_drops_all_rates_by_ten_once_after_an_epoch(tmp_path: Pat
     assert rates[20:] == [pytest.approx([rate / 10 for rate in first])] * 10
 
 
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_norms_and_biases_are_decayed_where_the_recipe_asks(tmp_path: Path, decay_all: bool) -> None:
+    trainer = one_step.build(tmp_path, batch=2, accumulation=1)
+    trainer.args.decay_all = decay_all
+    groups = trainer.create_optimizer().param_groups
+    assert {group["weight_decay"] for group in groups if any(p.dim() == 1 for p in group["params"])} == {
+        trainer.args.weight_decay if decay_all else 0.0
+    }
+
+
 def test_detections_carry_category_ids_and_leave_unknown_classes_out() -> None:
     raw = torch.tensor([[[0.9, 1, 10, 20, 30, 60], [0.5, 0, 0, 0, 5, 5], [0.4, 2, 1, 1, 2, 2]]])
     label_map = LabelMap((17, 3, -3), ("a", "b", "not in the data"))

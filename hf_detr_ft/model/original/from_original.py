@@ -23,7 +23,7 @@ from hf_detr_ft.model.original.tensor_names import (
 )
 
 ARGUMENTS = {
-    "dropout": ("dropout", 0.1),
+    **dict.fromkeys(("attention_dropout", "activation_dropout", "dropout"), ("dropout", 0.1)),
     "eos_coefficient": ("eos_coef", 0.1),
     "class_cost": ("set_cost_class", 1.0),
     "bbox_cost": ("set_cost_bbox", 5.0),
