@@ -131,7 +131,7 @@ def load_verb(verb: str, function: str) -> Callable[..., int]:
 
 def run_recipe(verb: str, arguments: list[str]) -> int:
     """Calls `train` or `check`: a recipe first, then flags. What is wrong is said before libraries are imported."""
-    from hf_detr_ft.data.coco import require_annotations
+    from hf_detr_ft.data.find_data import require_annotations
     from hf_detr_ft.recipe.fields import print_help
     from hf_detr_ft.recipe.files import check_early
 

@@ -350,7 +350,7 @@ ANNOTATIONS = [
     Case("json-none", "check r.yaml", (TRAIN, "expected JSON"), damage=write(TRAIN, "images: none")),
     Case("json-truncated", "check r.yaml", (TRAIN, "truncated", "copy or download it again"), damage=cut(TRAIN, 0.9)),
     Case("json-empty", "check r.yaml", (TRAIN, "an empty file"), damage=write(TRAIN, "")),
-    Case("json-not-utf8", "check r.yaml", (TRAIN, "expected UTF-8"), damage=write(TRAIN, b"\xff\xfe{}")),
+    Case("json-not-utf8", "check r.yaml", (TRAIN, "expected JSON"), damage=write(TRAIN, b"\xff\xfe{}")),
     Case(
         "json-via",
         "check r.yaml",

@@ -5,18 +5,18 @@
 
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from hf_detr_ft.data.formats.annotation_text import decode_text
 from hf_detr_ft.data.formats.other_json import EXPORT_REMEDY, describe_json, describe_text, structure_faults
 from hf_detr_ft.data.segmentation_area import CHUNK, is_number, measure_segmentations
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.plain_files import largest_json, read_file
-from hf_detr_ft.recipe.sections import DataConfig
 
 MISSING = "expected a COCO JSON, found no such file; check the path"
 
@@ -89,21 +89,6 @@ class LabelMap:
         return len(self.category_ids)
 
 
-def require_annotations(*splits: str) -> Callable[[DataConfig], None]:
-    """A check of a recipe's `data`, before anything is read, that the annotations of "train" or "val" are there.
-
-    What it returns raises a DataError that names all files that are not.
-    """
-
-    def check(config: DataConfig) -> None:
-        paths = [] if config.synthetic_images else [config.path(f"{split}_annotations") for split in splits]
-        missing = [f"{path}: {MISSING}" for path in paths if not path.exists()]
-        if missing:
-            raise DataError("\n".join(missing))
-
-    return check
-
-
 def read_coco(path: Path) -> dict[str, Any]:
     """Reads a COCO detection JSON.
 
@@ -115,13 +100,9 @@ def read_coco(path: Path) -> dict[str, Any]:
         DataError: the file cannot be read, is no JSON, or is not COCO; the text says what it looks like instead.
     """
     try:
-        text = read_file(path, largest_json()).decode("utf-8-sig")
+        text = decode_text(read_file(path, largest_json()))
     except FileNotFoundError:
         raise DataError(f"{path}: {MISSING}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: expected UTF-8 text, found {error.reason} at byte {error.start}; {EXPORT_REMEDY}"
-        ) from None
     except OSError as error:
         raise DataError(f"{path}: expected a COCO JSON, cannot read it: {error.strerror}; check the path") from None
     try:

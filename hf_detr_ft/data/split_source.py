@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,11 @@ from hf_detr_ft.data.coco import LabelMap, read_coco
 from hf_detr_ft.data.dataset import load_split
 from hf_detr_ft.data.drawn_split import draw_split, load_drawn
 from hf_detr_ft.data.file_names import resolve_file_names
-from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.data.find_data import describe_layout, find_data
+from hf_detr_ft.data.formats.coco_folder import mend_coco
+from hf_detr_ft.data.formats.find_format import read_layout
+from hf_detr_ft.data.formats.layout import Layout, Place
+from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.recipe.sections import DataConfig
 from hf_detr_ft.synthetic.image_set import ImageSetConfig, find_faults, split_indices
 from hf_detr_ft.synthetic.render import select_classes
@@ -34,6 +38,7 @@ class Source:
         fingerprint: name and SHA-256 of the annotations, for the record.
         load: the rows (see `load_split`) of this COCO dict, or of a part of its images.
         white_level: of images of 16 bits, see `decode_rgb`.
+        notes: what was found, taken to be so or mended, a line each, for the terminal.
     """
 
     coco: dict[str, Any]
@@ -42,28 +47,59 @@ class Source:
     fingerprint: dict[str, str]
     load: Callable[[dict[str, Any], LabelMap], Dataset]
     white_level: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_source(config: DataConfig, split: str) -> Source:
-    """The split "train" or "val" of a recipe's `data`.
+    """The split "train", "val" or "test" of a recipe's `data`.
 
     Raises:
         RecipeError: synthetic images are described wrongly.
-        DataError: the annotation file is not there or is no COCO JSON, or images cannot be drawn.
+        DataError: annotations are not there or cannot be read, there is no such split, or images cannot be drawn.
     """
-    return _read(config, split) if config.synthetic_images is None else _draw(config, split)
+    if config.synthetic_images is not None:
+        return _draw(config, split)
+    layout = find_data(config)
+    notes = [describe_layout(layout)] if layout.reason else []
+    if layout.format == "coco":
+        places = {key: place for key, place in layout.splits.items() if key == split}
+        sources = {key: _read_coco(config, place, notes) for key, place in places.items()}
+    else:
+        sources = _read_others(config, layout, notes)
+    if split not in sources:
+        raise DataError(f"{config.root or '.'}: expected a split {split!r}, found none; {describe_layout(layout)}")
+    return sources[split]
 
 
-def _read(config: DataConfig, split: str) -> Source:
-    annotations, images_dir = config.path(f"{split}_annotations"), config.path(f"{split}_images")
-
-    def load(coco: dict[str, Any], label_map: LabelMap) -> Dataset:
-        return load_split(coco, images_dir, label_map, config.white_level)
-
-    name, coco = getattr(config, f"{split}_annotations"), read_coco(annotations)
+def _read_coco(config: DataConfig, place: Place, notes: Sequence[str]) -> Source:
+    """A split of a COCO JSON."""
+    coco = read_coco(place.annotations)
     if config.file_names == "similar":
-        coco = resolve_file_names(coco, images_dir)
-    return Source(coco, annotations, images_dir, {name: file_fingerprint(annotations)}, load, config.white_level)
+        coco = resolve_file_names(coco, place.images_dir)
+    coco, mended = mend_coco(coco, place.images_dir)
+    root = Path(config.root or ".").expanduser()
+    inside = place.annotations.is_relative_to(root)
+    name = str(place.annotations.relative_to(root) if inside else place.annotations)
+    fingerprint = {name: file_fingerprint(place.annotations)}
+    return _from_coco(config, coco, place, fingerprint, (*notes, *mended))
+
+
+def _read_others(config: DataConfig, layout: Layout, notes: Sequence[str]) -> dict[str, Source]:
+    """All splits of another format, whose categories are numbered together."""
+    sources = {}
+    for split, (coco, place) in read_layout(layout, config.file_names == "similar").items():
+        digest = hashlib.sha256(json.dumps(coco).encode()).hexdigest()
+        sources[split] = _from_coco(config, coco, place, {f"{layout.format} {split}": digest}, notes)
+    return sources
+
+
+def _from_coco(
+    config: DataConfig, coco: dict[str, Any], place: Place, fingerprint: dict[str, str], notes: Sequence[str]
+) -> Source:
+    def load(coco: dict[str, Any], label_map: LabelMap) -> Dataset:
+        return load_split(coco, place.images_dir, label_map, config.white_level)
+
+    return Source(coco, place.annotations, place.images_dir, fingerprint, load, config.white_level, tuple(notes))
 
 
 def _draw(config: DataConfig, split: str) -> Source:

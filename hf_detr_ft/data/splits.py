@@ -33,6 +33,7 @@ class Splits:
         label_map: of the training split's categories.
         problems: what the checks found; no errors among them.
         fingerprints: SHA-256 of each split's annotations, for the record.
+        notes: what was found, taken to be so or mended, a line each, for the terminal.
     """
 
     train: Dataset
@@ -42,6 +43,7 @@ class Splits:
     label_map: LabelMap
     problems: list[Problem]
     fingerprints: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def check_split(
@@ -152,6 +154,7 @@ def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[
             label_map=label_map,
             problems=problems,
             fingerprints=train.fingerprint | val.fingerprint,
+            notes=tuple(dict.fromkeys((*train.notes, *val.notes))),
         )
 
 

@@ -25,7 +25,10 @@ class DataConfig:
     name: str = "custom"
     """Name of the data set in messages and on the model card."""
     root: str | None = None
-    """Folder that the paths below are relative to; the current folder where it is not set."""
+    """Folder that the paths below are relative to; the current folder where it is not set. Where they are left out
+    and nothing lies at them, the annotations and images that are there are found."""
+    format: Literal["coco", "yolo", "voc", "csv"] | None = None
+    """Format of the annotations; found out where not set (DETR: coco)."""
     train_annotations: str = "annotations/custom_train.json"
     """COCO JSON of the training images (DETR: annotations/instances_train2017.json)."""
     train_images: str = "train2017"

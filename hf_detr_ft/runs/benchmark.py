@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_detr_ft.atomic import check_output_file, write_json
-from hf_detr_ft.data.coco import require_annotations
+from hf_detr_ft.data.find_data import require_annotations
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.importing import large_imports
 from hf_detr_ft.recipe.files import check_early, load_recipe

@@ -25,6 +25,7 @@ def describe_job(job: Job) -> str:
     start = recipe.model.checkpoint or recipe.model.backbone
     lines = [
         f"data      {name}: {train} training and {val} validation images",
+        *(f"          {printable(note)}" for note in splits.notes),
         f"          classes ({len(splits.label_map)}): {names}",
         *([f"          warnings: {warnings}; `hf-detr-ft check` lists them"] if warnings else []),
         f"model     {start}: {count_parameters(model) / 1e6:.1f} M parameters",

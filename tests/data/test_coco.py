@@ -115,7 +115,7 @@ def test_read_coco_returns_the_file_as_it_is(tmp_path: Path) -> None:
         ),
         pytest.param("[" * 100_000, ["Python cannot hold"], id="nested"),
         pytest.param("1" * 5000, ["Python cannot hold"], id="long-number"),
-        pytest.param(b"\xff\xfe{\x00}\x00", ["UTF-8", "byte 0"], id="utf16"),
+        pytest.param(b"\xff\xfe{\x00}\x00", ["empty object", "no 'images'"], id="utf16"),
     ],
 )
 def test_read_coco_says_what_a_file_looks_like(tmp_path: Path, content: str | bytes, words: list[str]) -> None:
@@ -125,6 +125,13 @@ def test_read_coco_says_what_a_file_looks_like(tmp_path: Path, content: str | by
         read_coco(file)
     for word in ["labels.json", "expected", *words]:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1"])
+def test_a_file_in_another_encoding_is_read(tmp_path: Path, encoding: str) -> None:
+    coco = {"images": [{"id": 1, "file_name": "café.jpg"}], "annotations": [], "categories": [{"id": 1, "name": "é"}]}
+    (tmp_path / "a.json").write_bytes(json.dumps(coco, ensure_ascii=False).encode(encoding))
+    assert read_coco(tmp_path / "a.json") == coco
 
 
 def test_a_file_cut_anywhere_is_called_truncated(tmp_path: Path) -> None:

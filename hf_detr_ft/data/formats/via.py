@@ -243,13 +243,19 @@ def _polygon(attributes: dict) -> _Shape:
         raise _Unusable(
             f"{attributes['name']} needs 3 points or more, each with x and y; found {len(xs)} x, {len(ys)} y"
         )
-    # Around the first point: less cancellation where coordinates are fractions, none lost where they are integers.
-    dx, dy = [x - xs[0] for x in xs], [y - ys[0] for y in ys]
-    area = abs(sum(dx[i - 1] * dy[i] - dx[i] * dy[i - 1] for i in range(len(dx)))) / 2
+    polygon = [value for point in zip(xs, ys, strict=True) for value in point]
+    area = polygon_area(polygon)
     if area == 0:
         raise _Unusable(f"{attributes['name']} of {len(xs)} points encloses no area; redraw or delete it")
     box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-    return _Shape(box, area, [value for point in zip(xs, ys, strict=True) for value in point])
+    return _Shape(box, area, polygon)
+
+
+def polygon_area(points: Sequence[float]) -> float:
+    """Area that an outline x, y, x, y, … encloses, by the shoelace formula."""
+    # Around the first point: less cancellation where coordinates are fractions, none lost where they are integers.
+    dx, dy = [x - points[0] for x in points[0::2]], [y - points[1] for y in points[1::2]]
+    return abs(sum(dx[i - 1] * dy[i] - dx[i] * dy[i - 1] for i in range(len(dx)))) / 2
 
 
 def _ellipse(cx: float, cy: float, rx: float, ry: float, theta: float) -> _Shape:

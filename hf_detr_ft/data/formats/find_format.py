@@ -1,0 +1,75 @@
+"""The format of a data set's folder: found out, and read into COCO dicts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hf_detr_ft.data.formats.coco_folder import find_coco
+from hf_detr_ft.data.formats.labelled import Reading, build_cocos
+from hf_detr_ft.data.formats.layout import Layout, Place, Tree
+from hf_detr_ft.data.formats.plain_csv import find_plain_csv, read_plain_csv
+from hf_detr_ft.data.formats.voc import find_voc, read_voc
+from hf_detr_ft.data.formats.yolo import find_yolo, read_yolo
+from hf_detr_ft.errors import DataError
+
+FINDERS: dict[str, Callable[[Tree], Layout | None]] = {
+    "coco": find_coco,
+    "yolo": find_yolo,
+    "voc": find_voc,
+    "csv": find_plain_csv,
+}
+"""Finders by format, in the order in which they are asked."""
+READERS: dict[str, Callable[[Layout, bool], Reading]] = {"yolo": read_yolo, "voc": read_voc, "csv": read_plain_csv}
+"""Readers of all formats but COCO."""
+ARCHIVES = (".zip", ".tar.gz", ".tgz", ".rar", ".7z", ".tar.bz2", ".tar.xz")
+
+
+def find_layout(root: Path, format: str | None = None) -> Layout:
+    """Finds out which annotations lie in a folder, and which images are theirs.
+
+    Args:
+        root: the folder.
+        format: look for this one alone.
+
+    Raises:
+        DataError: there are none that any reader knows, or it is not clear which are meant.
+    """
+    if root.is_file() and root.name.lower().endswith(ARCHIVES):
+        raise DataError(f"{root}: expected the folder of a data set, found an archive; unpack it, and name its folder")
+    tree = Tree(root)
+    asked = FINDERS if format is None else {format: FINDERS[format]}
+    found = [layout for find in asked.values() if (layout := find(tree))]
+    if not found:
+        looked = ", ".join(asked)
+        raise DataError(
+            f"{root}: expected annotations ({looked}), found none among {len(tree.files)} files, "
+            f"{len(tree.images)} of them images; {_remedy(tree)}"
+        )
+    layout = found[0]
+    others = [f"{other.format} ({other.reason})" for other in found[1:]]
+    hint = f"; there is {', '.join(others)} as well, which data.format would choose" if others else ""
+    return layout._replace(reason=layout.reason + hint)
+
+
+def _remedy(tree: Tree) -> str:
+    archives = [name for name in tree.files if name.lower().endswith(ARCHIVES)]
+    if archives:
+        return f"unpack {archives[0]} first"
+    return "correct data.root, or name the files as data.train_annotations and data.train_images"
+
+
+def read_layout(layout: Layout, similar: bool = False) -> dict[str, tuple[dict, Place]]:
+    """COCO dicts of all splits, with the same categories, and where each was read.
+
+    Args:
+        layout: of any format but COCO.
+        similar: find images whose names are written in another way, see `Photos`.
+
+    Raises:
+        DataError: lists what is wrong with the files.
+    """
+    splits, names = READERS[layout.format](layout, similar)
+    first = next(iter(layout.splits.values()))
+    return {
+        split: (coco, Place(layout.splits.get(split, first).annotations, splits[split].images_dir))
+        for split, coco in build_cocos(splits, names).items()
+    }

@@ -1,0 +1,202 @@
+"""Tables with a row for each object: a file's name, a box and a class, under the names that columns usually have.
+
+Boxes are corners, or left, top, width and height where the columns say so; in pixels, or relative to the image where no
+number of the file is above 1. A row whose box is empty stands for an image without objects. A column of splits divides
+one table.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hf_detr_ft.data.find_images import is_image
+from hf_detr_ft.data.formats.csv_table import Table, load_table, read_heading
+from hf_detr_ft.data.formats.labelled import (
+    Faults,
+    Labelled,
+    LabelledImage,
+    LabelledObject,
+    Photos,
+    Reading,
+    class_name,
+    corners_box,
+    finite,
+)
+from hf_detr_ft.data.formats.layout import SPLIT_WORDS, Layout, Place, Tree, group_by_split
+from hf_detr_ft.errors import DataError
+
+NAMES = {
+    "file": (
+        "filename",
+        "file_name",
+        "image_path",
+        "image_name",
+        "image",
+        "img",
+        "path",
+        "file",
+        "filepath",
+        "image_id",
+    ),
+    "class": ("class", "label", "class_name", "label_name", "category", "category_name", "name", "object", "labels"),
+    "split": ("split", "set", "subset", "usage", "partition", "ml_use"),
+}
+"""Names of columns, the surest first."""
+CORNERS = (
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x_min", "y_min", "x_max", "y_max"),
+    ("x1", "y1", "x2", "y2"),
+    ("left", "top", "right", "bottom"),
+    ("bbox_xmin", "bbox_ymin", "bbox_xmax", "bbox_ymax"),
+    ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"),
+    ("box_x1", "box_y1", "box_x2", "box_y2"),
+)
+SIDES = (
+    ("x", "y", "w", "h"),
+    ("left", "top", "width", "height"),
+    ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
+    ("bbox_x", "bbox_y", "bbox_w", "bbox_h"),
+    ("xmin", "ymin", "w", "h"),
+    ("x", "y", "width", "height"),
+)
+"""Columns of left, top, width and height."""
+ROWS = ("file", "xmin", "ymin", "xmax", "ymax", "class")
+"""Columns of a file without a heading."""
+RELATIVE = 1.0
+"""Largest number of boxes that are relative to their image."""
+
+
+class Columns(NamedTuple):
+    """Places of the columns in a row."""
+
+    file: int
+    box: tuple[int, ...]
+    label: int
+    are_sides: bool
+    split: int | None
+    size: tuple[int, int] | None
+    """Of the image's height and width."""
+
+
+def find_columns(heading: Sequence[str]) -> Columns | None:
+    """The columns by the heading; None where they do not make a table of boxes."""
+    if not heading:
+        return Columns(0, (1, 2, 3, 4), 5, False, None, None)
+    places = {name: place for place, name in reversed(list(enumerate(heading)))}
+    boxes = next((names for names in (*CORNERS, *SIDES) if set(names) <= places.keys()), None)
+    file, label, split = (next((places[name] for name in NAMES[key] if name in places), None) for key in NAMES)
+    if boxes is None or file is None or label is None:
+        return None
+    rest = {"height", "width"} - set(boxes)
+    size = (places["height"], places["width"]) if len(rest) == 2 and rest <= places.keys() else None
+    return Columns(file, tuple(places[name] for name in boxes), label, boxes in SIDES, split, size)
+
+
+def find_plain_csv(tree: Tree) -> Layout | None:
+    """The splits of a folder with tables of boxes."""
+    files = [name for name in tree.named(".csv", ".tsv") if _is_table(tree.root / name)]
+    if not files:
+        return None
+    splits = {}
+    for split, name in group_by_split(files, tree.root).items():
+        splits[split] = Place(tree.root / name, tree.images_folder(name, split, _samples(tree.root / name)))
+    return Layout("csv", splits, f"{files[0]} is a table of boxes")
+
+
+def _is_table(path: Path) -> bool:
+    heading = read_heading(path)
+    if heading:
+        return find_columns(heading) is not None
+    rows = load_table(path).rows[:1]
+    return bool(rows) and len(rows[0][1]) == len(ROWS) and is_image(rows[0][1][0])
+
+
+def _samples(path: Path) -> list[str]:
+    table = load_table(path)
+    columns = find_columns(table.heading)
+    return [] if columns is None else [cells[columns.file] for _, cells in table.rows[:5] if len(cells) > columns.file]
+
+
+def read_plain_csv(layout: Layout, similar: bool = False) -> Reading:
+    """The splits.
+
+    Raises:
+        DataError: lists what is wrong with the files.
+    """
+    faults, splits = Faults(next(iter(layout.splits.values())).annotations), dict[str, Labelled]()
+    for key, place in layout.splits.items():
+        table = load_table(place.annotations)
+        columns = find_columns(table.heading)
+        if columns is None:
+            raise DataError(
+                f"{place.annotations}: expected columns such as filename, xmin, ymin, xmax, ymax, class, found "
+                f"{', '.join(table.heading)}"
+            )
+        photos = Photos(place.images_dir, similar)
+        if table.decimal_comma:
+            table = table._replace(rows=[_with_points(row, columns) for row in table.rows])
+        relative = _is_relative(table, columns)
+        for split, rows in _divide(table, columns, key).items():
+            images = _read_rows(rows, columns, relative, place.annotations, photos, faults)
+            splits.setdefault(split, Labelled([], place.images_dir)).images.extend(images)
+    faults.refuse()
+    return splits, None
+
+
+def _with_points(row: tuple[int, list[str]], columns: Columns) -> tuple[int, list[str]]:
+    """A row whose box has decimal points in the place of commas."""
+    number, cells = row
+    return number, [c.replace(",", ".") if place in columns.box else c for place, c in enumerate(cells)]
+
+
+def _is_relative(table: Table, columns: Columns) -> bool:
+    values = [finite(cells[place]) for _, cells in table.rows for place in columns.box if place < len(cells)]
+    return max((abs(value) for value in values if value is not None), default=2.0) <= RELATIVE
+
+
+def _divide(table: Table, columns: Columns, default: str) -> dict[str, list[tuple[int, list[str]]]]:
+    """Rows by split."""
+    divided = defaultdict(list)
+    for number, cells in table.rows:
+        word = cells[columns.split].lower() if columns.split is not None and len(cells) > columns.split else ""
+        divided[SPLIT_WORDS.get(word, default)].append((number, cells))
+    return dict(divided)
+
+
+def _read_rows(
+    rows: list[tuple[int, list[str]]],
+    columns: Columns,
+    relative: bool,
+    path: Path,
+    photos: Photos,
+    faults: Faults,
+) -> list[LabelledImage]:
+    """Images in the order in which they come up."""
+    images: dict[str, LabelledImage] = {}
+    for number, cells in rows:
+        try:
+            least = 1 + max(columns.file, columns.label, *columns.box)
+            if len(cells) < least:
+                raise DataError(f"expected {least} cells, found {len(cells)}")
+            written = cells[columns.file].rpartition("://")[2]
+            name = photos.find(written)
+            if name not in images:
+                stated = () if columns.size is None else [cells[p] for p in columns.size if p < len(cells)]
+                images[name] = LabelledImage(name, photos.size(name, stated), [])
+            if any(cells[place] for place in columns.box):
+                images[name].objects.append(_read_object(cells, columns, images[name].size, relative))
+        except DataError as error:
+            faults.add(f"{path}, line {number}", error)
+    return list(images.values())
+
+
+def _read_object(cells: list[str], columns: Columns, size: tuple[int, int], relative: bool) -> LabelledObject:
+    values = [finite(cells[place]) for place in columns.box]
+    if any(value is None for value in values):
+        raise DataError(f"expected four numbers as the box, found {[cells[place] for place in columns.box]!r:.80}")
+    x, y, *rest = (value for value in values if value is not None)
+    right, bottom = (x + rest[0], y + rest[1]) if columns.are_sides else rest
+    height, width = size if relative else (1, 1)
+    box = corners_box([x * width, y * height, right * width, bottom * height])
+    return LabelledObject(class_name(cells[columns.label]), box)

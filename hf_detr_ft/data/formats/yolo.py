@@ -1,0 +1,231 @@
+"""YOLO folders: a text file of labels for each image, and `data.yaml` with the classes and splits.
+
+A line is `class x y w h`, center and size relative to the image, or `class x1 y1 x2 y2 …`, an outline relative to it;
+classes count from 0. Labels lie beside the image, or in `labels/…` where the image lies in `images/…`. An image without
+a file of labels is background.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from hf_detr_ft.data.find_images import is_image
+from hf_detr_ft.data.formats.annotation_text import lines_of, load_text
+from hf_detr_ft.data.formats.labelled import (
+    Faults,
+    Labelled,
+    LabelledImage,
+    LabelledObject,
+    Photos,
+    Reading,
+    class_name,
+    finite,
+    outline_box,
+)
+from hf_detr_ft.data.formats.layout import SPLIT_WORDS, Layout, Place, Tree, split_of
+from hf_detr_ft.errors import DataError
+from hf_detr_ft.yaml12 import parse_yaml
+
+CLASS_LISTS = ("classes.txt", "obj.names", "labels.txt", "predefined_classes.txt")
+"""Files with a class's name in each line, in darknet's and labelImg's exports."""
+NO_LABELS = (*CLASS_LISTS, *(f"{name}.txt" for name in ("readme", "readme.dataset", "readme.roboflow", *SPLIT_WORDS)))
+MOST_BYTES = 1 << 24
+"""Largest file of labels or of settings."""
+REACH = 1.01
+"""Largest relative coordinate; a little beyond the image's edge is rounding."""
+
+
+def find_yolo(tree: Tree) -> Layout | None:
+    """The splits of a folder with a `data.yaml`, or with lines of labels beside or below its images."""
+    for name in tree.named(".yaml", ".yml"):
+        if "/" not in name and "names:" in (text := load_text(tree.root / name, MOST_BYTES)):
+            settings = _parse(text, tree.root / name)
+            splits = {
+                split: Place(tree.root / name, folder)
+                for split, key in (("train", "train"), ("val", "val"), ("val", "valid"), ("test", "test"))
+                if settings.get(key) and (folder := _folder(settings, key, tree.root, name))
+            }
+            if not splits:
+                raise DataError(f"{tree.root / name}: expected folders of images as 'train' and 'val', found none")
+            return Layout("yolo", splits, f"{name} names its classes and folders", tree.root / name)
+    labels = [name for name in tree.named(".txt") if PurePosixPath(name).name.lower() not in NO_LABELS]
+    stems = {re.sub(r"\.[^./]*$", "", _label_name(image)) for image in tree.images}
+    paired = [name for name in labels if name[:-4] in stems]
+    if not paired or not re.match(r"\s*\d+(\s+[-+.\deE]+){4,}\s*$", _first_line(tree.root, paired)):
+        return None
+    classes = next((name for name in tree.files if PurePosixPath(name).name.lower() in CLASS_LISTS), None)
+    folders = sorted({str(PurePosixPath(image).parent) for image in tree.images})
+    by_split: dict[str, list[str]] = {}
+    for name in folders:
+        by_split.setdefault(split_of(name) or "", []).append(name)
+    common = {split: tree.root / os.path.commonpath(names) for split, names in by_split.items()}
+    named = {split: Place(folder, folder) for split, folder in common.items() if split}
+    splits = named or {"train": Place(common[""], common[""])}
+    reason = f"{paired[0]} has lines of labels"
+    return Layout("yolo", splits, reason, None if classes is None else tree.root / classes)
+
+
+def _first_line(root: Path, files: list[str]) -> str:
+    for name in files[:20]:
+        if lines := lines_of(load_text(root / name, MOST_BYTES)):
+            return lines[0][1]
+    return ""
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        settings = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise DataError(f"{path}: expected 'names' of classes and folders 'train' and 'val', found no mapping")
+    return settings
+
+
+def _folder(settings: dict[str, Any], key: str, root: Path, name: str) -> Path:
+    """The folder of images of a split: below the one of the YAML file, whatever machine the file was written on."""
+    value = settings[key]
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, str) or value.endswith(".txt"):
+        raise DataError(f"{root / name}: expected one folder of images as {key!r}, found {value!r:.80}")
+    parts, above = _parts(value), _parts(str(settings.get("path") or ""))
+    for start in range(len(parts)):  # ../train/images, as exports have it, is train/images
+        for base in (root, root.joinpath(*above)):
+            folder = base.joinpath(*parts[start:])
+            if "\0" not in value and folder.is_dir():
+                images = folder / "images"
+                return images if images.is_dir() and not any(map(is_image, _names(folder))) else folder
+    raise DataError(
+        f"{root / name}: expected a folder below {root} as {key!r}, found {value!r}, which is none; write it relative "
+        "to the file"
+    )
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+
+
+def _names(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir()]
+
+
+def _label_name(image: str) -> str:
+    """Path of an image's labels, with the image's suffix: `labels` in the place of the last folder `images`."""
+    before, images, after = f"/{image}".rpartition("/images/")
+    return f"{before}/labels/{after}"[1:] if images else image
+
+
+def read_yolo(layout: Layout, similar: bool = False) -> Reading:
+    """The splits, and the names of all classes.
+
+    Raises:
+        DataError: lists what is wrong with the files.
+    """
+    names = load_names(layout.classes)
+    faults, splits, most = Faults(next(iter(layout.splits.values())).annotations), {}, -1
+    for split, place in layout.splits.items():
+        images = []
+        for image in Tree(place.images_dir).images:
+            photos = Photos(place.images_dir)
+            try:
+                size = photos.size(image)
+            except DataError as error:
+                faults.add(split, error)
+                continue
+            labels = _labels_file(place.images_dir / image)
+            objects, largest = _read_labels(labels, size, names, faults) if labels.is_file() else ([], -1)
+            most = max(most, largest)
+            images.append(LabelledImage(image, size, objects))
+        splits[split] = Labelled(images, place.images_dir)
+    faults.refuse()
+    return splits, names or [str(index) for index in range(most + 1)]
+
+
+def _labels_file(image: Path) -> Path:
+    return Path(_label_name(image.as_posix())).with_suffix(".txt")
+
+
+def load_names(path: Path | None) -> list[str]:
+    """Names of the classes by number, of a `data.yaml` or of a list with a line each; none without a file."""
+    if path is None:
+        return []
+    text = load_text(path, MOST_BYTES)
+    if path.suffix == ".txt" or path.suffix == ".names":
+        return [class_name(line) for _, line in lines_of(text)]
+    names = _parse(text, path).get("names")
+    if isinstance(names, dict):
+        numbers = list(range(len(names)))
+        keys = {int(key) if isinstance(key, str) and key.isdecimal() else key: key for key in names}
+        if sorted(keys, key=str) != sorted(numbers, key=str):
+            raise DataError(f"{path}: expected 'names' numbered from 0, each once, found {list(names)!r:.120}")
+        names = [names[keys[number]] for number in numbers]
+    if not isinstance(names, list) or not names:
+        raise DataError(f"{path}: expected 'names' to be a list or a mapping of classes, found {names!r:.80}")
+    try:
+        return [class_name(str(name) if isinstance(name, (float, bool)) else name) for name in names]
+    except DataError as error:
+        raise DataError(f"{path}: names: {error}") from None
+
+
+def _read_labels(
+    path: Path, size: tuple[int, int], names: list[str], faults: Faults
+) -> tuple[list[LabelledObject], int]:
+    """Objects of one file of labels, and the largest number of a class."""
+    objects, largest = [], -1
+    try:
+        lines = lines_of(load_text(path, MOST_BYTES))
+    except DataError as error:
+        faults.add(path, error)
+        return [], -1
+    for number, line in lines:
+        try:
+            index, box, polygons = parse_line(line, size)
+            if names and index >= len(names):
+                raise DataError(f"expected a class from 0 to {len(names) - 1}, found {index}")
+        except DataError as error:
+            faults.add(f"{path}, line {number}", error)
+            continue
+        objects.append(LabelledObject(names[index] if names else str(index), box, polygons))
+        largest = max(largest, index)
+    return objects, largest
+
+
+def parse_line(line: str, size: tuple[int, int]) -> tuple[int, list[float], list[list[float]] | None]:
+    """Class, box xywh in pixels and outline of a line.
+
+    Args:
+        line: of a file of labels.
+        size: (height, width) of the image.
+
+    Raises:
+        DataError: it is no such line.
+    """
+    values = [finite(part) for part in line.split()]
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values) or not numbers or numbers[0] != int(numbers[0]) or not 0 <= numbers[0] < 10**6:
+        raise DataError(f"expected a class's number, then numbers, found {line!r:.60}")
+    index, places = int(numbers[0]), numbers[1:]
+    if len(places) == 5:
+        raise DataError("expected class x y w h, found a sixth value: detections with a score are no labels")
+    if len(places) < 4 or len(places) % 2:
+        raise DataError(f"expected class x y w h, or an outline of three points or more, found {len(numbers)} values")
+    if max(map(abs, places)) > REACH:
+        raise DataError(f"expected numbers relative to the image, from 0 to 1, found {max(places, key=abs):g}")
+    height, width = size
+    if len(places) > 4:
+        outline = [value * side for value, side in zip(places, _sides(width, height), strict=False)]
+        return index, outline_box(outline), [outline]
+    x, y, w, h = places
+    if w < 0 or h < 0:
+        raise DataError(f"expected width and height of 0 or more, found {w:g} and {h:g}")
+    return index, [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height], None
+
+
+def _sides(width: int, height: int) -> Iterator[int]:
+    while True:
+        yield from (width, height)
