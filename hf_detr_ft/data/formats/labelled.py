@@ -110,6 +110,10 @@ class Photos:
             hint = f"; one of these may be meant: {join_limited(found, 3)}"
         raise DataError(problem + hint)
 
+    def find_size(self, name: str) -> tuple[int, int]:
+        """Size (height, width) in pixels of the upright image that a name means. Raises DataError, see `find`."""
+        return self.size(self.find(name))
+
     def size(self, name: str, stated: Sequence[object] = ()) -> tuple[int, int]:
         """Size (height, width) in pixels: the stated one where it is one, else that of the upright image.
 
