@@ -64,6 +64,6 @@ def require_annotations(*splits: str) -> Callable[[DataConfig], None]:
 
 
 def describe_layout(layout: Layout) -> str:
-    """What was found, and why it was taken to be so, for the terminal."""
+    """Words for what was found, and why it was taken to be so, for the terminal."""
     places = ", ".join(f"{split} in {place.annotations}" for split, place in layout.splits.items())
     return f"found {layout.format}: {layout.reason} ({places})"

@@ -76,7 +76,7 @@ class Columns(NamedTuple):
     are_sides: bool
     split: int | None
     size: tuple[int, int] | None
-    """Of the image's height and width."""
+    """Places of the image's height and width."""
 
 
 def find_columns(heading: Sequence[str]) -> Columns | None:
