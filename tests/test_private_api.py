@@ -75,6 +75,7 @@ USES = (
     Use("transformers:TimmBackbone", "_backbone"),
     Use("transformers.integrations.sdpa_attention", "sdpa_attention_forward"),
     Use("transformers.image_transforms", "get_size_with_aspect_ratio", "image_size, size, max_size"),
+    Use("transformers.trainer", "DEFAULT_PROGRESS_CALLBACK"),
     Use("transformers.trainer_callback", "ExportableState"),
     Use("torch._dynamo.exc", "BackendCompilerFailed"),
     Use("argparse:ArgumentParser", "_actions"),

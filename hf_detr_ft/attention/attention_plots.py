@@ -25,7 +25,7 @@ from hf_detr_ft.attention.attention_panels import (
     image_size_in,
 )
 from hf_detr_ft.attention.image_attention import ImageAttention
-from hf_detr_ft.plots.style import INK
+from hf_detr_ft.plots.style import INK, ShownFigure
 from hf_detr_ft.plots.text_layout import readable, shorten
 
 SHEET_PANEL = 3.1
@@ -132,7 +132,7 @@ def plot_attention(image: Image.Image, attention: ImageAttention, names: Sequenc
 
 def _new_sheet(width: float, height: float) -> Figure:
     """Figure in inches, on a transparent ground; without a layout engine, since every panel has its place."""
-    figure = Figure(figsize=(width, height))
+    figure = ShownFigure(figsize=(width, height))
     figure.patch.set_alpha(0.0)
     return figure
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hf_detr_ft.plots.annotated_images import draw_annotations, tile_images
     from hf_detr_ft.plots.box_overlay import ComparedPhoto
     from hf_detr_ft.plots.comparison import plot_comparison
     from hf_detr_ft.plots.data_plots import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ComparedPhoto",
+    "draw_annotations",
     "draw_detections",
     "draw_sample",
     "draw_training_sample",
@@ -63,9 +65,11 @@ __all__ = [
     "plot_resized_sides",
     "restore_boxes",
     "restore_image",
+    "tile_images",
 ]
 
 MODULES = (
+    "annotated_images",
     "box_overlay",
     "comparison",
     "data_plots",

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from PIL import ImageOps
 
 from hf_detr_ft.plots.box_overlay import BoxStyle, ComparedPhoto, explain_styles, overlay_box, overlay_boxes
-from hf_detr_ft.plots.style import INK, TILE, add_image_axes, shrink
+from hf_detr_ft.plots.style import INK, TILE, ShownFigure, add_image_axes, shrink
 from hf_detr_ft.plots.text_layout import font, readable, shorten, text_width, wrap, writable_names
 
 SHEET_DPI = 72
@@ -59,7 +59,7 @@ def plot_comparison(photos: Sequence[ComparedPhoto], names: Sequence[str], title
     places, height = _sheet_places([picture.size for picture in pictures], rows, math.ceil(top))
 
     width = inner + 2 * SHEET_MARGIN
-    figure = Figure(figsize=(width / SHEET_DPI, height / SHEET_DPI), dpi=SHEET_DPI, facecolor="white")
+    figure = ShownFigure(figsize=(width / SHEET_DPI, height / SHEET_DPI), dpi=SHEET_DPI, facecolor="white")
 
     def part(x: float, y: float, size: tuple[int, int]) -> Axes:
         return add_image_axes(

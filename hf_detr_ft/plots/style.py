@@ -1,10 +1,12 @@
 """Look of the report's figures: colours, sizes, layout, titles and legends; their ink takes the page's colour."""
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import LayoutEngine
 from matplotlib.transforms import ScaledTranslation
@@ -22,6 +24,28 @@ LETTERS = 9
 """Height of letters in points; a title's are one more."""
 TILE = 480
 """Longer side of an image on a sheet, in pixels."""
+
+
+class ShownFigure(Figure):
+    """Figure that a notebook shows where it is the value of a cell: on white, also in a dark theme.
+
+    A notebook shows matplotlib's own only once pyplot has been imported.
+    """
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self)
+
+
+def to_png(figure: Figure) -> bytes:
+    """PNG of a figure, pixel for pixel, on white and without alpha."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    ground = Image.new("RGBA", drawn.size, "white")
+    ground.alpha_composite(drawn)
+    stream = io.BytesIO()
+    ground.convert("RGB").save(stream, format="PNG")
+    return stream.getvalue()
 
 
 class OnePassLayout(LayoutEngine):
@@ -74,7 +98,7 @@ def new_figure(
     title: str = "", x: str = "", y: str = "", *, width: float = 4.2, height: float = 3.0
 ) -> tuple[Figure, Axes]:
     """Figure of one panel, in inches, on a transparent ground."""
-    figure = Figure(figsize=(width, height), layout=OnePassLayout())
+    figure = ShownFigure(figsize=(width, height), layout=OnePassLayout())
     figure.patch.set_alpha(0.0)
     figure.subplots_adjust(left=0.12, bottom=0.26, right=0.97, top=0.9)  # about what the layout will find
     axes = figure.add_subplot()

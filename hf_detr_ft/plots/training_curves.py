@@ -221,6 +221,8 @@ def _finish_curves(figure: Figure, axes: Axes, instead: str) -> Figure:
     if max(map(abs, axes.get_ylim())) < LEAST_PLAIN:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlim(left=0)
+    if axes.dataLim.ymin >= 0 > axes.get_ylim()[0]:
+        axes.set_ylim(bottom=0)  # around a value that is 0 throughout matplotlib leaves room on both sides
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=axes.get_xlim()[1] > 3))
     handles, labels = axes.get_legend_handles_labels()
     if labels:

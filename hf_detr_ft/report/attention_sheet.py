@@ -14,8 +14,8 @@ from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.inference.detect import class_names, load_detector
+from hf_detr_ft.plots.style import to_png
 from hf_detr_ft.report.arguments import check_picture
-from hf_detr_ft.report.predictions_sheet import to_png
 
 PICTURE = Path("attention.png")
 DPI = 110
@@ -64,7 +64,6 @@ def encode(image: Image.Image, attention: ImageAttention, names: list[str], titl
     """The sheet as PNG, on white."""
     with style.context("default"):  # whatever the user's matplotlibrc says
         figure = plot_attention(image, attention, names, title)
-        figure.patch.set(facecolor="white", alpha=1.0)
         figure.set_dpi(DPI)
         return to_png(figure)
 

@@ -1,14 +1,11 @@
 """`RUN/plots/predictions.png`: objects that are found and missed on validation images, and wrong predictions."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import style
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_detr_ft.atomic import write_bytes
@@ -18,7 +15,7 @@ from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.evaluation.matching import MatchedDetections
 from hf_detr_ft.plots.box_overlay import ComparedPhoto
 from hf_detr_ft.plots.comparison import plot_comparison
-from hf_detr_ft.plots.style import TILE, shrink
+from hf_detr_ft.plots.style import TILE, shrink, to_png
 from hf_detr_ft.report.load_run import Validation
 from hf_detr_ft.run_folder import RunFolder
 
@@ -45,21 +42,39 @@ def draw_predictions(run: RunFolder, validation: Validation, threshold: float) -
         DataError: an image cannot be read.
     """
     assert validation.rows is not None
-    plain = validation.rows.with_format(None)
-    picked = [plain[index] for index in pick(len(plain), MOST)]
-    images, sizes = [], []
-    for row in picked:
-        image = decode_row(row)
-        sizes.append((image.height, image.width))
-        images.append(shrink(image, TILE))
-    photos = compare(picked, images, sizes, validation.matched, threshold)
-    shown = f"{len(picked)} of {len(plain)}" if len(picked) < len(plain) else str(len(plain))
-    noun = "image" if len(plain) == 1 else "images"
+    photos, images = compare_validation(validation, threshold, MOST), len(validation.rows)
+    shown = f"{len(photos)} of {images}" if len(photos) < images else str(images)
+    noun = "image" if images == 1 else "images"
     title = f"{run.name}: {shown} validation {noun}, predictions with a score above {threshold:g}"
     path = run.predictions
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, encode(photos, validation.matched.truth.names, title))
     return path
+
+
+def compare_validation(
+    validation: Validation, threshold: float, most: int | None = None, side: int = TILE
+) -> list[ComparedPhoto]:
+    """Validation images with their objects and the predictions above a threshold, for `plots.plot_comparison`.
+
+    Args:
+        validation: truth, detections and rows.
+        threshold: predictions with a score above it are shown.
+        most: images, spread evenly over all; all of them where not given.
+        side: longer side of the images in pixels.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    assert validation.rows is not None
+    plain = validation.rows.with_format(None)
+    picked = [plain[index] for index in pick(len(plain), len(plain) if most is None else most)]
+    images, sizes = [], []
+    for row in picked:
+        image = decode_row(row)
+        sizes.append((image.height, image.width))
+        images.append(shrink(image, side))
+    return compare(picked, images, sizes, validation.matched, threshold)
 
 
 def pick(count: int, most: int) -> list[int]:
@@ -119,12 +134,3 @@ def encode(photos: Sequence[ComparedPhoto], names: Sequence[str], title: str) ->
         if len(content) <= LARGEST:
             break
     return content
-
-
-def to_png(figure: Figure) -> bytes:
-    """Pixel for pixel, without alpha."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])).save(stream, format="PNG")
-    return stream.getvalue()

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import ExportableState, ProgressCallback
 
 from hf_detr_ft.atomic import write_bytes, write_json, write_text
@@ -229,5 +230,5 @@ class ProgressLines(ProgressCallback):
 def print_progress_lines(trainer: Trainer) -> None:
     """Puts `ProgressLines` in the place of Transformers' own bars, unless `disable_tqdm` wants neither."""
     if not trainer.args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
+        trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # in a notebook it is another one
         trainer.add_callback(ProgressLines())

@@ -1,5 +1,6 @@
 """Figures of one panel: where their labels and legends are, and that they are laid out at little cost."""
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -130,3 +131,11 @@ def test_axes_of_an_image_have_its_pixels_for_coordinates() -> None:
         assert axes.transData.transform(pixel) == pytest.approx(place)
     image = shrink(Image.fromarray(np.zeros((50, 100, 3), np.uint8)), 200)
     assert image.size == (200, 100)
+
+
+def test_a_notebook_shows_a_figure_on_white_without_pyplot() -> None:
+    figure = made()
+    image = Image.open(io.BytesIO(figure._repr_png_()))
+    assert (image.mode, image.size) == ("RGB", (420, 300))
+    assert image.getpixel((1, 1)) == (255, 255, 255) and len(image.getcolors(100_000)) > 20
+    assert figure.patch.get_alpha() == 0, "the page's figures still let the page through"

@@ -108,6 +108,12 @@ def test_tiny_losses_have_no_power_of_ten_over_the_title() -> None:
     assert "1e-07" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
+def test_an_error_that_is_zero_throughout_has_no_axis_below_zero() -> None:
+    history = [{"epoch": 1.0, "class_error": 0.0}, {"epoch": 2.0, "class_error": 0.0}]
+    (axes,) = plot_losses({"a": history}, "class_error").axes
+    assert axes.get_ylim()[0] == 0 < axes.get_ylim()[1]
+
+
 def test_average_precision_begins_at_zero_and_marks_the_best_epoch() -> None:
     figure = plot_average_precision({"a": log(3)}, best_epoch=3.0)
     lines = drawn(figure)
