@@ -13,6 +13,7 @@ OURS = ("HF_DETR_FT_BALLOON",)
 SLOW = (
     "test_two_processes.py",
     "test_quickstart.py",
+    "test_notebooks.py",
     "runs/test_kills.py",
     "runs/test_train.py",
     "runs/test_report.py",
