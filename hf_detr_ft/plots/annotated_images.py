@@ -40,12 +40,15 @@ def draw_annotations(
     labels = [ids.index(annotation["category_id"]) for annotation in annotations]
     boxes_xywh_px = np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64).reshape(-1, 4)
     crowd = [bool(annotation.get("iscrowd")) for annotation in annotations]
-    found = [decode_segmentation(annotation.get("segmentation"), image.size[::-1]) for annotation in annotations]
-    shown = [place for place, mask in enumerate(found) if masks and mask is not None and not crowd[place]]
-    if shown:
-        palette = sv.ColorPalette([class_colour(labels[place]) for place in shown])
+    found: dict[int, np.ndarray] = {}
+    for place, annotation in enumerate(annotations):
+        mask = decode_segmentation(annotation.get("segmentation"), image.size[::-1]) if masks else None
+        if mask is not None and not crowd[place]:
+            found[place] = mask
+    if found:
+        palette = sv.ColorPalette([class_colour(labels[place]) for place in found])
         annotator = sv.MaskAnnotator(palette, MASK_OPACITY, sv.ColorLookup.INDEX)
-        detections = sv.Detections(xywh_to_xyxy(boxes_xywh_px[shown]), np.stack([found[place] for place in shown]))
+        detections = sv.Detections(xywh_to_xyxy(boxes_xywh_px[list(found)]), np.stack(list(found.values())))
         image = annotator.annotate(image.copy(), detections)
     return draw_sample(image, xywh_to_xyxy(boxes_xywh_px), labels, [names[id_] for id_ in ids], crowd, edge)
 
