@@ -24,6 +24,7 @@ DESCRIPTION = """Fine-tune DETR on your own images.
   hf-detr-ft convert via SOURCE DESTINATION             VGG Image Annotator to COCO
   hf-detr-ft convert-checkpoint FILE.pth FOLDER         a model of facebookresearch/detr, and back with --to original
   hf-detr-ft get balloon FOLDER                         download the balloon data set
+  hf-detr-ft get nucleus FOLDER                         the nuclei of the Data Science Bowl 2018
   hf-detr-ft get synthetic FOLDER                       draw a data set, without a network
 
 RECIPE is a YAML file, or the name of one that comes with the package: quickstart, balloon, coco, custom, overfit.
@@ -177,6 +178,16 @@ def add_get(verbs: Any) -> None:
     balloon = names.add_parser("balloon", help="61 + 13 photos of balloons, downloaded")
     balloon.set_defaults(function="get_balloon")
     balloon.add_argument("destination", type=Path, metavar="FOLDER")
+    nucleus = names.add_parser("nucleus", help="670 images of nuclei, downloaded, or from what you have")
+    nucleus.set_defaults(function="get_nucleus")
+    nucleus.add_argument("destination", type=Path, metavar="FOLDER")
+    nucleus.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="ARCHIVE_OR_FOLDER",
+        help="stage1_train.zip of the Data Science Bowl 2018, or a folder with its content (default: downloaded)",
+    )
     synthetic = names.add_parser("synthetic", help="drawn photos of 11 classes, without a network")
     synthetic.set_defaults(function="get_synthetic")
     synthetic.add_argument("destination", type=Path, metavar="FOLDER")

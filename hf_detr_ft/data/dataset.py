@@ -146,7 +146,19 @@ def most_objects(dataset: Dataset) -> tuple[int, str]:
     """The largest number of objects on one image, and that image's file name."""
     if not len(dataset):
         return 0, ""
-    objects = dataset.with_format("arrow").select_columns("objects")[:]["objects"].combine_chunks()
-    counts = pc.list_value_length(objects.field("label")).to_numpy(zero_copy_only=False)
+    counts = count_objects(dataset)
     index = int(np.argmax(counts))
     return int(counts[index]), read_column(dataset.select([index]), "file_name")[0]
+
+
+def count_objects(dataset: Dataset, *, of_one_class: bool = False) -> np.ndarray:
+    """Objects of each image `[N]`, or those of the class that it has most of."""
+    objects = dataset.with_format("arrow").select_columns("objects")[:]["objects"].combine_chunks()
+    counts = pc.list_value_length(objects.field("label")).to_numpy(zero_copy_only=False)
+    if not of_one_class:
+        return counts
+    images, labels = np.repeat(np.arange(len(counts)), counts), objects.field("label").flatten().to_numpy()
+    pairs, of_pairs = np.unique(np.stack([images, labels]), axis=1, return_counts=True)
+    most = np.zeros_like(counts)
+    np.maximum.at(most, pairs[0], of_pairs)
+    return most

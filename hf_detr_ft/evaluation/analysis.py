@@ -15,7 +15,7 @@ from hf_detr_ft.evaluation.coco_eval import SIZE_NAMES, evaluate_with_curves, si
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.confusion import Confusion, confuse_classes
 from hf_detr_ft.evaluation.detections import Detections, is_above
-from hf_detr_ft.evaluation.matching import MatchedDetections, match_detections
+from hf_detr_ft.evaluation.matching import MAX_DETECTIONS, MatchedDetections, match_detections
 from hf_detr_ft.evaluation.threshold_curves import PrecisionRecall, ThresholdCurves, trace_thresholds
 from hf_detr_ft.evaluation.tide import TideErrors, find_errors
 from hf_detr_ft.evaluation.truth import read_truth
@@ -82,20 +82,22 @@ class Analysis:
         }
 
 
-def analyse_detections(coco: dict, detections: Detections, threshold: float | None = None) -> Analysis:
+def analyse_detections(
+    coco: dict, detections: Detections, threshold: float | None = None, max_detections: int = MAX_DETECTIONS
+) -> Analysis:
     """Analyses detections against the truth of a COCO dict, over exactly the images it lists.
 
     Args:
         coco: the annotations as read, as `evaluate_detections` takes them.
-        detections: ids are the data set's, boxes in pixels of the original upright image, scores in [0, 1]. Below rank
-            100 of their image and class they are left out, as in COCO.
+        detections: ids are the data set's, boxes in pixels of the original upright image, scores in [0, 1].
         threshold: detections with a score above it are kept, for confusion, recall and counts; that of the best F1
             where not given.
+        max_detections: the best per image and class that count; COCO's numbers and their intervals are of 100 always.
 
     Raises:
         DataError: as `evaluate_detections`.
     """
-    return analyse_matched(match_detections(read_truth(coco), detections), threshold)
+    return analyse_matched(match_detections(read_truth(coco), detections, max_detections), threshold)
 
 
 def analyse_matched(matched: MatchedDetections, threshold: float | None = None) -> Analysis:

@@ -40,6 +40,7 @@ def bootstrap_intervals(matched: MatchedDetections) -> dict[str, Interval | None
         None instead of an interval where drawing says nothing: fewer than two images with objects, or the same AP
         whatever is drawn, as where nothing is found.
     """
+    matched = matched.of_coco()
     truth, images = matched.truth, len(matched.truth.image_ids)
     undefined: dict[str, Interval | None] = dict.fromkeys(("map", "map_50", "map_75"))
     if len(np.unique(truth.image[~truth.crowd])) < 2:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from hf_detr_ft.data.segmentation_area import LARGE_AREA, MEDIUM_AREA
-from hf_detr_ft.evaluation.coco_result import ClassResult, CocoResult
+from hf_detr_ft.evaluation.coco_result import ClassResult, CocoResult, metrics_beyond
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.matching import IOUS, MAX_DETECTIONS, MatchedDetections, match_detections
 from hf_detr_ft.evaluation.threshold_curves import RECALLS, PrecisionRecall, best_f1
@@ -22,6 +22,8 @@ from hf_detr_ft.evaluation.truth import IndexedBoxes, Predictions, Truth, read_t
 Backend = Literal["faster-coco-eval", "pycocotools"]
 """`pycocotools` is the reference; `faster-coco-eval` gives the same numbers several times faster."""
 
+COCO_LIMITS = (1, 10, MAX_DETECTIONS)
+"""Best detections per image and class that COCO's AR is computed from; AP from the last."""
 SIZE_NAMES = ("small", "medium", "large")
 """COCO's names of objects' sizes, see `size_of`."""
 
@@ -31,7 +33,7 @@ def evaluate_detections(
     detections: Detections,
     *,
     backend: Backend = "faster-coco-eval",
-    max_detections: Sequence[int] = (1, 10, MAX_DETECTIONS),
+    max_detections: int = MAX_DETECTIONS,
 ) -> CocoResult:
     """Scores detections against the truth of a COCO dict, over exactly the images it lists.
 
@@ -43,8 +45,9 @@ def evaluate_detections(
         coco: the annotations as read; `images`, `categories` and `annotations`.
         detections: ids are the data set's, boxes in pixels of the original upright image.
         backend: the library that computes AP and AR.
-        max_detections: three counts, ascending: the best detections per image and class that AR is computed from;
-            the last one holds for AP, sizes, classes and F1. They name `mar_1`, `mar_10` and `mar_100`.
+        max_detections: the best detections per image and class that count for the best F1. COCO's twelve numbers, and
+            those of the classes, are of 100 always; of more than that, such as 500, the result has `map_at_500`,
+            `map_50_at_500`, `map_75_at_500` and `mar_500` besides.
 
     Raises:
         DataError: detections of unknown images or categories, boxes or scores that are not finite, negative widths or
@@ -52,32 +55,26 @@ def evaluate_detections(
     """
     if backend not in ("faster-coco-eval", "pycocotools"):
         raise ValueError(f"backend must be 'faster-coco-eval' or 'pycocotools', found {backend!r}")
-    if len(max_detections) != 3 or not 0 < max_detections[0] < max_detections[1] < max_detections[2]:
-        raise ValueError(f"max_detections must be three ascending positive numbers, found {max_detections!r}")
-    matched = match_detections(read_truth(coco), detections, max_detections[-1])
-    return evaluate_matched(matched, backend, max_detections)
+    return evaluate_matched(match_detections(read_truth(coco), detections, max_detections), backend)
 
 
-def evaluate_matched(
-    matched: MatchedDetections,
-    backend: Backend = "faster-coco-eval",
-    max_detections: Sequence[int] = (1, 10, MAX_DETECTIONS),
-) -> CocoResult:
-    """`evaluate_detections` of detections that are matched already, with the last of `max_detections`."""
-    return evaluate_with_curves(matched, backend, max_detections)[0]
+def evaluate_matched(matched: MatchedDetections, backend: Backend = "faster-coco-eval") -> CocoResult:
+    """`evaluate_detections` of detections that are matched already."""
+    return evaluate_with_curves(matched, backend)[0]
 
 
 def evaluate_with_curves(
-    matched: MatchedDetections,
-    backend: Backend = "faster-coco-eval",
-    max_detections: Sequence[int] = (1, 10, MAX_DETECTIONS),
+    matched: MatchedDetections, backend: Backend = "faster-coco-eval"
 ) -> tuple[CocoResult, PrecisionRecall]:
-    """`evaluate_matched`, with the curves behind AP."""
+    """`evaluate_matched`, with the curves behind AP of `matched.max_detections`."""
     truth, predictions, counts = matched.truth, matched.predictions, matched.counts
-    precision, recall = _precision_and_recall(truth, predictions, backend, max_detections)
+    if matched.max_detections < MAX_DETECTIONS:
+        raise ValueError(f"max_detections must be {MAX_DETECTIONS} or more, found {matched.max_detections!r}")
+    limits = sorted({*COCO_LIMITS, matched.max_detections})
+    precision, recall = _precision_and_recall(truth, predictions, backend, limits)
     objects = truth.area[~truth.crowd]
     result = CocoResult(
-        metrics=_metrics(precision, recall, max_detections),
+        metrics=_metrics(precision, recall) | _metrics_beyond(precision, recall, limits),
         per_class=_per_class(truth, precision, recall),
         sizes=dict(zip(SIZE_NAMES, np.bincount(size_of(objects), minlength=len(SIZE_NAMES)).tolist(), strict=True)),
         best_f1=best_f1(matched.is_tp[counts], predictions.score[counts], len(objects)),
@@ -87,7 +84,8 @@ def evaluate_with_curves(
     )
     curves = precision[:, :, :, 0, -1]
     per_class = np.array([row.objects for row in result.per_class])
-    return result, PrecisionRecall(np.where(curves < 0, np.nan, curves), truth.names, per_class, IOUS, RECALLS)
+    curves = np.where(curves < 0, np.nan, curves)
+    return result, PrecisionRecall(curves, truth.names, per_class, IOUS, RECALLS, matched.max_detections)
 
 
 def size_of(area: np.ndarray) -> np.ndarray:
@@ -96,7 +94,7 @@ def size_of(area: np.ndarray) -> np.ndarray:
 
 
 def _precision_and_recall(
-    truth: Truth, predictions: Predictions, backend: Backend, max_detections: Sequence[int]
+    truth: Truth, predictions: Predictions, backend: Backend, limits: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """COCO's precision [IoU, recall level, class, area range, max detections] and recall, the same without level."""
     quiet: contextlib.AbstractContextManager
@@ -124,7 +122,7 @@ def _precision_and_recall(
             apis[-1].dataset = {**listed, "annotations": annotations}
             apis[-1].createIndex()
         evaluator = COCOeval(*apis, iouType="bbox")
-        evaluator.params.maxDets = list(max_detections)
+        evaluator.params.maxDets = list(limits)
         evaluator.evaluate()
         evaluator.accumulate()
     return evaluator.eval["precision"], evaluator.eval["recall"]
@@ -137,26 +135,35 @@ def _entries(boxes: IndexedBoxes, key: str, values: np.ndarray) -> list[dict]:
     return [dict(zip(keys, row, strict=True)) for row in zip(ids, *(c.tolist() for c in columns), strict=True)]
 
 
-def _metrics(precision: np.ndarray, recall: np.ndarray, max_detections: Sequence[int]) -> dict[str, float]:
+def _metrics(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
+    """COCO's twelve numbers."""
+    precision, recall = precision[..., : len(COCO_LIMITS)], recall[..., : len(COCO_LIMITS)]
     metrics = {
         "map": _mean(precision[:, :, :, 0, -1]),
         "map_50": _mean(precision[0, :, :, 0, -1]),
         "map_75": _mean(precision[5, :, :, 0, -1]),
     }
     metrics |= {f"map_{size}": _mean(precision[:, :, :, area, -1]) for area, size in enumerate(SIZE_NAMES, start=1)}
-    metrics |= {f"mar_{count}": _mean(recall[:, :, 0, index]) for index, count in enumerate(max_detections)}
+    metrics |= {f"mar_{count}": _mean(recall[:, :, 0, index]) for index, count in enumerate(COCO_LIMITS)}
     return metrics | {f"mar_{size}": _mean(recall[:, :, area, -1]) for area, size in enumerate(SIZE_NAMES, start=1)}
+
+
+def _metrics_beyond(precision: np.ndarray, recall: np.ndarray, limits: Sequence[int]) -> dict[str, float]:
+    """AP and AR of more detections than in COCO, where they are asked for."""
+    values = (*(precision[which, :, :, 0, -1] for which in (slice(None), 0, 5)), recall[:, :, 0, -1])
+    return dict(zip((name for name, _, _ in metrics_beyond(limits[-1])), map(_mean, values), strict=False))
 
 
 def _per_class(truth: Truth, precision: np.ndarray, recall: np.ndarray) -> list[ClassResult]:
     objects = np.bincount(truth.category[~truth.crowd], minlength=len(truth.names)).tolist()
+    place = COCO_LIMITS.index(MAX_DETECTIONS)
     return [
         ClassResult(
             category_id=category_id,
             name=truth.names[index],
-            ap=_mean(precision[:, :, index, 0, -1]),
-            ap_50=_mean(precision[0, :, index, 0, -1]),
-            ar_100=_mean(recall[:, index, 0, -1]),
+            ap=_mean(precision[:, :, index, 0, place]),
+            ap_50=_mean(precision[0, :, index, 0, place]),
+            ar_100=_mean(recall[:, index, 0, place]),
             objects=objects[index],
         )
         for index, category_id in enumerate(truth.category_ids.tolist())

@@ -1,9 +1,10 @@
 """Result of an evaluation: the 12 COCO numbers, classes, objects per size and best F1, as dict and table."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from hf_detr_ft.evaluation.matching import MAX_DETECTIONS
 from hf_detr_ft.formatting import pluralize, printable
 
 CLASS_ROWS = 20
@@ -25,9 +26,33 @@ COCO_METRICS = (
 """COCO's twelve numbers in COCO's order: key in `CocoResult.metrics`, name, meaning."""
 
 
+def beyond_coco(max_detections: int) -> str:
+    """Words behind the name of a number that is of more detections of an image than COCO's: " at 500"."""
+    return f" at {max_detections}" if max_detections > MAX_DETECTIONS else ""
+
+
+def metrics_beyond(max_detections: int) -> tuple[tuple[str, str, str], ...]:
+    """The numbers that a result has beside COCO's, as in `COCO_METRICS`; none where 100 detections count."""
+    if max_detections <= MAX_DETECTIONS:
+        return ()
+    at, of = f"_at_{max_detections}", f"{max_detections} detections an image"
+    names = (("map", "AP", "IoU 0.50:0.95"), ("map_50", "AP50", "IoU 0.50"), ("map_75", "AP75", "IoU 0.75"))
+    aps = ((f"{key}{at}", f"{name}{beyond_coco(max_detections)}", f"{iou}, {of}") for key, name, iou in names)
+    return *aps, (f"mar_{max_detections}", f"AR {max_detections}", of)
+
+
+def metric_rows(metrics: Iterable[str]) -> tuple[tuple[str, str, str], ...]:
+    """Key, name and meaning of COCO's twelve numbers, and of those beside them that there are."""
+    limits = sorted({int(key.removeprefix("map_at_")) for key in metrics if key.startswith("map_at_")})
+    return *COCO_METRICS, *(row for limit in limits for row in metrics_beyond(limit))
+
+
 @dataclass(frozen=True)
 class ClassResult:
-    """One class: AP over IoU 0.5:0.95, AP at 0.5, AR over 0.5:0.95, and its objects (no crowd). -1: no objects."""
+    """One class: AP over IoU 0.5:0.95, AP at 0.5, AR over 0.5:0.95, and its objects (no crowd). -1: no objects.
+
+    The best 100 detections of an image count.
+    """
 
     category_id: int
     name: str
@@ -60,8 +85,8 @@ class CocoResult:
 
     Attributes:
         metrics: COCO's 12 numbers in COCO's order, -1 where there is no such object: `map map_50 map_75 map_small
-            map_medium map_large mar_1 mar_10 mar_100 mar_small mar_medium mar_large`.
-        per_class: in the order of the category ids; `ar_100` with the largest number of detections per image.
+            map_medium map_large mar_1 mar_10 mar_100 mar_small mar_medium mar_large`, and those of `metrics_beyond`.
+        per_class: in the order of the category ids.
         sizes: objects without crowd, each counted once: small < 32**2 <= medium < 96**2 <= large, in square pixels of
             the annotation's area. (COCO's own ranges include both ends, so an object of exactly 32**2 enters
             `map_small` and `map_medium`.)
@@ -92,18 +117,17 @@ class CocoResult:
         return cls(**{**plain, "per_class": per_class, "best_f1": BestF1(**values["best_f1"])})
 
     def table(self) -> str:
-        """COCO's 12 lines with the objects per size, a line per class (at most 20) and the best F1."""
+        """COCO's 12 lines and those of more detections, objects by size, a line per class (at most 20), the best F1."""
         counts = f"{pluralize(self.images, 'image')}, {pluralize(self.objects, 'object')}"
         lines = [f"{counts}, {pluralize(self.detections, 'detection')}"]
-        most = list(self.metrics)[8].removeprefix("mar_")  # the last of `max_detections`
         for key, value in self.metrics.items():
-            kind, _, which = key.partition("_")
+            kind, which, at = _parts(key)
             title = "Average Precision  (AP)" if kind == "map" else "Average Recall     (AR)"
             iou = f"0.{which}" if kind == "map" and which.isdigit() else "0.50:0.95"
             area, note = "all", ""
             if which in self.sizes:
                 area, note = which, f"  {which} ({pluralize(self.sizes[which], 'object')})"
-            best = which if kind == "mar" and which.isdigit() else most
+            best = at or (which if kind == "mar" and which.isdigit() else MAX_DETECTIONS)
             lines.append(f" {title} @[ IoU={iou:<9} | area={area:>6} | maxDets={best:>3} ] = {_number(value)}{note}")
         return "\n".join([*lines, "", *self._class_lines(), "", self._f1_line()])
 
@@ -126,11 +150,22 @@ class CocoResult:
         return f" Best F1 at IoU 0.50: {best.f1:.3f} with scores above {best.threshold:.3f} ({numbers})"
 
 
-def _place(metric: str) -> tuple[str, int, int]:
-    """Sort key of metrics, as COCO lists them."""
-    kind, _, which = metric.partition("_")
+def _parts(metric: str) -> tuple[str, str, int]:
+    """Kind, what of and limit of a metric: map_50_at_500 is "map", "50" and 500; the limit is 0 where it has none."""
+    name, _, at = metric.partition("_at_")
+    kind, _, which = name.partition("_")
+    return kind, which, int(at or 0)
+
+
+def _place(metric: str) -> tuple[int, str, int, int]:
+    """Sort key of metrics, as COCO lists them, those of more detections behind them."""
+    kind, which, at = _parts(metric)
     sizes = ("small", "medium", "large")
-    return (kind, 1 + sizes.index(which), 0) if which in sizes else (kind, 0, int(which or 0))
+    if which in sizes:
+        return 0, kind, 1 + sizes.index(which), 0
+    number = int(which or 0)
+    beyond = at or (number if kind == "mar" and number > MAX_DETECTIONS else 0)
+    return beyond, kind, 0, number
 
 
 def _number(value: float) -> str:

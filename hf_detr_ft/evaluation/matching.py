@@ -18,7 +18,7 @@ IOUS = np.linspace(0.5, 0.95, 10)
 NEAR_IOU = 0.1
 """IoU from which on a detection is near an object: less is background (TIDE)."""
 MAX_DETECTIONS = 100
-"""Best detections per image and class that count, as in COCO."""
+"""Best detections per image and class that count in COCO's numbers."""
 UNMATCHED, IGNORED = -1, -2
 """Stand-ins for an object's position: none was taken; the detection does not count (crowd region, low rank)."""
 
@@ -57,12 +57,24 @@ class MatchedDetections:
     Attributes:
         truth: [M] objects and crowd regions.
         predictions: [N] detections.
-        in_rank: [N] bool, the detection is among the best of its image and class that count.
+        rank: [N], place of the detection in its image and class, 0 for the best score.
+        max_detections: the best per image and class that count.
     """
 
     truth: Truth
     predictions: Predictions
-    in_rank: np.ndarray
+    rank: np.ndarray
+    max_detections: int = MAX_DETECTIONS
+
+    def of_coco(self) -> "MatchedDetections":
+        """The same with no more detections than count in COCO's numbers."""
+        few = self.max_detections <= MAX_DETECTIONS
+        return self if few else MatchedDetections(self.truth, self.predictions, self.rank)
+
+    @cached_property
+    def in_rank(self) -> np.ndarray:
+        """Detections among the best of their image and class that count, [N] bool."""
+        return self.rank < self.max_detections
 
     @cached_property
     def matched_gt(self) -> np.ndarray:
@@ -117,7 +129,7 @@ def match_detections(truth: Truth, detections: Detections, max_detections: int =
         DataError: as `index_detections`.
     """
     predictions = index_detections(truth, detections)
-    return MatchedDetections(truth, predictions, rank_detections(truth, predictions) < max_detections)
+    return MatchedDetections(truth, predictions, rank_detections(truth, predictions), max_detections)
 
 
 def rank_detections(truth: Truth, predictions: Predictions) -> np.ndarray:

@@ -15,6 +15,7 @@ from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_detections
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.evaluation.matching import MAX_DETECTIONS
 
 _DESCRIPTION = "COCO average precision and recall of boxes, against the annotations as they stand in the COCO JSON."
 
@@ -26,7 +27,8 @@ Args:
         processor's labels will do. Boxes, areas and crowd regions come from the COCO dict.
 Returns:
     dict: map, map_50, map_75, map_small, map_medium, map_large, mar_1, mar_10, mar_100, mar_small, mar_medium and
-    mar_large, -1 where there is no such object. Classes, sizes and the best F1 are then in `metric.result`.
+    mar_large, -1 where there is no such object, and those of `max_detections`. Classes, sizes and the
+    best F1 are then in `metric.result`.
 """
 
 
@@ -60,6 +62,7 @@ class CocoMetric(evaluate.Metric):
         *,
         category_ids: Sequence[int] | None = None,
         backend: Backend = "faster-coco-eval",
+        max_detections: int = MAX_DETECTIONS,
         **kwargs: Any,
     ) -> None:
         """Prepares an empty metric.
@@ -69,6 +72,7 @@ class CocoMetric(evaluate.Metric):
             category_ids: the data set's category id of each label; without it the dict's ids in ascending order, which
                 is what this package trains with (and writes to `config.json`).
             backend: see `evaluate_detections`.
+            max_detections: likewise; give post-processing a `top_k` as large, where the model's has one.
             **kwargs: as `evaluate.Metric` takes them. Predictions stay in memory, unless several processes share
                 (`num_process`).
         """
@@ -78,6 +82,7 @@ class CocoMetric(evaluate.Metric):
         listed = sorted({entry["id"] for entry in coco["categories"]})
         self.category_ids = np.asarray(listed if category_ids is None else category_ids)
         self.backend = backend
+        self.max_detections = max_detections
         self.result: CocoResult | None = None
 
     def _info(self) -> evaluate.MetricInfo:
@@ -127,7 +132,10 @@ class CocoMetric(evaluate.Metric):
                 f"Images were added more than once, their ids: {unique[times > 1][:10].tolist()}; each image counts "
                 "once, so start from an empty metric and, on several processes, use `accelerator.gather_for_metrics`"
             )
-        self.result = evaluate_detections(self.coco, self._detections(image_ids, predictions), backend=self.backend)
+        detections = self._detections(image_ids, predictions)
+        self.result = evaluate_detections(
+            self.coco, detections, backend=self.backend, max_detections=self.max_detections
+        )
         return self.result.metrics
 
     def _detections(self, image_ids: np.ndarray, predictions: list[dict]) -> Detections:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_detr_ft.evaluation.coco_result import BestF1
-from hf_detr_ft.evaluation.matching import MatchedDetections
+from hf_detr_ft.evaluation.matching import MAX_DETECTIONS, MatchedDetections
 
 RECALLS = np.linspace(0, 1, 101)
 """COCO's levels of recall."""
@@ -24,6 +24,7 @@ class PrecisionRecall:
         objects: [class], without crowd.
         iou: [IoU].
         recall: [level].
+        max_detections: the best per image and class that count; COCO's AP is of 100.
     """
 
     precision: np.ndarray
@@ -31,6 +32,7 @@ class PrecisionRecall:
     objects: np.ndarray
     iou: np.ndarray
     recall: np.ndarray
+    max_detections: int = MAX_DETECTIONS
 
     def mean(self) -> np.ndarray:
         """Mean over the classes with objects, [IoU, level]; NaN where there is none."""

@@ -33,7 +33,7 @@ class Outcome(IntEnum):
     TP = 0
     """Right: took an object of its class."""
     IGNORED = 1
-    """Neither right nor wrong: in a crowd region of its class, or beyond the best 100."""
+    """Neither right nor wrong: in a crowd region of its class, or beyond the best that count."""
     CLS = 2
     LOC = 3
     BOTH = 4

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, Template
 
 from hf_detr_ft import __version__
-from hf_detr_ft.evaluation.coco_result import COCO_METRICS
+from hf_detr_ft.evaluation.coco_result import COCO_METRICS, metric_rows
 from hf_detr_ft.formatting import printable
 from hf_detr_ft.hub.card_author import sign
 
@@ -77,7 +77,7 @@ def render_model_card(
         dataset_id=dataset_id,
         split=data.get("split", "validation"),
         best=best,
-        rows=COCO_METRICS,
+        rows=metric_rows(best["metrics"]),
         per_class=sorted(best.get("per_class", []), key=lambda row: -row["objects"]),
         shown=CLASSES_SHOWN,
         call=snippet_call(repo_id),

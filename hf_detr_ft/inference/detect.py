@@ -53,7 +53,7 @@ class ImageDetections:
 
 
 def post_process(
-    logits: torch.Tensor, pred_boxes: torch.Tensor, orig_sizes: torch.Tensor, family: Family = DETR
+    logits: torch.Tensor, pred_boxes: torch.Tensor, orig_sizes: torch.Tensor, family: Family = DETR, wanted: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scores, labels and boxes of every detection, computed in fp32.
 
@@ -64,17 +64,18 @@ def post_process(
         pred_boxes: `[B, Q, 4]`, cxcywh in [0, 1] of the image without its padding.
         orig_sizes: `[B, 2]`, (height, width) of the images in the pixels that the boxes are wanted in.
         family: of the model.
+        wanted: detections of an image, where the family keeps fewer by itself.
 
     Returns:
         `scores` `[B, N]`, `labels` `[B, N]` int64 and `boxes_xyxy_px` `[B, N, 4]`. With softmax scores N is Q, in the
-        queries' order; with sigmoid scores N is the family's `top`, best first.
+        queries' order; with sigmoid scores N is `most_detections` of the family, best first.
     """
     scores = class_scores(logits, family)
     if family.scores == "softmax":
         scores, labels = scores.max(-1)
     else:
         queries, classes = scores.shape[-2:]
-        scores, index = scores.flatten(1).topk(family.most_detections(queries, classes), dim=1)
+        scores, index = scores.flatten(1).topk(family.most_detections(queries, classes, wanted), dim=1)
         labels = index % classes
         pred_boxes = pred_boxes.gather(1, (index // classes)[..., None].expand(-1, -1, 4))
     return scores, labels, corners_in_pixels(pred_boxes, orig_sizes)
@@ -160,7 +161,7 @@ def detect_prepared(
     if device is not None:
         torch.nn.Module.to(model, device)
     model.eval()
-    family = family_of(model)
+    family, wanted = family_of(model), getattr(model.config, "max_detections", 0)
     groups: dict[torch.Size, list[int]] = {}
     for index, values in enumerate(pixel_values):
         groups.setdefault(values.shape, []).append(index)
@@ -170,7 +171,8 @@ def detect_prepared(
         masks = {"pixel_mask": batch["pixel_mask"].to(model.device)} if family.pixel_mask else {}
         outputs = model(pixel_values=batch["pixel_values"].to(model.device, model.dtype), **masks)
         sizes = torch.tensor([orig_sizes[index] for index in indices])
-        columns = (part.cpu().numpy() for part in post_process(outputs.logits, outputs.pred_boxes, sizes, family))
+        found_here = post_process(outputs.logits, outputs.pred_boxes, sizes, family, wanted)
+        columns = (part.cpu().numpy() for part in found_here)
         found.update(zip(indices, map(ImageDetections, *columns), strict=True))
     return [found[index] for index in range(len(pixel_values))]
 

@@ -55,6 +55,11 @@ def build_model(
         "category_ids": [int(category_id) for category_id in category_ids],
     }
     overrides = _checked_overrides(family, config.config)
+    if config.num_queries is not None and overrides.setdefault("num_queries", config.num_queries) != config.num_queries:
+        raise RecipeError(
+            f"model.num_queries: expected one number of queries, found {config.num_queries} there and "
+            f"{overrides['num_queries']} in model.config.num_queries. Leave the latter out."
+        )
     checkpoint = Checkpoint.from_config(config)
     if checkpoint is not None:
         model = load_for_finetuning(checkpoint, {**overrides, **label_settings}, made_anew)

@@ -3,6 +3,7 @@
 Transformers leaves what a checkpoint lacks at random weights and warns; here that is an error.
 """
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.model.checkpoint import Checkpoint, read_config, why_unreadable
 from hf_detr_ft.model.detector import Detector, detector_class
 from hf_detr_ft.model.families import FAMILIES, family_of
+from hf_detr_ft.model.more_queries import keep_queries
 from hf_detr_ft.run_folder import CONFIG
 
 logger = logging.getLogger(__name__)
@@ -85,7 +87,8 @@ def load_for_finetuning(checkpoint: Checkpoint, settings: dict[str, Any], made_a
         made_anew: prefixes of the names of tensors that need not be there, nor fit, besides those of the class heads.
 
     Returns:
-        The model in fp32. Its class heads are new unless the checkpoint has exactly these class names.
+        The model in fp32. Its class heads are new unless the checkpoint has exactly these class names. With another
+        number of queries it has those that `keep_queries` makes of the checkpoint's.
 
     Raises:
         CheckpointError: the checkpoint is missing, not of a family that can be trained or not complete.
@@ -102,10 +105,17 @@ def load_for_finetuning(checkpoint: Checkpoint, settings: dict[str, Any], made_a
             family.name,
         )
         config.auxiliary_loss = False
+    own = copy.deepcopy(config)
     for name, value in settings.items():
         setattr(config, name, value)
     model, report = load_tensors(checkpoint, config, detector_class(family))
-    _require_complete(checkpoint, report, (*family.class_heads, *made_anew))
+    if config.num_queries == own.num_queries:
+        _require_complete(checkpoint, report, (*family.class_heads, *made_anew))
+    else:
+        learned, own_report = load_tensors(checkpoint, own, detector_class(family))
+        _require_complete(checkpoint, own_report, made_anew)
+        _require_complete(checkpoint, report, (*family.class_heads, *family.queries, *made_anew))
+        keep_queries(model, learned)
     if not same_classes:
         family.reset_heads(model)
     detector: Detector = model

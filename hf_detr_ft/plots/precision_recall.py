@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from hf_detr_ft.evaluation.calibration import Calibration
+from hf_detr_ft.evaluation.coco_result import beyond_coco
 from hf_detr_ft.evaluation.threshold_curves import PrecisionRecall, ThresholdCurves
 from hf_detr_ft.plots.style import (
     FAINT,
@@ -37,11 +38,12 @@ def plot_precision_recall(curves: PrecisionRecall) -> Figure:
         write_instead(axes, "No objects: no precision, no recall")
         return figure
     lines = _line(axes, curves.recall, means.mean(axis=0), INK, "-", 2.2)
-    labels = [f"AP {means.mean():.3f}, mean of ten IoUs"]
+    name = f"AP{beyond_coco(curves.max_detections)}"
+    labels = [f"{name} {means.mean():.3f}, mean of ten IoUs"]
     for iou, colour, dashes in zip(SHOWN_IOUS, PALETTE, DASHES[1:], strict=False):
         values = means[int(np.argmin(np.abs(curves.iou - iou)))]
         lines += _line(axes, curves.recall, values, colour, dashes)
-        labels.append(f"AP {values.mean():.3f}, IoU {iou:.2f}")
+        labels.append(f"{name} {values.mean():.3f}, IoU {iou:.2f}")
     if not means.any():
         write_instead(axes, "No detection matches an object")
     add_legend(axes, lines, labels)
@@ -52,7 +54,7 @@ def plot_class_precision_recall(curves: PrecisionRecall) -> Figure:
     """Precision against recall at IoU 0.5 of each class, the eight with the most objects if there are more."""
     shown, title = _most_objects("Precision against recall at IoU 0.5", np.asarray(curves.objects))
     series = {index: curves.precision[0, :, index] for index in shown}
-    labels = [f"AP {values.mean():.3f}" for values in series.values()]
+    labels = [f"AP{beyond_coco(curves.max_detections)} {values.mean():.3f}" for values in series.values()]
     figure, axes = _plot_classes(title, "Recall", "Precision", curves.recall, series, labels, curves.names)
     if not shown:
         write_instead(axes, "No objects: no precision, no recall")

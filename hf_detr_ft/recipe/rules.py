@@ -19,7 +19,7 @@ METRICS = (
     *("map", "map_50", "map_75", "map_small", "map_medium", "map_large"),
     *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large", "loss"),
 )
-"""Numbers that the best weights can be chosen by."""
+"""Numbers that the best weights can be chosen by, beside those of evaluation.max_detections."""
 DEFAULT_ALONE = {
     "remove_unused_columns": "a row's columns become the model's inputs only later",
     "prediction_loss_only": "AP is computed from predictions",
@@ -91,10 +91,13 @@ def _evaluation(recipe: Recipe) -> list[str]:
     """Evaluations that others of the settings need."""
     args, given, problems = recipe.training, recipe.resolved["training"], []
     metric = args.metric_for_best_model
-    if metric is not None and metric.removeprefix("eval_") not in METRICS:
+    limit = recipe.evaluation.max_detections
+    beyond = (f"map_at_{limit}", f"map_50_at_{limit}", f"map_75_at_{limit}", f"mar_{limit}") if limit > 100 else ()
+    known = (*METRICS, *beyond)
+    if metric is not None and metric.removeprefix("eval_") not in known:
         problems.append(
-            f"training.metric_for_best_model: expected one of {', '.join(METRICS)}, found '{metric}'"
-            f"{did_you_mean(metric.removeprefix('eval_'), METRICS)}."
+            f"training.metric_for_best_model: expected one of {', '.join(known)}, found '{metric}'"
+            f"{did_you_mean(metric.removeprefix('eval_'), known)}."
         )
     if args.eval_strategy == "no":
         needs = {

@@ -113,9 +113,12 @@ class ModelConfig:
     trainable_stages: list[str] | None = None
     """Backbone stages to train, such as [layer3, layer4]; [all]; [] for none. Where not set everything
     behind a stride of 4 (DETR: the same, layer2 to layer4)."""
+    num_queries: int | None = bounded(None, 1)
+    """Queries, the most objects of an image that can be found. Those of a checkpoint are kept, and more are made so
+    that they find nothing at first; the checkpoint's number where not set (DETR: 100)."""
     config: dict[str, Any] = field(default_factory=dict)
-    """Other fields of `transformers.DetrConfig`, or of the config of the model's kind, such as `dropout` (DETR: 0.1) or
-    `num_queries` (100)."""
+    """Other fields of `transformers.DetrConfig`, or of the config of the model's kind, such as `dropout` (DETR:
+    0.1)."""
     backbone: str | None = None
     """Name of the timm model to build a new DETR on, with `checkpoint: null` (DETR: resnet50)."""
     family: str | None = None
@@ -133,6 +136,9 @@ class EvaluationConfig:
 
     backend: Literal["faster-coco-eval", "pycocotools"] = "faster-coco-eval"
     """`pycocotools` is the reference; the other one gives the same numbers several times as fast."""
+    max_detections: int = bounded(100, 100)
+    """Best detections of an image and class that count, for images of more than 100 objects: AP and AR of so many come
+    beside COCO's numbers, as `map_at_500` (DETR: 100, as COCO)."""
 
 
 @dataclass

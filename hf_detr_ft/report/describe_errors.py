@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hf_detr_ft.evaluation.analysis import Analysis
+from hf_detr_ft.evaluation.coco_result import beyond_coco
 from hf_detr_ft.formatting import join_limited, pluralize
 
 MOST_SENTENCES = 5
@@ -124,7 +125,8 @@ def _worth_fixing(analysis: Analysis) -> Iterator[str]:
     name = max(gains, key=lambda kind: gains[kind])
     if gains[name] >= WORTH_FIXING:
         start = analysis.errors.ap_50
-        yield f"The most would be gained by {_FIXED[name]}: AP50 {start + gains[name]:.2f} instead of {start:.2f}."
+        ap_50 = f"AP50{beyond_coco(analysis.precision_recall.max_detections)}"
+        yield f"The most would be gained by {_FIXED[name]}: {ap_50} {start + gains[name]:.2f} instead of {start:.2f}."
 
 
 def _mistaken(analysis: Analysis) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.matching import MatchedDetections, match_detections
+from hf_detr_ft.evaluation.matching import MAX_DETECTIONS, MatchedDetections, match_detections
 from hf_detr_ft.evaluation.truth import read_truth
 from hf_detr_ft.plots.training_curves import History
 from hf_detr_ft.run_folder import RunFolder
@@ -23,16 +23,18 @@ class Validation:
         truth: the COCO dict that was evaluated on.
         detections: on its images.
         rows: of `load_split`, one for each image; None where there are no images to show.
+        max_detections: the best per image and class that count beside COCO's numbers.
     """
 
     truth: dict
     detections: Detections
     rows: Dataset | None
+    max_detections: int = MAX_DETECTIONS
 
     @cached_property
     def matched(self) -> MatchedDetections:
         """Truth and detections as arrays, matched once for all that the page shows."""
-        return match_detections(read_truth(self.truth), self.detections)
+        return match_detections(read_truth(self.truth), self.detections, self.max_detections)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from hf_detr_ft.data.splits import Splits, build_splits, check_sources, require_
 from hf_detr_ft.errors import DataError, InputError
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.evaluation.matching import MAX_DETECTIONS
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.report.arguments import require_data_flags
@@ -91,8 +92,12 @@ def _add_validation(inputs: ReportInputs, source: str, val: Source, truth: dict)
         InputError: they will not do, and the model cannot run.
     """
     assert inputs.recipe is not None
-    run, same_data = inputs.run, _is_same_data(inputs.run, val, truth)
+    run, limit = inputs.run, inputs.recipe.evaluation.max_detections
+    counted = (run.recipe.get("evaluation") or {}).get("max_detections", MAX_DETECTIONS)
+    same_data = _is_same_data(run, val, truth)
     try:
+        if counted != limit:
+            raise DataError(f"evaluation.max_detections is {limit}, and was {counted} in the training")
         detections = read_detections(RunFolder(source), run, same_data)
     except DataError as reason:
         try:
@@ -102,11 +107,11 @@ def _add_validation(inputs: ReportInputs, source: str, val: Source, truth: dict)
                 raise
             raise DataError(f"{reason}, and the model cannot run over them: {error}") from error
         inputs.model, inputs.processor = evaluation.model, evaluation.processor
-        inputs.validation = Validation(truth, evaluation.detections, evaluation.rows)
-        _say_evaluated(inputs, evaluation.result, str(reason), same_data)
+        inputs.validation = Validation(truth, evaluation.detections, evaluation.rows, limit)
+        _say_evaluated(inputs, evaluation.result, str(reason), same_data and counted == limit)
         return
     rows = val.load(truth, LabelMap.from_coco(truth)) if inputs.splits is None else inputs.splits.val
-    inputs.validation = Validation(truth, detections, rows)
+    inputs.validation = Validation(truth, detections, rows, limit)
 
 
 def read_detections(folder: RunFolder, run: LoadedRun, same_data: bool) -> Detections:

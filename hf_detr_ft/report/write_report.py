@@ -75,7 +75,7 @@ def write_report(
             with attempt("what the run folder tells", report.notes):
                 loaded = load_run(run)
             with attempt("the validation images", report.notes):
-                validation = read_validation(run, splits)
+                validation = read_validation(run, splits, recipe)
         if output is None and validation is not None and validation.rows is not None:
             with attempt("the picture of predictions", report.notes):
                 report.picture = draw_predictions(run, validation, loaded.threshold)
@@ -102,11 +102,12 @@ def add_to_metrics(run: RunFolder, loaded: LoadedRun, data: ReportData) -> None:
         write_json(run.metrics, add_numbers(loaded.metrics, data.analysis, data.data))
 
 
-def read_validation(run: RunFolder, splits: Splits | None) -> Validation | None:
+def read_validation(run: RunFolder, splits: Splits | None, recipe: Recipe | None) -> Validation | None:
     """The run's detections with their truth and images; None without them."""
-    if splits is None or not run.detections.is_file():
+    if splits is None or recipe is None or not run.detections.is_file():
         return None
-    return Validation(splits.truth, Detections.from_npz(run.detections.read_bytes()), splits.val)
+    detections = Detections.from_npz(run.detections.read_bytes())
+    return Validation(splits.truth, detections, splits.val, recipe.evaluation.max_detections)
 
 
 def write_page(page: Page, target: Path, failures: list[str] | None = None) -> None:

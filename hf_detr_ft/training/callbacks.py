@@ -223,7 +223,8 @@ class ProgressLines(ProgressCallback):
             self.training_bar.write(f"{where}  {'  '.join(parts)}")
         elif "eval_map" in logs:
             names = ("eval_map", "eval_map_50", "eval_map_75", "eval_mar_100", "eval_loss")
-            parts = [f"{name.removeprefix('eval_')} {logs[name]:.3f}" for name in names if name in logs]
+            shown = [*names, *(name for name in logs if name.startswith("eval_map_at_"))]
+            parts = [f"{name.removeprefix('eval_')} {logs[name]:.3f}" for name in shown if name in logs]
             self.training_bar.write(f"{where}  evaluation: {'  '.join(parts)}")
 
 

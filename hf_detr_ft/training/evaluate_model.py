@@ -93,6 +93,7 @@ def evaluate_model(source: str, recipe: Recipe, split: Source | None = None) -> 
             label_map=label_map,
             processor=processor,
             backend=recipe.evaluation.backend,
+            max_detections=recipe.evaluation.max_detections,
         )
         print_progress_lines(trainer)
         trainer.evaluate()

@@ -17,6 +17,7 @@ from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import CheckpointError, Interrupted, RecipeError, TrainingError, first_line
+from hf_detr_ft.evaluation.matching import MAX_DETECTIONS
 from hf_detr_ft.machine import keep_freed_memory, set_cpu_threads
 from hf_detr_ft.model.batch_norms import share_statistics
 from hf_detr_ft.model.build import build_model
@@ -119,6 +120,8 @@ def build_job(
     kept = store_splits(recipe, splits, processor) if keeps_images else splits
     model = model_builder(recipe.model, label_map.names, label_map.category_ids, recipe.speed)
     train_stages(model, recipe.model.trainable_stages)
+    if recipe.evaluation.max_detections > MAX_DETECTIONS:
+        model.config.max_detections = recipe.evaluation.max_detections  # for whoever has the model alone
     share_statistics(model, args.device.type, args.world_size)
     trainer = build_trainer(recipe, kept, model, processor)
     if args.process_index:
@@ -159,6 +162,7 @@ def build_trainer(recipe: Recipe, splits: Splits, model: Detector, processor: Im
             train_transform=augment,
             size_step=size_step,
             backend=recipe.evaluation.backend,
+            max_detections=recipe.evaluation.max_detections,
         )
     except (ImportError, KeyError, ValueError) as error:  # an unknown log_level, fsdp in one process, …
         raise RecipeError(f"training: the Trainer refuses these settings: {error}") from error

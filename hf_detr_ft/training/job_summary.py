@@ -1,8 +1,13 @@
 """Summaries of a training for the terminal: before it begins, and of its result."""
 
+from collections.abc import Iterator
 from typing import cast
 
-from hf_detr_ft.data.dataset import most_objects
+import numpy as np
+from datasets import Dataset
+
+from hf_detr_ft.data.dataset import count_objects, read_column
+from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.formatting import printable
 from hf_detr_ft.model.build import count_parameters
@@ -18,9 +23,7 @@ def describe_job(job: Job) -> str:
     model = cast(Detector, job.trainer.model)
     warnings = len(splits.problems)
     name, train, val = printable(recipe.data.name), len(splits.train), len(splits.val)
-    most, file_name = most_objects(splits.train)
     names = ", ".join(map(printable, splits.label_map.names[:5])) + (", …" if len(splits.label_map) > 5 else "")
-    queries = model.config.num_queries
     length = f"{args.max_steps} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs"
     start = recipe.model.checkpoint or recipe.model.backbone
     lines = [
@@ -36,12 +39,35 @@ def describe_job(job: Job) -> str:
         *([f"average   of the weights, decay {args.ema_decay:g}: evaluated, saved"] if args.ema_decay else []),
         f"run       {recipe.training.output_dir}",
     ]
-    if most > queries:
-        lines.append(
-            f"warning   {printable(file_name)} has {most} objects, the model only {queries} queries: the rest is never "
-            "learned. Raise model.config.num_queries in a model of your own, or cut such images up."
+    return "\n".join([*lines, *_too_many_objects(splits, model.config.num_queries, recipe.evaluation.max_detections)])
+
+
+def _too_many_objects(splits: Splits, queries: int, max_detections: int) -> Iterator[str]:
+    """Warnings of images with more objects than the model can find, or than can count as found."""
+    for split, dataset, fate in (("training", splits.train, "learned"), ("validation", splits.val, "found")):
+        yield from _crowded(
+            f"{split} images have more objects than the model queries, {queries}",
+            dataset,
+            count_objects(dataset) - queries,
+            queries,
+            f"of them are never {fate}. Cut such images up, or set model.num_queries to",
         )
-    return "\n".join(lines)
+    yield from _crowded(
+        f"validation images have more objects of a class than detections count, {max_detections}",
+        splits.val,
+        count_objects(splits.val, of_one_class=True) - max_detections,
+        max_detections,
+        "of them count as missed. For an AP of all beside COCO's set evaluation.max_detections to",
+    )
+
+
+def _crowded(what: str, dataset: Dataset, excess: np.ndarray, limit: int, remedy: str) -> Iterator[str]:
+    """One line on images with so many objects in excess `[N]` of a limit; none where there are no such images."""
+    images, worst = int((excess > 0).sum()), int(excess.argmax())
+    if images:
+        name, over = printable(read_column(dataset.select([worst]), "file_name")[0]), int(excess[excess > 0].sum())
+        most = limit + int(excess[worst])
+        yield f"warning   {images} of {len(excess)} {what} (the most, {most}, {name}): {over} {remedy} {most} or more."
 
 
 def summarise_job(job: Job, run: RunFolder, seconds: float) -> str:

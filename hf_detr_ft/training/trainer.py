@@ -19,7 +19,7 @@ from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_matched
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections, to_detections
-from hf_detr_ft.evaluation.matching import match_detections
+from hf_detr_ft.evaluation.matching import MAX_DETECTIONS, match_detections
 from hf_detr_ft.evaluation.truth import Truth, read_truth
 from hf_detr_ft.inference.detect import post_process
 from hf_detr_ft.model.detector import Detector
@@ -43,6 +43,7 @@ class DetrTrainer(StepTrainer):
         train_transform: that `train_dataset` has: it is told the epoch, and tells the sampler the shapes.
         size_step: pixels that heights and widths of training batches are multiples of.
         backend: of the COCO evaluation.
+        max_detections: the best per image and class that count beside COCO's numbers.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class DetrTrainer(StepTrainer):
         train_transform: DetrTransform | None = None,
         size_step: int = 1,
         backend: Backend = "faster-coco-eval",
+        max_detections: int = MAX_DETECTIONS,
     ) -> None:
         self.epoch = Epoch() if train_transform is None else train_transform.epoch
         self.train_transform = train_transform
         self.truth = truth
         self.label_map = label_map
         self.backend = backend
+        self.max_detections = max_detections
         self.result: CocoResult | None = None
         """Result of the last evaluation, and its detections."""
         self.detections: Detections | None = None
@@ -156,7 +159,7 @@ class DetrTrainer(StepTrainer):
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         sizes = torch.stack([target["orig_size"] for target in inputs["labels"]])
         scores, labels, boxes_xyxy_px = post_process(
-            outputs.logits, outputs.pred_boxes, sizes, self._unwrapped().family
+            outputs.logits, outputs.pred_boxes, sizes, self._unwrapped().family, self.max_detections
         )
         return loss, torch.cat([scores[..., None], labels[..., None].to(scores.dtype), boxes_xyxy_px], dim=-1)
 
@@ -177,5 +180,6 @@ class DetrTrainer(StepTrainer):
         expected = sorted(image["id"] for image in self.truth["images"])
         assert sorted(image_ids.tolist()) == expected, "an image was not counted exactly once"
         self.detections = to_detections(prediction.predictions, image_ids, self.label_map)
-        self.result = evaluate_matched(match_detections(self._truth_arrays, self.detections), self.backend)
+        matched = match_detections(self._truth_arrays, self.detections, self.max_detections)
+        self.result = evaluate_matched(matched, self.backend)
         return dict(self.result.metrics)

@@ -128,3 +128,17 @@ def test_no_interval_where_drawing_says_nothing() -> None:
     assert analyse_detections(coco, Detections.empty()).intervals == nowhere
     assert analyse_detections(coco, truth_as_detections(coco)).intervals == nowhere
     assert analyse_detections(coco, detections).intervals["map"] is not None
+
+
+def test_intervals_are_of_as_many_detections_as_cocos_ap() -> None:
+    coco = one_image(*({"bbox": [20 * (index % 20), 20 * (index // 20), 10, 10]} for index in range(130)))
+    rows = [(20 * (index % 20), 20 * (index // 20), 10, 10, 0.9 - 0.001 * index) for index in range(125)]
+    coco, found = repeated(coco, boxes(*rows), [4])
+    kept = found.image_id > 1  # else each image is as good as the others, and there is no interval
+    found = Detections(found.image_id[kept], found.category_id[kept], found.score[kept], found.boxes_xywh_px[kept])
+    few, many = (analyse_detections(coco, found, max_detections=count) for count in (100, 130))
+    assert few.intervals["map"] is not None
+    assert few.intervals == many.intervals
+    assert few.precision_recall.precision.mean() == pytest.approx(few.result.metrics["map"])
+    assert many.precision_recall.precision.mean() == pytest.approx(many.result.metrics["map_at_130"])
+    assert (few.recall["small"].found, many.recall["small"].found) == (3 * 100, 3 * 125)

@@ -303,14 +303,26 @@ def test_sizes_count_each_object_once_by_its_area() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_max_detections(backend: str) -> None:
-    coco = one_image(*({"bbox": [100 * index, 0, 50, 50]} for index in range(4)))
-    detections = boxes(*((100 * index, 0, 50, 50, 0.9 - 0.1 * index) for index in range(4)))
-    result = evaluate_detections(coco, detections, backend=backend, max_detections=(1, 2, 3))
-    assert [result.metrics[f"mar_{count}"] for count in (1, 2, 3)] == pytest.approx([1 / 4, 2 / 4, 3 / 4])
-    assert "area=   all | maxDets=  2 ] = 0.500" in result.table()
-    assert result.metrics["mar_medium"] == result.per_class[0].ar_100 == result.best_f1.recall == 0.75
-    for wrong in ((1, 10), (10, 1, 100), (0, 1, 2)):
-        with pytest.raises(ValueError, match="three ascending"):
+    """Of 200 objects 160 are found: COCO's numbers see 100 of them, under their own names, and so do both libraries."""
+    coco = one_image(*({"bbox": [20 * (index % 20), 20 * (index // 20), 10, 10]} for index in range(200)))
+    detections = boxes(*((20 * (i % 20), 20 * (i // 20), 10, 10, 0.99 - 0.001 * i) for i in range(160)))
+    plain = evaluate_detections(coco, detections, backend=backend)
+    result = evaluate_detections(coco, detections, backend=backend, max_detections=150)
+    assert {name: result.metrics[name] for name in plain.metrics} == plain.metrics
+    assert result.per_class == plain.per_class
+    beyond = {"map_at_150": 76 / 101, "map_50_at_150": 76 / 101, "map_75_at_150": 76 / 101, "mar_150": 0.75}
+    assert list(result.metrics)[12:] == list(beyond)
+    assert {name: result.metrics[name] for name in beyond} == pytest.approx(beyond)
+    assert (plain.metrics["map"], plain.metrics["mar_100"]) == pytest.approx((51 / 101, 0.5))
+    assert (plain.best_f1.recall, result.best_f1.recall) == (0.5, 0.75)
+    table = result.table()
+    assert "(AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.505" in table
+    assert "(AP) @[ IoU=0.50      | area=   all | maxDets=150 ] = 0.752" in table
+    assert "(AR) @[ IoU=0.50:0.95 | area=   all | maxDets=150 ] = 0.750" in table
+    shuffled = {**result.as_dict(), "metrics": dict(sorted(result.metrics.items()))}
+    assert list(CocoResult.from_dict(shuffled).metrics) == list(result.metrics)
+    for wrong in (99, 0):
+        with pytest.raises(ValueError, match="100 or more, found"):
             evaluate_detections(coco, detections, max_detections=wrong)
 
 

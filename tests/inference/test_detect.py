@@ -20,6 +20,9 @@ from hf_detr_ft.inference.detect import (
     post_process,
     prepare,
 )
+from hf_detr_ft.model.families.deformable_detr import DEFORMABLE_DETR
+from hf_detr_ft.model.families.detr import DETR
+from hf_detr_ft.model.families.rt_detr import RT_DETR
 from tests.fixtures import (
     CLASSES,
     plain_image,
@@ -74,6 +77,15 @@ def test_post_process_by_hand():
     torch.testing.assert_close(scores, torch.tensor([[0.3]]))
     assert labels.tolist() == [[1]]
     torch.testing.assert_close(boxes, torch.tensor([[[400.0, 30.0, 600.0, 70.0]]]))
+
+
+def test_post_process_keeps_as_many_as_are_wanted_where_scores_are_sigmoids():
+    logits, pred_boxes, sizes = torch.randn(2, 300, 2), torch.rand(2, 300, 4), torch.tensor([[50, 60], [70, 80]])
+    counts = {
+        family: [post_process(logits, pred_boxes, sizes, family, wanted)[0].shape[1] for wanted in (0, 50, 500, 900)]
+        for family in (DETR, DEFORMABLE_DETR, RT_DETR)
+    }
+    assert counts == {DETR: [300] * 4, DEFORMABLE_DETR: [100, 100, 500, 600], RT_DETR: [300] * 4}
 
 
 def test_post_process_computes_in_fp32():

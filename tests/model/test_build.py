@@ -108,8 +108,8 @@ def test_what_would_start_from_noise_is_refused_and_listed(checkpoint: Path) -> 
 
 
 def test_shapes_that_disagree_are_refused(checkpoint: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"query_position_embeddings.weight' has the shape \(12, 32\)"):
-        build_model(ModelConfig(checkpoint=str(checkpoint), config={"num_queries": 5}), ["a"], [1])
+    with pytest.raises(CheckpointError, match=r"has the shape \(64, 32\) where the config wants \(80, 32\)"):
+        build_model(ModelConfig(checkpoint=str(checkpoint), config={"encoder_ffn_dim": 80}), ["a"], [1])
 
 
 def test_the_auxiliary_flag_of_a_checkpoint_is_cleared_with_a_warning(

@@ -35,6 +35,7 @@ CPU = ("--training.use_cpu", "true", "--training.bf16", "false")
         (["report_to", "wandb"], "training.report_to: 'wandb' is not installed. Install it (pip install wandb)"),
         (["report_to", "[tensorbord]"], "found 'tensorbord' (did you mean 'tensorboard'?)"),
         (["metric_for_best_model", "map50"], "found 'map50' (did you mean 'map_50'?)"),
+        (["metric_for_best_model", "map_at_500"], "expected one of map, map_50"),
         (
             ["early_stopping_patience", "2", "--training.eval_strategy", "no"],
             "training.early_stopping_patience: expected evaluations, found training.eval_strategy no",

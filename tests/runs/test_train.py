@@ -42,10 +42,10 @@ def run_job(job: list[str], run: Path, *flags: str) -> int:
 
 @pytest.fixture(scope="module")
 def finished(job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a checkpoint after every step, all of them kept, and a report."""
+    """A run with a checkpoint after every step, all of them kept, and a report; 150 detections of an image count."""
     run = tmp_path_factory.mktemp("runs") / "finished"
     flags = ("--training.eval_strategy", "steps", "--training.eval_steps", "1", "--training.save_strategy", "steps")
-    flags += ("--training.save_steps", "1", "--training.save_total_limit", "null")
+    flags += ("--training.save_steps", "1", "--training.save_total_limit", "null", "--evaluation.max_detections", "150")
     assert run_job(job, run, *flags, *WITH_REPORT) == 0
     return run
 
@@ -68,6 +68,8 @@ def test_the_run_folder_holds_everything(finished: Path) -> None:
     rows = list(csv.DictReader((finished / "results.csv").open()))
     assert [row["step"] for row in rows] == [str(step) for step in range(1, 10)]
     assert all(float(row["train_loss_giou_0"]) > 0 and float(row["eval_map"]) >= 0 for row in rows)
+    assert all(float(row["eval_map_at_150"]) >= 0 for row in rows)
+    assert "| AP at 150 | IoU 0.50:0.95, 150 detections an image | " in (finished / "README.md").read_text()
     lines = [json.loads(line) for line in (finished / "log.txt").read_text().splitlines()]
     losses = [
         f"loss_{part}{layer}{scale}" for part in ("ce", "bbox", "giou") for layer in ("", "_0") for scale in SCALES
@@ -138,7 +140,8 @@ def test_the_detections_give_the_metrics_to_the_last_digit(job: list[str], finis
     detections = Detections.from_npz((finished / "detections.npz").read_bytes())
     truth = load_splits(load_recipe(None, job).data).truth
     best = json.loads((finished / "metrics.json").read_text())["best"]
-    again = evaluate_detections(truth, detections).as_dict()
+    again = evaluate_detections(truth, detections, max_detections=150).as_dict()
+    assert {"map", "mar_100", "map_at_150", "mar_150"} <= again["metrics"].keys()
     assert again == {name: best[name] for name in again}
 
 
@@ -187,7 +190,7 @@ def test_resumed_after_a_checkpoint_it_ends_with_the_same_weights(
         if int(checkpoint.name.removeprefix("checkpoint-")) > step:
             shutil.rmtree(checkpoint)
     flags = ("--training.eval_strategy", "steps", "--training.eval_steps", "1", "--training.save_strategy", "steps")
-    more = ("--training.save_steps", "1", "--training.save_total_limit", "null")
+    more = ("--training.save_steps", "1", "--training.save_total_limit", "null", "--evaluation.max_detections", "150")
     assert run_job(job, run, *flags, *more, "--training.resume_from_checkpoint", "last") == 0
     assert_same(
         load_file(run / "checkpoint-9" / "model.safetensors"),

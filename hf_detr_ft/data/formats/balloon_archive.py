@@ -49,7 +49,7 @@ def write_balloon_folder(destination: Path) -> list[str]:
     archive = download(URL)
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened, write_folder(destination) as folder:
-            _check_members(opened)
+            check_members(opened, URL)
             return [f"{destination} {split}: {_unpack_split(opened, split, folder)}" for split in SPLITS]
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError) as error:
         is_zip = archive.startswith(b"PK")
@@ -81,8 +81,12 @@ def is_complete(destination: Path) -> bool:
     return True
 
 
-def download(url: str) -> bytes:
+def download(url: str, elsewhere: str = ELSEWHERE) -> bytes:
     """The file at an address.
+
+    Args:
+        url: the address.
+        elsewhere: what else can be done, for messages.
 
     Raises:
         DataError: there is no network, no answer, no such file, not all of it, or more than `MAX_BYTES`.
@@ -100,14 +104,14 @@ def download(url: str) -> bytes:
                     bar.update(len(chunk))
     except urllib.error.HTTPError as error:
         error.close()
-        raise DataError(f"{url}: the server answers {error.code} {error.reason}; {ELSEWHERE}") from None
+        raise DataError(f"{url}: the server answers {error.code} {error.reason}; {elsewhere}") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, TimeoutError):
-            raise DataError(f"{url}: no answer within {TIMEOUT_S:g} seconds; try again, or {ELSEWHERE}") from error
+            raise DataError(f"{url}: no answer within {TIMEOUT_S:g} seconds; try again, or {elsewhere}") from error
         if content:
             raise DataError(f"{url}: connection lost ({reason}); run again") from error
-        raise DataError(f"cannot reach {url} ({reason}): is there a network? Otherwise, {ELSEWHERE}") from error
+        raise DataError(f"cannot reach {url} ({reason}): is there a network? Otherwise, {elsewhere}") from error
     if len(content) > MAX_BYTES:
         raise DataError(f"{url}: more than {MAX_BYTES} bytes; this is not the archive")
     if total is not None and len(content) < total:
@@ -115,13 +119,13 @@ def download(url: str) -> bytes:
     return bytes(content)
 
 
-def _check_members(opened: zipfile.ZipFile) -> None:
+def check_members(opened: zipfile.ZipFile, name: str) -> None:
     """Refuses an archive that would fill the disk, or needs more than zlib to be read. Raises DataError."""
     if sum(member.file_size for member in opened.infolist()) > MAX_BYTES:
-        raise DataError(f"{URL}: its members hold more than {MAX_BYTES} bytes; this is not the archive")
+        raise DataError(f"{name}: its members hold more than {MAX_BYTES} bytes; this is not the archive")
     for member in opened.infolist():
         if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(f"{URL}: {member.filename!r} is encrypted, or compressed otherwise than by deflate")
+            raise DataError(f"{name}: {member.filename!r} is encrypted, or compressed otherwise than by deflate")
 
 
 def _unpack_split(opened: zipfile.ZipFile, split: str, destination: Path) -> str:

@@ -58,6 +58,7 @@ CONDITIONAL_DETR = Family(
     fit_to_backbone=scale_projection,
     scores="sigmoid",
     top=100,
+    queries=("model.query_position_embeddings.weight",),
     auxiliary_loss_changes_network=True,
 )
 """Rates, weight decay and clipping of its training are those of DETR."""

@@ -65,6 +65,7 @@ DAB_DETR = Family(
     fit_to_backbone=scale_projection,
     scores="sigmoid",
     top=100,
+    queries=("model.query_refpoint_embeddings.weight",),
     prepare=prepare,
 )
 """Rates, weight decay and clipping of its training are those of DETR."""

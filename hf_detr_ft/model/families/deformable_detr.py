@@ -106,6 +106,7 @@ DEFORMABLE_DETR = Family(
     backbone_settings=backbone_settings,
     scores="sigmoid",
     top=100,
+    queries=("model.query_position_embeddings.weight",),
     prepare=prepare,
     strides=(8, 16, 32),
     rate_factors=lambda config: {"reference_points|sampling_offsets": 0.1},

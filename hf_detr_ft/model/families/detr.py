@@ -83,6 +83,7 @@ DETR = Family(
     reset_heads=reset_heads,
     initialise=initialise_like_detr,
     fit_to_backbone=scale_projection,
+    queries=("model.query_position_embeddings.weight",),
     prepare=prepare,
     auxiliary_loss_changes_network=True,
 )

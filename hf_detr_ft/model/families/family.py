@@ -78,7 +78,12 @@ class Family:
     """Kind of scores: with softmax the last class is "no object", and a query has one class; with sigmoid it may have
     several."""
     top: int | None = None
-    """Detections of an image where scores are sigmoids; None: as many as queries."""
+    """Detections of an image where scores are sigmoids, if no more are asked for; None: as many as queries."""
+    queries: tuple[str, ...] = ()
+    """Names of the learned queries, `[Q, D]` each, or `[G * Q, D]` in G groups; those that a model has not are left
+    out."""
+    proposes_places: bool = False
+    """True where each query begins at a place that the encoder proposes."""
     prepare: Callable[[Any], None] = unchanged
     """Called once for each new model of ours, before its weights are loaded."""
     unused_without_boxes: tuple[str, ...] = ()
@@ -120,9 +125,10 @@ class Family:
         """The class of its configs in Transformers."""
         return self.stock_class.config_class
 
-    def most_detections(self, queries: int, classes: int) -> int:
-        """Detections of an image, good and bad together, from so many queries."""
-        return queries if self.scores == "softmax" else min(self.top or queries, queries * classes)
+    def most_detections(self, queries: int, classes: int, wanted: int = 0) -> int:
+        """Detections of an image, good and bad together, from so many queries, where so many are wanted."""
+        top = queries if self.top is None else max(self.top, wanted)
+        return queries if self.scores == "softmax" else min(top, queries * classes)
 
     def parameters_without_boxes(self, model: nn.Module) -> list[nn.Parameter]:
         """Trained parameters that a batch without boxes leaves out."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hf_detr_ft.evaluation.analysis import MOST_CONFUSED_PAIRS, Analysis
+from hf_detr_ft.evaluation.coco_result import beyond_coco
 from hf_detr_ft.plots.error_plots import plot_confusion, plot_errors
 from hf_detr_ft.plots.precision_recall import (
     plot_calibration,
@@ -96,7 +97,8 @@ def _error_table(analysis: Analysis) -> Table:
         (name, MEANINGS[name], Number(kind.kept), Number(kind.count), Number(kind.gain))
         for name, kind in analysis.errors.kinds.items()
     ]
-    columns = ["Kind", "A detection", f"With scores above {analysis.threshold:.3f}", "Of any score", "AP50 to gain"]
+    gain = f"AP50{beyond_coco(analysis.precision_recall.max_detections)} to gain"
+    columns = ["Kind", "A detection", f"With scores above {analysis.threshold:.3f}", "Of any score", gain]
     return Table("error-kinds", "Errors by kind", columns, rows)
 
 

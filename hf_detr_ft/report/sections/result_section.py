@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_detr_ft.evaluation.analysis import Analysis
-from hf_detr_ft.evaluation.coco_result import COCO_METRICS
+from hf_detr_ft.evaluation.coco_result import COCO_METRICS, metric_rows
 from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.report.blocks import Block, Cell, Note, Number, Section, Table, Text
 from hf_detr_ft.report.load_run import LoadedRun
@@ -74,10 +74,11 @@ def _in_words(run: LoadedRun, evaluation: Mapping[str, Any]) -> str:
 
 def _coco_table(given: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     rows: list[Sequence[Cell]] = [
-        (name, meaning, *(Number.of_metric(evaluation["metrics"][key]) for _, evaluation in given))
-        for key, name, meaning in COCO_METRICS
+        (name, meaning, *(Number.of_metric(evaluation["metrics"].get(key, -1)) for _, evaluation in given))
+        for key, name, meaning in metric_rows(key for _, evaluation in given for key in evaluation["metrics"])
     ]
-    caption = "COCO's twelve numbers; n/a where there is no such object"
+    beyond = ", and those of more detections of an image" if len(rows) > len(COCO_METRICS) else ""
+    caption = f"COCO's twelve numbers{beyond}; n/a where there is no such object"
     return Table("coco", caption, ["", "Of", *(title for title, _ in given)], rows)
 
 
