@@ -29,7 +29,7 @@ from hf_detr_ft.report.write_report import write_page
 from hf_detr_ft.training.job import prepare_trial
 from hf_detr_ft.training.job_summary import describe_job
 from hf_detr_ft.training.model_defaults import model_defaults
-from hf_detr_ft.training.trial_batches import try_largest_batches
+from hf_detr_ft.training.trial_batches import describe_matching, try_largest_batches
 
 SHOWN = 5
 """Problems of each kind that are printed."""
@@ -75,6 +75,7 @@ def check(
         print(describe_job(replace(job, recipe=recipe)))
         for trial in try_largest_batches(job.trainer):
             print(trial)
+        print(describe_matching(job.trainer))
     if report is not None:
         stride = feature_stride(cast(Detector, job.trainer.model))
         data, notes = collect_data_summary(recipe, splits, stride, cast(Any, job.trainer.processing_class))

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from hf_detr_ft.training.trainer import DetrTrainer
 
 EPOCHS, IMAGES = 20, 20_000
 """Epochs whose batches are looked at, and images of all of them together."""
+COST_FACTOR = 16
+"""Memory that computing the costs of matching takes, by that of the costs."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,19 @@ def largest_evaluation_batch(trainer: DetrTrainer) -> tuple[int, int, int]:
     order = list(cast(Iterable[int], trainer._get_eval_sampler(trainer.eval_dataset)))
     shapes = np.array([size.of(1000, max(1, round(1000 * ratios[index]))) for index in order])
     return _largest(shapes, trainer.args.eval_batch_size)
+
+
+def describe_matching(trainer: DetrTrainer) -> str:
+    """Memory of the costs of giving queries objects in the fullest training batch, which is part of its peak."""
+    model, images = cast(Detector, trainer.model), trainer.args.train_batch_size
+    config: Any = model.config
+    layers = config.decoder_layers if model.auxiliary_losses else 1
+    queries, objects = config.num_queries * getattr(config, "group_detr", 1), most_objects(trainer.train_dataset)[0]
+    megabytes = 4 * layers * images * queries * objects / 2**20
+    return (
+        f"matching  of {images} images, {layers} layers, {queries} queries and {objects} objects: {megabytes:.1f} MiB "
+        f"of costs, {COST_FACTOR} times as much while they are computed; both are in the peak of training"
+    )
 
 
 def most_demanding_objects(most: int, denoising: int) -> int:
