@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-SIDES = (8, 20)
-"""Least and largest axis of an ellipse in pixels."""
+AXES = (7, 19)
+"""Least and largest axis of an ellipse in pixels; what is drawn is up to a pixel larger."""
 
 
 def draw_photo(index: int, objects: int = 300, side: int = 512) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -24,7 +24,7 @@ def draw_photo(index: int, objects: int = 300, side: int = 512) -> tuple[np.ndar
     photo = 40 + 6 * cv2.resize(light, (side, side), interpolation=cv2.INTER_CUBIC)
     masks: list[np.ndarray] = []
     while len(masks) < objects:
-        axes = rng.uniform(*SIDES, 2) / 2
+        axes = rng.uniform(*AXES, 2) / 2
         centre = rng.uniform(max(axes), side - max(axes), 2)
         mask = np.zeros_like(taken)
         box = (tuple(centre.tolist()), tuple((2 * axes).tolist()), float(rng.uniform(0, 180)))

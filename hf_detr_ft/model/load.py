@@ -113,7 +113,7 @@ def load_for_finetuning(checkpoint: Checkpoint, settings: dict[str, Any], made_a
         _require_complete(checkpoint, report, (*family.class_heads, *made_anew))
     else:
         learned, own_report = load_tensors(checkpoint, own, detector_class(family))
-        _require_complete(checkpoint, own_report, made_anew)
+        _require_complete(checkpoint, own_report, (*family.class_heads, *made_anew))
         _require_complete(checkpoint, report, (*family.class_heads, *family.queries, *made_anew))
         keep_queries(model, learned)
     if not same_classes:

@@ -57,6 +57,8 @@ def more_queries(learned: Any, tensors: Mapping[str, torch.Tensor], count: int) 
         name: tensor.detach().std(0) * torch.randn(count, tensor.shape[1], generator=draws)
         for name, tensor in tensors.items()
     }
+    if getattr(learned.config, "num_patterns", 0):  # DAB-DETR with several patterns to each query counts by its own
+        return {name: torch.cat([tensor.detach(), drawn[name]]) for name, tensor in tensors.items()}
     shift = find_shift(learned, tensors, drawn)
     return {name: torch.cat([tensor.detach(), drawn[name] + shift[name]]) for name, tensor in tensors.items()}
 
