@@ -40,7 +40,7 @@ def members(images: int = 5, prefix: str = "") -> dict[str, bytes]:
     found = {}
     for index in range(images):
         name = f"{prefix}{index:02x}ab"
-        found[f"{name}/images/{index:02x}ab.png"] = png(np.full((SIDE, SIDE, 4), 40 * index, np.uint8))
+        found[f"{name}/images/{index:02x}ab.png"] = png(np.full((SIDE, SIDE, 4), 40 + 40 * index, np.uint8))
         found |= {f"{name}/masks/{n}.png": png(mask) for n, mask in enumerate(masks_of(index))}
     return found
 
@@ -82,7 +82,8 @@ def test_masks_become_boxes_and_polygons(tmp_path: Path) -> None:
         path = tmp_path / "data" / "annotations" / f"custom_{split}.json"
         coco = json.loads(path.read_text())
         assert coco["categories"] == [{"id": 1, "name": "nucleus"}]
-        assert check_coco(coco, path, tmp_path / "data" / f"{split}2017") == []
+        problems = check_coco(coco, path, tmp_path / "data" / f"{split}2017")
+        assert problems == []
         for image in coco["images"]:
             index = int(image["file_name"][:2], 16)
             own = [a for a in coco["annotations"] if a["image_id"] == image["id"]]
