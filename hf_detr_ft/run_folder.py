@@ -18,6 +18,8 @@ RECIPE = "recipe.yaml"
 """The recipe as resolved, with versions and fingerprints; it runs again as it is."""
 METRICS = "metrics.json"
 """Best and last evaluation, and the numbers of the report."""
+SPLITS = "splits.json"
+"""File names of the training and the validation images, where the run divided them itself."""
 RESULTS = "results.csv"
 """A row per evaluation."""
 DETECTIONS = "detections.npz"
@@ -54,7 +56,21 @@ TENSORBOARD = "runs"
 MADE_WITH = "made_with"
 """Section of a recipe that runs alone write: versions and fingerprints."""
 WRITTEN = (
-    *(RECIPE, METRICS, RESULTS, DETECTIONS, LOG, ORIGINAL_LOG, REPORT, CARD, LOCK, CONFIG, PROCESSOR, *ALL_WEIGHTS),
+    *(
+        RECIPE,
+        METRICS,
+        SPLITS,
+        RESULTS,
+        DETECTIONS,
+        LOG,
+        ORIGINAL_LOG,
+        REPORT,
+        CARD,
+        LOCK,
+        CONFIG,
+        PROCESSOR,
+        *ALL_WEIGHTS,
+    ),
     *("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin", f"{REPLACED}/*"),
     *(f"checkpoint-[0-9]*/*.{suffix}" for suffix in ("json", "npz", "pt", "pth", "bin", "safetensors")),
     *(f"checkpoint-[0-9]*/{name}" for name in ("global_step*", "latest", "zero_to_fp32.py")),
@@ -73,6 +89,7 @@ class RunFolder:
         name: its own, whatever the path is written like.
         recipe: path of the resolved recipe.
         metrics: path of the best and the last evaluation.
+        splits: path of the record of splits that the run made.
         results: path of the table of evaluations.
         detections: path of what the weights that lie here found.
         log: path of Transformers' log.
@@ -88,6 +105,7 @@ class RunFolder:
         self.name = os.path.basename(os.path.realpath(self.path))  # which, unlike pathlib's, ends where links go round
         self.recipe = self.path / RECIPE
         self.metrics = self.path / METRICS
+        self.splits = self.path / SPLITS
         self.results = self.path / RESULTS
         self.detections = self.path / DETECTIONS
         self.log = self.path / LOG

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_detr_ft import __version__
+from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.run_folder import CARD, REPORT
 
 RECIPE_VERBS = ("train", "check")
@@ -60,7 +61,10 @@ def add_evaluate(verbs: Any) -> None:
     """Arguments of `evaluate`."""
     parser = verbs.add_parser("evaluate", help="the 12 COCO numbers of a run, a folder or a Hub id")
     parser.add_argument("source", metavar="RUN")
-    parser.add_argument("--recipe", type=Path, help="whose validation split to use; the run's own by default")
+    parser.add_argument("--recipe", type=Path, help="whose images to use; the run's own by default")
+    parser.add_argument(
+        "--split", choices=["val", "test"], default="val", help="test: data.test_annotations (default: val)"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
 
 
@@ -208,13 +212,34 @@ def add_get(verbs: Any) -> None:
     )
 
 
-def take_report(flags: list[str]) -> Path | None:
-    """Takes `--report` or `--report FILE` out of the flags of `check`; the file is check.html where none is named."""
-    for index, flag in enumerate(flags):
-        name, equals, value = flag.partition("=")
-        if name == "--report":
-            named = not equals and index + 1 < len(flags) and not flags[index + 1].startswith("--")
-            value = flags[index + 1] if named else value
-            del flags[index : index + 1 + named]
-            return Path(value or "check.html")
-    return None
+CHECK_OPTIONS = {"--report": "check.html", "--fix": "", "--model": "", "--output": "suspects"}
+"""Options of `check` that take a value, and the value where none is given."""
+CHECK_SWITCHES = {"--headers-only": "headers_only", "--json": "as_json"}
+
+
+def take_check_options(flags: list[str]) -> dict[str, Any]:
+    """Takes the options of `check` out of its flags: its function's arguments, or those of `check_model` with `source`.
+
+    Raises:
+        RecipeError: a value is missing, or an option that goes with it.
+    """
+    taken: dict[str, Any] = {name: switch in flags for switch, name in CHECK_SWITCHES.items()}
+    flags[:] = [flag for flag in flags if flag not in CHECK_SWITCHES]
+    for option, default in CHECK_OPTIONS.items():
+        taken[option.removeprefix("--")] = None
+        for index, flag in enumerate(flags):
+            name, equals, value = flag.partition("=")
+            if name == option:
+                named = not equals and index + 1 < len(flags) and not flags[index + 1].startswith("--")
+                value = (flags[index + 1] if named else value) or default
+                del flags[index : index + 1 + named]
+                if not value:
+                    raise RecipeError(f"{option}: expected a {'run' if option == '--model' else 'folder'} behind it")
+                taken[option.removeprefix("--")] = value if option == "--model" else Path(value)
+                break
+    source, output = taken.pop("model"), taken.pop("output")
+    if source is not None:
+        return {"source": source, "output": output or Path(CHECK_OPTIONS["--output"])}
+    if output is not None:
+        raise RecipeError("--output: expected --model RUN beside it, found none. Leave it out, or name a run.")
+    return taken

@@ -153,12 +153,17 @@ def most_objects(dataset: Dataset) -> tuple[int, str]:
 
 def count_objects(dataset: Dataset, *, of_one_class: bool = False) -> np.ndarray:
     """Objects of each image `[N]`, or those of the class that it has most of."""
-    objects = dataset.with_format("arrow").select_columns("objects")[:]["objects"].combine_chunks()
-    counts = pc.list_value_length(objects.field("label")).to_numpy(zero_copy_only=False)
+    images, labels = read_labels(dataset)
     if not of_one_class:
-        return counts
-    images, labels = np.repeat(np.arange(len(counts)), counts), objects.field("label").flatten().to_numpy()
+        return np.bincount(images, minlength=len(dataset))
     pairs, of_pairs = np.unique(np.stack([images, labels]), axis=1, return_counts=True)
-    most = np.zeros_like(counts)
+    most = np.zeros(len(dataset), dtype=np.int64)
     np.maximum.at(most, pairs[0], of_pairs)
     return most
+
+
+def read_labels(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The image, by its position, and the label of every object, `[M]` each."""
+    objects = dataset.with_format("arrow").select_columns("objects")[:]["objects"].combine_chunks()
+    lists = objects.field("label")
+    return pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists).to_numpy()

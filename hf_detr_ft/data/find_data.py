@@ -22,20 +22,37 @@ def find_data(config: DataConfig) -> Layout:
         DataError: the folder holds none, or it is not clear which are meant.
     """
     if names_files(config) or (config.format is None and config.path("train_annotations").exists()):
-        splits = {
-            split: Place(config.path(f"{split}_annotations"), config.path(f"{split}_images"))
-            for split in ("train", "val")
-        }
+        splits = {split: _place(config, split) for split in ("train", "val") if getattr(config, f"{split}_annotations")}
         if config.val_annotations == DataConfig.val_annotations and not splits["val"].annotations.exists():
             del splits["val"]
-        return Layout(config.format or "coco", splits, "")
-    return find_layout(Path(config.root or ".").expanduser(), config.format)
+        found = Layout(config.format or "coco", splits, "")
+    else:
+        found = find_layout(Path(config.root or ".").expanduser(), config.format)
+    if config.test_annotations is None or found.format != "coco":
+        return found
+    return found._replace(splits={**found.splits, "test": _place(config, "test")})
+
+
+def _place(config: DataConfig, split: str) -> Place:
+    return Place(config.path(f"{split}_annotations"), config.path(f"{split}_images"))
 
 
 def names_files(config: DataConfig) -> bool:
     """True where a recipe names annotations or folders of images."""
     usual = DataConfig()
-    return any(getattr(config, name) != getattr(usual, name) for name in PATHS)
+    return any(getattr(config, name) not in (getattr(usual, name), None) for name in PATHS)
+
+
+def makes_validation(config: DataConfig) -> bool:
+    """True where the validation split is made of the training images: it is asked for, or there is none.
+
+    Raises:
+        DataError: see `find_data`.
+    """
+    if config.synthetic_images is not None:
+        return False
+    asked = config.val_annotations is None or config.val_share or config.folds or config.split_file
+    return bool(asked) or "val" not in find_data(config).splits
 
 
 def require_annotations(*splits: str) -> Callable[[DataConfig], None]:
@@ -47,14 +64,20 @@ def require_annotations(*splits: str) -> Callable[[DataConfig], None]:
     def check(config: DataConfig) -> None:
         if config.synthetic_images:
             return
-        found, said = None, ""
+        found, said, needed = None, "", list(splits)
         try:
             found = find_data(config)
+            if makes_validation(config) and "train" in found.splits and found.splits["train"].annotations.exists():
+                needed = [split for split in splits if split != "val"] or ["train"]
         except DataError as error:
             said = str(error)
         places = {} if found is None else found.splits
-        missing = [split for split in splits if split not in places or not places[split].annotations.exists()]
-        lines = [f"{config.path(f'{split}_annotations')}: {MISSING}" for split in missing]
+        missing = [split for split in needed if split not in places or not places[split].annotations.exists()]
+        named = {split: getattr(config, f"{split}_annotations") for split in missing}
+        lines = [
+            f"{config.path(f'{split}_annotations') if name else f'data.{split}_annotations'}: {MISSING}"
+            for split, name in named.items()
+        ]
         if found is not None and found.reason:
             said = f"{config.root or '.'}: {describe_layout(found)}"
         if missing:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from datasets import Dataset
 from torch.utils.data import Sampler
 
+from hf_detr_ft.data.dataset import read_labels
 from hf_detr_ft.data.transform import Epoch
 
 POOL = 50
@@ -26,6 +28,7 @@ class EpochSampler(Sampler[int]):
             pool, so that the first batch of a large data set need not wait for all. None for a wholly random order.
         batches_per_step: over all processes and accumulation. They get images of like shapes, too: no process waits for
             another, and a step has the same images however it is cut up.
+        frequencies: how often each image comes in an epoch, `[N]`, on the average, of sum N; once each where None.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class EpochSampler(Sampler[int]):
         epoch: Epoch,
         shapes: Callable[[np.ndarray], np.ndarray] | None = None,
         batches_per_step: int = 1,
+        frequencies: np.ndarray | None = None,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
@@ -43,12 +47,16 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
         self.shapes = shapes
         self.batches_per_step = batches_per_step
+        self.frequencies = frequencies
 
     def __len__(self) -> int:
         return self.images
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch.get())).permutation(self.images)
+        generator = np.random.default_rng((self.seed, self.epoch.get()))
+        order = generator.permutation(self.images)
+        if self.frequencies is not None:
+            order = generator.permutation(draw_often(order, self.frequencies, generator.random()))
         if self.shapes is None:
             yield from order.tolist()
             return
@@ -59,6 +67,36 @@ class EpochSampler(Sampler[int]):
             for images in group_by_shape(pool, shapes, step):
                 for batch in group_by_shape(images, shapes, self.batch_size):
                     yield from batch.tolist()
+
+
+def draw_often(order: np.ndarray, frequencies: np.ndarray, start: float) -> np.ndarray:
+    """As many images as there are, `[N]`, each as often as its frequency says, rounded up or down.
+
+    Args:
+        order: all images, `[N]`, at random.
+        frequencies: of each image, `[N]`, of sum N.
+        start: a random number from 0 to below 1, at which counting starts.
+    """
+    ends = np.floor(np.cumsum(frequencies[order]) + start)
+    ends[-1] = len(order) + np.floor(start)
+    return np.repeat(order, np.diff(ends, prepend=0).astype(np.int64))
+
+
+def rare_class_frequencies(dataset: Dataset, threshold: float) -> np.ndarray:
+    """How often each image is to come so that rare classes are learned, `[N]`, of sum N.
+
+    The repeat factors of LVIS (Gupta et al. 2019, arXiv:1908.03195): sqrt(threshold / share of the images that have the
+    class) for the rarest class of an image, at least 1; here divided by their mean.
+
+    Args:
+        dataset: of `load_split`, with any transform or none.
+        threshold: share of the images below which a class is rare.
+    """
+    pairs = np.unique(np.stack(read_labels(dataset)), axis=1)
+    shares = np.bincount(pairs[1]) / len(dataset)
+    factors = np.ones(len(dataset))
+    np.maximum.at(factors, pairs[0], np.sqrt(threshold / shares[pairs[1]]))
+    return factors / factors.mean()
 
 
 def group_by_shape(images: np.ndarray, shapes: np.ndarray, size: int) -> list[np.ndarray]:

@@ -39,6 +39,7 @@ class Source:
         load: the rows (see `load_split`) of this COCO dict, or of a part of its images.
         white_level: of images of 16 bits, see `decode_rgb`.
         notes: what was found, taken to be so or mended, a line each, for the terminal.
+        origin: what it is a part of, where its images were taken out of another source.
     """
 
     coco: dict[str, Any]
@@ -48,10 +49,24 @@ class Source:
     load: Callable[[dict[str, Any], LabelMap], Dataset]
     white_level: int | None = None
     notes: tuple[str, ...] = ()
+    origin: "Origin | None" = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The source that training and validation were made of.
+
+    Attributes:
+        whole: all images.
+        record: settings and file names of each split, for the run folder.
+    """
+
+    whole: Source
+    record: dict[str, Any]
 
 
 def load_source(config: DataConfig, split: str) -> Source:
-    """The split "train", "val" or "test" of a recipe's `data`.
+    """The split "train", "val" or "test" of a recipe's `data`, as it is there; see `splits.load_sources`.
 
     Raises:
         RecipeError: synthetic images are described wrongly.

@@ -1,20 +1,30 @@
 """Splits of a recipe: read, checked, and as data sets."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from datasets import Dataset
 
 from hf_detr_ft.data.checks.annotation_fields import Entries, Problem, read_entries
 from hf_detr_ft.data.checks.coco_checks import check_coco, check_splits
 from hf_detr_ft.data.checks.image_checks import Progress
+from hf_detr_ft.data.checks.training_checks import Grid, check_alike, check_for_training, check_measure
+from hf_detr_ft.data.class_names import map_classes, require_classes
 from hf_detr_ft.data.coco import LabelMap, without_collector
 from hf_detr_ft.data.dataset import iterate_column, prepare_coco
+from hf_detr_ft.data.find_data import find_data, makes_validation
 from hf_detr_ft.data.image_size import ImageSize
+from hf_detr_ft.data.made_splits import make_splits
 from hf_detr_ft.data.once_per_machine import once_per_machine
 from hf_detr_ft.data.split_source import Source, load_source
 from hf_detr_ft.data.statistics import SplitStatistics, describe_split
+from hf_detr_ft.data.unlabelled import find_unlabelled, use_unlabelled
 from hf_detr_ft.errors import DataError
+from hf_detr_ft.formatting import join_limited
 from hf_detr_ft.recipe.sections import DataConfig
 
 SHOWN = 20
@@ -34,6 +44,7 @@ class Splits:
         problems: what the checks found; no errors among them.
         fingerprints: SHA-256 of each split's annotations, for the record.
         notes: what was found, taken to be so or mended, a line each, for the terminal.
+        record: settings and file names of splits that were made of one; None where each has its own annotations.
     """
 
     train: Dataset
@@ -44,21 +55,66 @@ class Splits:
     problems: list[Problem]
     fingerprints: dict[str, str]
     notes: tuple[str, ...] = ()
+    record: dict[str, Any] | None = None
+
+
+def load_sources(
+    config: DataConfig, splits: Sequence[str] = ("train", "val"), progress: Progress = iter
+) -> dict[str, Source]:
+    """Reads, draws or makes splits of a recipe, of "train", "val" and "test".
+
+    Raises:
+        InputError: see `load_source` and `make_splits`.
+    """
+    made = {}
+    if set(splits) != {"test"} and makes_validation(config):
+        made = make_splits(config, _load(config, "train"), progress)
+    return {split: made.get(split) or _load(config, split) for split in splits}
+
+
+def _load(config: DataConfig, split: str) -> Source:
+    """A split with the classes that the recipe asks for, and of training the images that no annotation names."""
+    source, notes = load_source(config, split), list[str]()
+    coco, folder, file = source.coco, source.images_dir, str(source.annotations)
+    if split == "train" and folder is not None:
+        places = find_data(config).splits
+        beside = [other for other in places if other != split and _overlap(folder, places[other].images_dir)]
+        others = (load_source(config, other) for other in beside)
+        named = [(other.images_dir, other.coco) for other in others if other.images_dir is not None]
+        names = find_unlabelled(folder, [(folder, coco), *named])
+        coco, note = use_unlabelled(coco, folder, names, config.unlabelled, file)
+        notes += [note] if note else []
+    if config.classes:
+        if split == "train":
+            require_classes(coco, config.classes, file)
+            notes.append(f"classes are mapped by data.classes: {join_limited([*config.classes])}")
+        coco = map_classes(coco, config.classes)
+    return replace(source, coco=coco, notes=(*source.notes, *notes))
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    one, other = one.resolve(), other.resolve()
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def check_split(
     config: DataConfig, split: str, size: ImageSize | None = None, *, decode: bool | None, progress: Progress = iter
 ) -> tuple[Source, list[Problem]]:
-    """Reads or draws the split "train" or "val" and finds all that is wrong with it; see `check_data`."""
-    source = load_source(config, split)
+    """Reads or draws the split "train", "val" or "test" and finds all that is wrong with it; see `check_data`."""
+    source = load_sources(config, (split,), progress)[split]
     entries = read_entries(source.coco, str(source.annotations))
     return source, _check_source(source, entries, split, size, decode, progress)
 
 
 def check_data(
-    config: DataConfig, size: ImageSize | None = None, *, decode: bool | None, progress: Progress = iter
+    config: DataConfig,
+    size: ImageSize | None = None,
+    *,
+    decode: bool | None,
+    progress: Progress = iter,
+    stride: int | None = None,
 ) -> tuple[dict[str, Source], list[Problem]]:
-    """Reads or draws both splits and finds all that is wrong with them.
+    """Reads or draws the splits and finds all that is wrong with them.
 
     Args:
         config: the recipe's `data` section.
@@ -66,37 +122,80 @@ def check_data(
         decode: read every image to its last pixel; False: its header alone, which finds all but truncated files; None:
             no image at all.
         progress: wraps the images of a split, where they are files.
+        stride: pixels of a cell of the model's finest feature map, where all checks of `check` are wanted, which a
+            training does without: those of `training_checks`, and the test split where there is one.
 
     Returns:
-        The splits under "train" and "val"; and the problems, errors first.
+        The splits under "train", "val" and "test"; and the problems, errors first.
 
     Raises:
         RecipeError: synthetic images are described wrongly.
         DataError: a file is not there or is no COCO JSON, or images cannot be drawn.
     """
-    sources = {split: load_source(config, split) for split in ("train", "val")}
-    return sources, check_sources(sources, size, decode=decode, progress=progress)
+    has_test = stride is not None and config.synthetic_images is None and "test" in find_data(config).splits
+    splits = ("train", "val", "test") if has_test else ("train", "val")
+    sources = load_sources(config, splits, progress)
+    return sources, check_sources(sources, size, decode=decode, progress=progress, stride=stride)
 
 
 def check_sources(
-    sources: dict[str, Source], size: ImageSize | None = None, *, decode: bool | None, progress: Progress = iter
+    sources: dict[str, Source],
+    size: ImageSize | None = None,
+    *,
+    decode: bool | None,
+    progress: Progress = iter,
+    stride: int | None = None,
 ) -> list[Problem]:
-    """All that is wrong with the splits "train" and "val", each alone and with each other; see `check_data`."""
-    train, val = sources["train"], sources["val"]
-    train_dir, val_dir = (None if decode is None else source.images_dir for source in (train, val))
+    """All that is wrong with the splits, each alone and others with "train"; see `check_data`.
+
+    Splits that were made of one source are checked as the one that its file is.
+    """
+    train, problems = sources["train"], list[Problem]()
+    thumbnails: dict[str, dict[int, np.ndarray]] = {split: {} for split in sources}
+    grid = None if stride is None or size is None else Grid(size, stride)
     with without_collector():
         entries = {split: read_entries(source.coco, str(source.annotations)) for split, source in sources.items()}
-        problems = [
-            problem
-            for split, source in sources.items()
-            for problem in _check_source(source, entries[split], split, size, decode, progress)
-        ]
-        problems += check_splits(entries["train"], train_dir, entries["val"], val_dir, val_file=val.annotations)
-    return sorted(dict.fromkeys(problems), key=lambda problem: problem.severity)
+        for split, source in sources.items():
+            whole, found = source, entries[split]
+            if source.origin is not None:
+                if source is not train:
+                    continue
+                whole = source.origin.whole
+                found = read_entries(whole.coco, str(whole.annotations))
+            problems += _check_source(whole, found, split, size, decode, progress, thumbnails[split])
+            if stride is not None:
+                problems += check_for_training(found, str(source.annotations), grid, for_training=split == "train")
+        for split, source in sources.items():
+            if source is train:
+                continue
+            file, both = str(source.annotations), (entries["train"], entries[split])
+            folders = [None if decode is None else other.images_dir for other in (train, source)]
+            problems += check_splits(both[0], folders[0], both[1], folders[1], val_file=file)
+            if stride is not None and split == "val":
+                problems += check_measure(entries[split], file)
+            if stride is not None and source.origin is None:
+                problems += check_alike(thumbnails["train"], thumbnails[split], both, file)
+    return sorted(_without_repeats(problems), key=lambda problem: problem.severity)
+
+
+def _without_repeats(problems: list[Problem]) -> list[Problem]:
+    """Each problem once; photos that are the same to the byte are no near-duplicates besides."""
+    same = {(problem.file, problem.entry) for problem in problems if problem.kind in ("same-photo", "same-split")}
+    return [
+        problem
+        for problem in dict.fromkeys(problems)
+        if problem.kind != "near-duplicate" or not same & {(problem.file, problem.entry), (problem.file, "images")}
+    ]
 
 
 def _check_source(
-    source: Source, entries: Entries, split: str, size: ImageSize | None, decode: bool | None, progress: Progress
+    source: Source,
+    entries: Entries,
+    split: str,
+    size: ImageSize | None,
+    decode: bool | None,
+    progress: Progress,
+    thumbnails: dict[int, np.ndarray] | None = None,
 ) -> list[Problem]:
     return check_coco(
         entries,
@@ -107,7 +206,18 @@ def _check_source(
         progress=progress,
         for_training=split == "train",
         white_level=source.white_level,
+        thumbnails=thumbnails,
     )
+
+
+def tabulate_problems(problems: Sequence[Problem]) -> str:
+    """Number of problems of each kind, a line each: errors first, and what is most frequent."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for problem in problems:
+        counts[problem.severity, problem.kind] += problem.count
+    order = sorted(counts, key=lambda key: (key[0], -counts[key], key[1]))
+    width = max((len(kind) for _, kind in order), default=0)
+    return "\n".join(f"{severity:9} {kind:{width}} {counts[severity, kind]:>9,}" for severity, kind in order)
 
 
 def list_problems(problems: list[Problem], shown: int = SHOWN) -> str:
@@ -155,6 +265,7 @@ def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[
             problems=problems,
             fingerprints=train.fingerprint | val.fingerprint,
             notes=tuple(dict.fromkeys((*train.notes, *val.notes))),
+            record=None if val.origin is None else val.origin.record,
         )
 
 

@@ -111,8 +111,8 @@ def describe_type(annotation: Any) -> str:
 def print_help(verb: str) -> None:
     """Prints every field with its type, default and meaning."""
     parser = build_parser(prog=f"hf-detr-ft {verb}")
-    more = " [--report [FILE]] [--headers-only]" if verb == "check" else ""
-    parser.usage = f"hf-detr-ft {verb} [RECIPE] [--section.key VALUE ...]{more}"
+    more = "[--report [FILE]] [--json] [--headers-only] [--fix FOLDER] [--model RUN [--output FOLDER]]"
+    parser.usage = f"hf-detr-ft {verb} [RECIPE] [--section.key VALUE ...] {more if verb == 'check' else ''}".rstrip()
     for action in parser._actions:
         if action.dest in SECTIONS or action.dest.endswith(".help"):  # jsonargparse's own options
             action.help = argparse.SUPPRESS

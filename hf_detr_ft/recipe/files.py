@@ -24,8 +24,13 @@ from hf_detr_ft.recipe.sections import (
 from hf_detr_ft.run_folder import MADE_WITH
 from hf_detr_ft.yaml12 import dump_yaml
 
-PATHS = ("root", "train_annotations", "train_images", "val_annotations", "val_images")
+PATHS = (
+    *("root", "train_annotations", "train_images", "val_annotations", "val_images"),
+    *("test_annotations", "test_images", "split_file"),
+)
 """Fields of `data` that name files, for which drawn photos have no use."""
+DIVIDING = ("train_annotations", "val_annotations", "val_share", "folds", "fold", "group_by", "split_file")
+"""Fields of `data` that say which image is in which split."""
 NOT_SAVED = ("hub_token", "push_to_hub_token", "overwrite", "resume_from_checkpoint")
 """Fields of `training` that never go to a file: secrets, and what was asked for one run, whose folder the saved recipe
 would remove when it runs again."""
@@ -81,7 +86,7 @@ def load_recipe(
     Raises:
         RecipeError: the file is missing or no YAML, or keys or values are wrong; all of them in one message.
     """
-    path, _, typed, sources, problems = _read(SECTIONS, path, flags)
+    path, written, typed, sources, problems = _read(SECTIONS, path, flags)
     if problems:
         raise RecipeError("\n".join(problems))
     if model_defaults is not None:
@@ -90,7 +95,11 @@ def load_recipe(
             section, key = name.split(".")
             if name not in given:
                 typed[section][key] = value
-    return _build(path, typed)
+    recipe = _build(path, typed)
+    divided = any(sources.get(("data", key), "").startswith("flag") for key in DIVIDING)
+    if path is not None and MADE_WITH in written and not divided:
+        recipe.data = recipe.data.with_record(path.parent)
+    return recipe
 
 
 def _read(
@@ -218,7 +227,7 @@ def files_read(recipe: Recipe, path: Path | None) -> list[str | Path]:
     given = [path, *(getattr(recipe.model, key) for key in LOCAL_PATHS), args.deepspeed, args.fsdp_config]
     files = [value for value in given if isinstance(value, str | Path)]
     if recipe.data.synthetic_images is None:
-        files += [recipe.data.path(name) for name in PATHS[1:]]
+        files += [recipe.data.path(name) for name in PATHS[1:] if getattr(recipe.data, name) is not None]
     return files
 
 

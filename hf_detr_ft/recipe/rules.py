@@ -71,7 +71,38 @@ def require_one_gpu(args: "DetrTrainingArguments") -> None:
 
 def check_recipe(recipe: Recipe) -> list[str]:
     """Problems of the recipe's settings with each other, a line each; none where it can train."""
-    return [*_kept_defaults(recipe), *_evaluation(recipe), *_learning_rate(recipe), *_machine(recipe)]
+    return [
+        *_splits(recipe),
+        *_kept_defaults(recipe),
+        *_evaluation(recipe),
+        *_learning_rate(recipe),
+        *_machine(recipe),
+    ]
+
+
+def _splits(recipe: Recipe) -> list[str]:
+    """Ways to make a validation split, or an order, that exclude each other."""
+    data, problems = recipe.data, []
+    if (data.fold is None) != (data.folds is None) or (data.fold or 0) > (data.folds or 0):
+        problems.append(
+            f"data.fold: expected a number from 1 to data.folds, found {data.fold} of {data.folds}. Give both, such as "
+            "--data.folds 5 --data.fold 1."
+        )
+    ways = [name for name in ("val_share", "folds") if getattr(data, name) is not None]
+    if len(ways) > 1:
+        problems.append("data.val_share: expected none beside data.folds, which divides by itself. Leave one out.")
+    if data.synthetic_images is not None and (ways or data.group_by):
+        names = " and ".join(f"data.{name}" for name in (*ways, *(["group_by"] if data.group_by else [])))
+        problems.append(
+            f"{names}: expected none beside data.synthetic_images, which draws a validation split of its own. Leave "
+            "them out."
+        )
+    if data.balance is not None and recipe.training.train_sampling_strategy == "sequential":
+        problems.append(
+            "data.balance: expected a random order, found training.train_sampling_strategy sequential, with which it "
+            "has no effect. Leave one of them out."
+        )
+    return problems
 
 
 def _kept_defaults(recipe: Recipe) -> list[str]:

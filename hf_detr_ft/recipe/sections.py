@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hf_detr_ft.run_folder import SPLITS
+
 if TYPE_CHECKING:
     from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 
@@ -33,10 +35,42 @@ class DataConfig:
     """COCO JSON of the training images (DETR: annotations/instances_train2017.json)."""
     train_images: str = "train2017"
     """Folder of the training images (DETR: the same)."""
-    val_annotations: str = "annotations/custom_val.json"
-    """COCO JSON of the validation images (DETR: annotations/instances_val2017.json)."""
+    val_annotations: str | None = "annotations/custom_val.json"
+    """COCO JSON of the validation images; null to take them out of training's, as where there is none, see `val_share`
+    (DETR: annotations/instances_val2017.json)."""
     val_images: str = "val2017"
     """Folder of the validation images (DETR: the same)."""
+    test_annotations: str | None = None
+    """COCO JSON of images for `evaluate --split test`, which training never sees (DETR: none)."""
+    test_images: str = "test2017"
+    """Folder of the test images (DETR: none)."""
+    val_share: float | None = bounded(None, 0.01, 0.9)
+    """Share of the training images that become the validation split instead, the same ones each time, every class by
+    its share; 0.2 where there is no other validation split. Near-duplicates, frames of a video and copies of a photo
+    stay together, and splits.json in the run folder names the images of each (DETR: none)."""
+    folds: int | None = bounded(None, 2)
+    """Divide the training images into so many parts in the same way, for cross-validation; `fold` says which part
+    validates (DETR: none)."""
+    fold: int | None = bounded(None, 1)
+    """The part that validates, from 1 to `folds`; each image is in one (DETR: none)."""
+    group_by: str | None = None
+    """Images that are not to be divided, by what they share: a key of the image entries, or a regular expression for
+    `file_name`, such as ^(patient[0-9]+). Where not set, a video's frames and copies of a photo, as far as entries or
+    names tell; `id` for each image alone. Near-duplicates stay together with either (DETR: none)."""
+    split_file: str | None = None
+    """JSON that names the validation images instead: {"validation": [file names]}, such as the splits.json of a run. A
+    run that goes on, and a recipe of a run folder, take the one in the folder (DETR: none)."""
+    unlabelled: Literal["background", "ignore", "refuse"] = "ignore"
+    """Images in the training folder that the annotations do not name: `background`, images without objects; `ignore`
+    them; `refuse` to train. Their number is said. Images without a label file are background in YOLO folders already
+    (DETR: ignore)."""
+    classes: dict[str, str | None] = field(default_factory=dict)
+    """Other names for classes, as {Cat: cat, tomcat: cat, lion: null}: those of one name become one class, and of null
+    are left out with their objects; all others stay (DETR: none)."""
+    balance: float | None = bounded(None, 0, 1)
+    """Show images of rare classes more often, as in LVIS: sqrt(balance / share of the images that have the class)
+    times as often as the others, where that is more. 0.001 in LVIS; 0.1 for some classes of some hundred images. An
+    epoch keeps its length (DETR: none)."""
     file_names: Literal["exact", "similar"] = "exact"
     """`similar`: take a file_name that no file has for the one image file below the folder whose name differs only in
     slashes, folder, suffix, percent signs, Unicode form or case; `check` says where that reads all images
@@ -65,8 +99,13 @@ class DataConfig:
     """Least and largest short side of the drawn photos in pixels, such as [64, 96]."""
 
     def path(self, name: str) -> Path:
-        """Path of `train_annotations`, `train_images`, `val_annotations` or `val_images` lies."""
+        """Path of one of the fields above that name files, such as `train_annotations`."""
         return Path(self.root or ".").expanduser() / Path(getattr(self, name)).expanduser()
+
+    def with_record(self, run: Path) -> "DataConfig":
+        """The same with the splits of a run folder, where that run made some."""
+        record = run / SPLITS
+        return replace(self, split_file=str(record.absolute())) if record.is_file() else self
 
 
 @dataclass

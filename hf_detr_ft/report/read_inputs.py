@@ -10,8 +10,8 @@ from hf_detr_ft.data.checks.coco_checks import check_coco
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.image_size import ImageProcessor
-from hf_detr_ft.data.split_source import Source, load_source
-from hf_detr_ft.data.splits import Splits, build_splits, check_sources, require_no_errors
+from hf_detr_ft.data.split_source import Source
+from hf_detr_ft.data.splits import Splits, build_splits, check_sources, load_sources, require_no_errors
 from hf_detr_ft.errors import DataError, InputError
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
@@ -61,7 +61,7 @@ def read_inputs(source: str, flags: Sequence[str]) -> ReportInputs:
     wants_images = not run.is_run or inputs.run.evaluation is not None or bool(flags)
     try:
         inputs.recipe = _recipe_of(source, inputs.run, flags)
-        val = load_source(inputs.recipe.data, "val")
+        val = load_sources(inputs.recipe.data, ("val",))["val"]
         require_no_errors(check_coco(val.coco, val.annotations, None))
     except InputError as error:
         if not run.is_run:
@@ -69,7 +69,7 @@ def read_inputs(source: str, flags: Sequence[str]) -> ReportInputs:
         inputs.notes += [_missing(source, error)] if wants_images else [f"Left out: the data. {error}"]
         return inputs
     try:
-        sources = {"train": load_source(inputs.recipe.data, "train"), "val": val}
+        sources = {**load_sources(inputs.recipe.data, ("train",)), "val": val}
         inputs.splits = build_splits(inputs.recipe.data, sources, check_sources(sources, decode=None))
     except InputError as error:
         inputs.notes.append(f"Left out: the data. {error}")

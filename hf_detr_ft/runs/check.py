@@ -1,9 +1,10 @@
 """`hf-detr-ft check RECIPE`: data, model and memory, before any training."""
 
+import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -14,12 +15,16 @@ from hf_detr_ft.atomic import check_output_file
 from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.image_size import ImageSize
-from hf_detr_ft.data.splits import Splits, build_splits, check_data, list_problems
-from hf_detr_ft.formatting import printable
+from hf_detr_ft.data.repaired_copy import CHANGES, require_new, write_repaired
+from hf_detr_ft.data.splits import Splits, build_splits, check_data, list_problems, tabulate_problems
+from hf_detr_ft.errors import InputError
+from hf_detr_ft.formatting import pluralize, printable
+from hf_detr_ft.model.build import find_family
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.rules import require_sound
+from hf_detr_ft.recipe.sections import ModelConfig
 from hf_detr_ft.report.arguments import check_page, is_page
 from hf_detr_ft.report.collect import collect_data_summary
 from hf_detr_ft.report.pages import build_check_page
@@ -36,7 +41,13 @@ SHOWN = 5
 
 
 def check(
-    path: Path | None, flags: Sequence[str] = (), report: Path | None = None, *, headers_only: bool = False
+    path: Path | None,
+    flags: Sequence[str] = (),
+    report: Path | None = None,
+    *,
+    headers_only: bool = False,
+    as_json: bool = False,
+    fix: Path | None = None,
 ) -> int:
     """Decodes every image, checks every annotation, builds the model and runs one batch of the largest shapes.
 
@@ -44,7 +55,9 @@ def check(
         path: the recipe.
         flags: over it.
         report: where to write what was found, as an HTML page; an earlier page of ours is replaced.
-        headers_only: read no image beyond its header: finds all but truncated and nearly black ones.
+        headers_only: read no image beyond its header: finds all but near-duplicates, truncated and nearly black ones.
+        as_json: print what is wrong as JSON instead, and build no model.
+        fix: write a repaired copy of the data to this folder, which is not there yet, and build no model.
 
     Returns:
         0, or 1 where the data have errors.
@@ -54,14 +67,23 @@ def check(
     if report is not None:
         check_output_file(report, "--report")
         check_page(report, overwrite=is_page(report), flag="--report")
+    if fix is not None:
+        require_new(fix)
     sources, problems = check_data(
         recipe.data,
         ImageSize.from_config(recipe.model),
         decode=not headers_only,
         progress=lambda images: tqdm(images, "reading headers" if headers_only else "decoding images"),
+        stride=finest_stride(recipe.model),
     )
+    if as_json:
+        print(json.dumps(summarise_problems(problems), indent=2))
+        return int(any(problem.severity == "error" for problem in problems))
     if problems:
-        print(list_problems(problems, SHOWN))
+        print(f"{tabulate_problems(problems)}\n\n{list_problems(problems, SHOWN)}\n")
+    if fix is not None:
+        print(describe_changes(write_repaired(sources, fix, ImageSize.from_config(recipe.model)), fix))
+        return 0
     counts = Counter(problem.severity for problem in problems)
     print(f"data      {counts['error']} errors, {counts['warning']} warnings")
     if counts["error"]:
@@ -83,6 +105,37 @@ def check(
     command = ["hf-detr-ft", "train", *([str(path)] if path else []), *flags]
     print(f"nothing stands in the way of: {shlex.join(command)}")
     return 0
+
+
+def finest_stride(config: ModelConfig) -> int:
+    """Pixels of the image per step of the finest feature map that a recipe's model reads, as far as it is known."""
+    try:
+        strides = find_family(config).strides
+    except InputError:  # which is told once the data are sound
+        strides = ()
+    return min(strides) if len(strides) > 1 else config.backbone_stride
+
+
+def describe_changes(changes: Sequence[dict[str, str]], folder: Path) -> str:
+    """Numbers of changes by kind, and what to do next, for the terminal."""
+    kinds = Counter(change["kind"] for change in changes)
+    lines = [f"{count:>9,} {kind}" for kind, count in kinds.most_common()]
+    said = f"written: {folder}, with {pluralize(len(changes), 'change')}, listed in {folder / CHANGES}"
+    return "\n".join([*lines, said, f"look at it: hf-detr-ft check --data.root {shlex.quote(str(folder))}"])
+
+
+def summarise_problems(problems: Sequence[Problem]) -> dict[str, Any]:
+    """Problems for machines: how many of each severity and kind, and each of them with its fields."""
+    kinds: Counter[str] = Counter()
+    severities = Counter(problem.severity for problem in problems)
+    for problem in problems:
+        kinds[problem.kind] += problem.count
+    return {
+        "errors": severities["error"],
+        "warnings": severities["warning"],
+        "kinds": dict(kinds),
+        "problems": [asdict(problem) for problem in problems],
+    }
 
 
 def describe_splits(splits: Splits) -> str:

@@ -1,4 +1,4 @@
-"""`hf-detr-ft evaluate RUN`: the 12 COCO numbers of a run, a folder or a Hub id on a validation split."""
+"""`hf-detr-ft evaluate RUN`: the 12 COCO numbers of a run, a folder or a Hub id on a validation or test split."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,13 @@ from hf_detr_ft.recipe.files import check_early, load_recipe
 from hf_detr_ft.run_folder import RECIPE, RunFolder
 
 
-def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None, output: Path | None = None) -> int:
+def evaluate(
+    source: str,
+    flags: Sequence[str] = (),
+    recipe: Path | None = None,
+    output: Path | None = None,
+    split: str = "val",
+) -> int:
     """Prints the table and, if asked to, writes it as JSON.
 
     The backbone runs in bf16 where `training.bf16` says so or, if it says nothing, where that is faster; the rest runs
@@ -23,6 +29,7 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
         flags: over the recipe, such as `--data.root`.
         recipe: whose validation split is used; the run's own where not given.
         output: a JSON file for the result.
+        split: "val" or "test".
     """
     own = RunFolder(source).recipe
     if recipe is None and not own.is_file() and not any(flag.startswith("--data.") for flag in flags):
@@ -32,16 +39,16 @@ def evaluate(source: str, flags: Sequence[str] = (), recipe: Path | None = None,
     check_output_file(output)
     Checkpoint(source).check_exists()
     path = recipe or (own if own.is_file() else None)
-    check_early(path, flags, require_annotations("val"))
+    check_early(path, flags, require_annotations(split))
     with large_imports():
         from accelerate import PartialState
 
         from hf_detr_ft.training.evaluate_model import evaluate_model
 
-    result = evaluate_model(source, load_recipe(path, flags)).result
+    result = evaluate_model(source, load_recipe(path, flags), name=split).result
     if PartialState().is_main_process:
         print(result.table())
         if output is not None:
-            write_json(output, result.as_dict())
+            write_json(output, result.as_dict() | {"split": split})
             print(f"written: {output}")
     return 0

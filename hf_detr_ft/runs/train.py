@@ -7,6 +7,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from hf_detr_ft.atomic import write_json
 from hf_detr_ft.data.splits import image_files
 from hf_detr_ft.hub import check_access, push_run, write_model_card
 from hf_detr_ft.machine import describe_environment, peak_memory
@@ -91,6 +92,8 @@ def begin_folder(run: OutputFolder, checkpoint: Path | None, job: Job) -> None:
     run.sweep()
     if checkpoint is not None:
         restore_detections(checkpoint, run)
+    if job.splits.record is not None:
+        write_json(run.splits, job.splits.record)
     save_recipe(job.recipe, run.recipe, describe_environment(job.splits.fingerprints))
 
 

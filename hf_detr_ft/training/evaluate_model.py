@@ -1,4 +1,4 @@
-"""A model run over a recipe's validation split."""
+"""A model run over a recipe's validation or test split."""
 
 import json
 from dataclasses import dataclass
@@ -54,30 +54,31 @@ class Evaluation:
     processor: ImageProcessor
 
 
-def evaluate_model(source: str, recipe: Recipe, split: Source | None = None) -> Evaluation:
-    """Runs a model over the validation split of a recipe.
+def evaluate_model(source: str, recipe: Recipe, split: Source | None = None, name: str = "val") -> Evaluation:
+    """Runs a model over the validation or the test split of a recipe.
 
     Args:
         source: a run folder, another folder of a model, or a Hub id.
         recipe: whose data, batch sizes and measures for speed are used.
-        split: the validation split where it was read and checked already; its images are not looked at beforehand.
+        split: the split where it was read and checked already; its images are not looked at beforehand.
+        name: "val" or "test".
     """
     data = recipe.data
     model = cast(Detector, load_for_inference(source, with_loss=True))
     processor = load_processor(Checkpoint(source))
     apply_speed(model, recipe.speed, training=False)
 
-    def load_validation() -> tuple[dict, LabelMap, Dataset]:
+    def load_truth() -> tuple[dict, LabelMap, Dataset]:
         val, problems = split, list[Problem]()
         if val is None:
             size = ImageSize.from_processor(processor)
-            val, problems = check_split(data, "val", size, decode=False, progress=show_progress)
+            val, problems = check_split(data, name, size, decode=False, progress=show_progress)
         require_no_errors(problems)
-        truth = prepare_coco(val.coco, data.val_limit)
+        truth = prepare_coco(val.coco, data.val_limit if name == "val" else None)
         label_map = match_classes(model.config, truth, source)
         return truth, label_map, val.load(truth, label_map)
 
-    truth, label_map, rows = once_per_machine(load_validation)
+    truth, label_map, rows = once_per_machine(load_truth)
     with TemporaryDirectory() as folder:
         args = recipe.with_training(
             bf16=False, fp16=False, mixed_precision="no", report_to=[], output_dir=folder

@@ -74,7 +74,8 @@ def prepare_job(recipe: Recipe, checkpoint: Path | None = None, model_builder: M
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     set_cpu_threads(recipe.speed.cpu_threads, recipe.training.device.type)
     set_seed(recipe.training.seed)
-    splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress)
+    data = recipe.data if checkpoint is None else recipe.data.with_record(checkpoint.parent)
+    splits = load_splits(data, ImageSize.from_config(recipe.model), show_progress)
     # For the steps alone: what reading took, a gigabyte for COCO, goes back to the system.
     keep_freed_memory(recipe.training.device.type)
     job = build_job(recipe, splits, model_builder)
@@ -163,6 +164,7 @@ def build_trainer(recipe: Recipe, splits: Splits, model: Detector, processor: Im
             size_step=size_step,
             backend=recipe.evaluation.backend,
             max_detections=recipe.evaluation.max_detections,
+            balance=recipe.data.balance,
         )
     except (ImportError, KeyError, ValueError) as error:  # an unknown log_level, fsdp in one process, …
         raise RecipeError(f"training: the Trainer refuses these settings: {error}") from error

@@ -14,7 +14,7 @@ from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.image_size import ImageProcessor
-from hf_detr_ft.data.sampling import EpochSampler, SortedSampler
+from hf_detr_ft.data.sampling import EpochSampler, SortedSampler, rare_class_frequencies
 from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_matched
 from hf_detr_ft.evaluation.coco_result import CocoResult
@@ -44,6 +44,7 @@ class DetrTrainer(StepTrainer):
         size_step: pixels that heights and widths of training batches are multiples of.
         backend: of the COCO evaluation.
         max_detections: the best per image and class that count beside COCO's numbers.
+        balance: share of the images below which a class is rare, see `rare_class_frequencies`; None: all come alike.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class DetrTrainer(StepTrainer):
         size_step: int = 1,
         backend: Backend = "faster-coco-eval",
         max_detections: int = MAX_DETECTIONS,
+        balance: float | None = None,
     ) -> None:
         self.epoch = Epoch() if train_transform is None else train_transform.epoch
         self.train_transform = train_transform
@@ -67,6 +69,7 @@ class DetrTrainer(StepTrainer):
         self.label_map = label_map
         self.backend = backend
         self.max_detections = max_detections
+        self.balance = balance
         self.result: CocoResult | None = None
         """Result of the last evaluation, and its detections."""
         self.detections: Detections | None = None
@@ -93,7 +96,8 @@ class DetrTrainer(StepTrainer):
         if self.args.train_sampling_strategy == "group_by_length" and self.train_transform is not None:
             shapes = partial(self._shapes, read_column(dataset, "image_id"), read_column(dataset, "aspect_ratio"))
         batches = self.args.world_size * self.args.gradient_accumulation_steps
-        return EpochSampler(len(dataset), self.args.train_batch_size, seed, self.epoch, shapes, batches)
+        often = None if self.balance is None else rare_class_frequencies(dataset, self.balance)
+        return EpochSampler(len(dataset), self.args.train_batch_size, seed, self.epoch, shapes, batches, often)
 
     def _shapes(self, image_ids: list[int], aspect_ratios: list[float], images: np.ndarray) -> np.ndarray:
         """Shapes (height, width) `[M, 2]` that the running epoch gives some of the images."""

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
-from hf_detr_ft.data.sampling import POOL, EpochSampler, group_by_shape
+from hf_detr_ft.data.sampling import POOL, EpochSampler, draw_often, group_by_shape, rare_class_frequencies
 from hf_detr_ft.data.transform import Epoch
 
 
@@ -93,3 +94,36 @@ def test_the_first_image_takes_those_that_add_the_least_padding() -> None:
     first, rest = group_by_shape(np.arange(5), shapes, 3)
     assert first.tolist() == [0, 4, 2]
     assert rest.tolist() == [1, 3]
+
+
+def test_rare_classes_come_more_often_by_the_repeat_factors_of_lvis() -> None:
+    labels = [[0], [0, 1, 1], [0], [0], [0], [0], [0, 0], []]
+    rows = Dataset.from_dict({"objects": [{"label": each} for each in labels]})
+    factors = np.array([1, np.sqrt(0.5 * 8), 1, 1, 1, 1, 1, 1])  # class 1 is on one of eight images
+    frequencies = rare_class_frequencies(rows, 0.5)
+    assert np.allclose(frequencies, factors / factors.mean())
+    assert np.allclose(rare_class_frequencies(rows, 0.1), 1)
+
+
+def test_an_epoch_keeps_its_length_and_each_image_comes_as_often_as_it_should_on_the_average() -> None:
+    frequencies = np.array([0.4, 3.3, 0.7, 0.7, 0.4, 0.5])
+    epoch, counts = Epoch(), np.zeros(6)
+    for number in range(600):
+        epoch.set(number)
+        order = list(EpochSampler(6, 2, 1, epoch, frequencies=frequencies))
+        assert len(order) == 6
+        count = np.bincount(order, minlength=6)
+        assert (np.abs(count - frequencies) < 1).all()
+        counts += count
+    assert np.allclose(counts / 600, frequencies, atol=0.06)
+    epoch.set(7)
+    shapes = random_shapes(6)
+    grouped = EpochSampler(6, 2, 1, epoch, shapes.__getitem__, frequencies=frequencies)
+    assert sorted(grouped) == sorted(EpochSampler(6, 2, 1, epoch, frequencies=frequencies)) == sorted(grouped)
+
+
+def test_the_length_holds_for_large_sets() -> None:
+    frequencies = np.random.default_rng(0).random(100_003) + 0.1
+    frequencies /= frequencies.mean()
+    for start in (0.0, 1e-9, 0.5, 1 - 1e-12):
+        assert len(draw_often(np.arange(100_003), frequencies, start)) == 100_003

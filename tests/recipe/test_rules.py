@@ -73,6 +73,28 @@ def test_what_cannot_work_is_refused_before_data_are_read(
     assert len(err.splitlines()) == 1, err
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["folds", "5"], "data.fold: expected a number from 1 to data.folds, found None of 5"),
+        (["folds", "5", "--data.fold", "6"], "found 6 of 5"),
+        (["fold", "1"], "found 1 of None. Give both"),
+        (["folds", "5", "--data.fold", "1", "--data.val_share", "0.2"], "data.val_share: expected none beside"),
+        (["val_share", "0.2", "--data.synthetic_images", "9"], "data.val_share: expected none beside data.synthetic"),
+        (
+            ["balance", "0.1", "--training.train_sampling_strategy", "sequential"],
+            "data.balance: expected a random",
+        ),
+        (["group_by", "id", "--data.synthetic_images", "9"], "data.group_by: expected none beside data.synthetic"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_ways_to_divide_that_exclude_each_other_are_refused(flags: list[str], expected: str) -> None:
+    problems = check_recipe(load_recipe(None, ["--training.use_cpu", "true", f"--data.{flags[0]}", *flags[1:]]))
+    assert len(problems) == 1
+    assert expected in problems[0]
+
+
 def test_all_of_it_comes_at_once() -> None:
     given = ["--training.fp16", "true", "--training.prediction_loss_only", "true", "--training.report_to", "nowhere"]
     assert len(check_recipe(load_recipe(None, ["--training.use_cpu", "true", *given]))) == 3

@@ -9,6 +9,7 @@ from PIL import Image
 
 from hf_detr_ft.cli import main
 from hf_detr_ft.data.checks import image_checks
+from tests.data.planted import write_planted
 from tests.fixtures import CLASSES, as_flags, tiny_detr, write_coco_folder
 
 
@@ -127,3 +128,59 @@ def test_an_image_too_thin_for_the_model_is_found_before_any_model(
     printed = capsys.readouterr()
     assert "thin-image" not in printed.out + printed.err
     assert "model.checkpoint" in printed.err
+
+
+def test_what_is_planted_is_printed_by_kind_and_as_json_and_repaired(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, fixed = write_planted(tmp_path / "data"), tmp_path / "fixed"
+    flags = ["--model.shortest_edge", "64", "--model.checkpoint", "/nowhere", "--training.use_cpu", "true"]
+    job = ["check", "--data.root", str(root), *flags]
+    assert main(job) == 1
+    table = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert [line.split() for line in table if "box-twice" in line] == [["warning", "box-twice", "1"]]
+    assert table == sorted(table, key=lambda line: line.split()[0]), "errors first"
+    assert main([*job, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["errors"] == sum(problem["severity"] == "error" for problem in found["problems"]) > 5
+    assert found["kinds"]["category-alike"] == 2
+    assert main([*job, "--fix", str(fixed)]) == 0
+    assert f"listed in {fixed / 'changes.json'}" in capsys.readouterr().out
+    assert main(["check", "--data.root", str(fixed), *flags, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["errors"] == 0
+    assert main([*job, "--fix", str(fixed)]) == 1
+    assert "--fix: expected a folder that is not there yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--fix"], "--fix: expected a folder behind it"),
+        (["--model"], "--model: expected a run behind it"),
+        (["--output", "x"], "--output: expected --model RUN beside it"),
+    ],
+)
+def test_options_without_what_they_need_are_refused(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_model_shows_what_it_contradicts_in_each_split(
+    spread_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, output = write_coco_folder(tmp_path / "data"), tmp_path / "suspects"
+    job = ["check", "--model", str(spread_run), "--output", str(output), "--data.root", str(root)]
+    assert main([*job, "--training.use_cpu", "true", "--training.disable_tqdm", "true"]) == 0
+    printed = capsys.readouterr().out
+    for split in ("train", "val"):
+        suspects = json.loads((output / f"suspects-{split}.json").read_text())
+        assert suspects
+        assert [entry["weight"] for entry in suspects] == sorted((entry["weight"] for entry in suspects), reverse=True)
+        assert {entry["kind"] for entry in suspects} <= {"missing", "class", "place"}
+        assert f"{split}: the model contradicts {len(suspects)} annotation" in printed
+        with Image.open(output / f"suspects-{split}.png") as sheet:
+            assert sheet.width == 1200
+    assert main([*job]) == 2
+    assert "--output: expected a folder that is empty or not there" in capsys.readouterr().err

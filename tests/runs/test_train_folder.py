@@ -585,3 +585,47 @@ def test_damaged_metrics_are_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(DataError, match=r"metrics\.json: expected .*remove it"):
         RunFolder(tmp_path).read_metrics()
+
+
+def test_splits_that_a_run_made_lie_in_its_folder_and_are_those_of_whoever_goes_on_with_it(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, data = tmp_path / "run", Path(job[1])
+    shutil.copytree(data, tmp_path / "data")
+    flags = [*job[2:], "--data.root", str(tmp_path / "data"), "--training.output_dir", str(run), "--data.val_share"]
+    assert main(["train", *flags, "0.34"]) == 0
+    record = json.loads((run / "splits.json").read_text())
+    assert [len(record["training"]), len(record["validation"])] == [4, 2]
+    assert "validation is 34 % of the images of" in capsys.readouterr().out
+    shutil.rmtree(run / "checkpoint-4")
+    other = record["training"][:2]
+    swapped = {**record, "training": record["training"][2:] + record["validation"], "validation": other}
+    (run / "splits.json").write_text(json.dumps(swapped))
+    last = ["--training.resume_from_checkpoint", "last"]
+    assert main(["train", *flags, "0.34", *last]) == 0
+    assert json.loads((run / "splits.json").read_text())["validation"] == other
+    assert main(["train", *flags, "0.5", *last]) == 2
+    assert (
+        "made by data.val_share 0.5, as the recipe says, found them made by val_share 0.34" in capsys.readouterr().err
+    )
+    run.rename(tmp_path / "moved")
+    result = tmp_path / "result.json"
+    assert main(["evaluate", str(tmp_path / "moved"), "--output", str(result)]) == 0
+    ours = json.loads((tmp_path / "data" / "annotations" / "custom_train.json").read_text())
+    ids = {image["id"] for image in ours["images"] if image["file_name"] in other}
+    expected = sum(annotation["image_id"] in ids for annotation in ours["annotations"])
+    assert json.loads(result.read_text())["objects"] == expected
+    assert main(["evaluate", str(tmp_path / "moved"), "--split", "test"]) == 1
+    assert "data.test_annotations: expected a COCO JSON, found no such file" in capsys.readouterr().err
+    test = [
+        "--split",
+        "test",
+        "--data.test_annotations",
+        "annotations/custom_val.json",
+        "--data.test_images",
+        "val2017",
+    ]
+    assert main(["evaluate", str(tmp_path / "moved"), *test, "--output", str(result)]) == 0
+    assert json.loads(result.read_text())["split"] == "test"
+    theirs = json.loads((tmp_path / "data" / "annotations" / "custom_val.json").read_text())
+    assert json.loads(result.read_text())["objects"] == len(theirs["annotations"])

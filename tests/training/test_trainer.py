@@ -27,6 +27,21 @@ def test_reading_a_column_decodes_no_image(tmp_path: Path) -> None:
     assert len(list(trainer._get_eval_sampler(trainer.eval_dataset))) == 7
 
 
+def test_images_of_rare_classes_come_more_often_where_the_recipe_asks(tmp_path: Path) -> None:
+    trainer = one_step.build(tmp_path, batch=2, accumulation=1)
+    trainer.args.train_sampling_strategy = "random"
+    rows = trainer.train_dataset.with_format(None)
+    rows = rows.map(lambda row, place: {"objects": {**row["objects"], "label": [int(place == 3)]}}, with_indices=True)
+    for balance, least, most in ((None, 40, 40), (0.75, 50, 67)):  # as 1 to sqrt(3): 58 times
+        trainer.balance, count = balance, 0
+        for epoch in range(40):
+            trainer.epoch.set(epoch)
+            order = list(trainer._get_train_sampler(rows))
+            assert len(order) == 4
+            count += order.count(3)
+        assert least <= count <= most
+
+
 @pytest.mark.parametrize("length", [{"num_train_epochs": 15.0}, {"num_train_epochs": 0.0}, {"max_steps": 30}])
 def test_detrs_schedule_drops_all_rates_by_ten_once_after_an_epoch(tmp_path: Path, length: dict) -> None:
     trainer = one_step.build(tmp_path, batch=2, accumulation=1)  # 4 images: 2 steps an epoch

@@ -24,6 +24,7 @@ class Problem:
         entry: where in the file, such as "annotation id 17 (image 'a.jpg')".
         message: what was expected and what was found.
         remedy: what to do about it.
+        count: things that are wrong in this way, where one problem stands for several.
     """
 
     severity: Literal["error", "warning"]
@@ -32,6 +33,7 @@ class Problem:
     entry: str
     message: str
     remedy: str
+    count: int = 1
 
     def __str__(self) -> str:
         line = f"{self.severity} [{self.kind}] {self.file}: {self.entry}: {self.message}; {self.remedy}"

@@ -4,6 +4,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hf_detr_ft.data.checks.annotation_fields import Entries, Entry, Problem, read_entries
 from hf_detr_ft.data.checks.box_checks import check_areas, check_boxes
 from hf_detr_ft.data.checks.category_checks import check_crowds, check_unused_categories, compare_categories
@@ -25,6 +27,7 @@ def check_coco(
     progress: Progress = iter,
     for_training: bool = True,
     white_level: int | None = None,
+    thumbnails: dict[int, np.ndarray] | None = None,
 ) -> list[Problem]:
     """Finds everything that is wrong with one split; no JSON makes it raise.
 
@@ -37,6 +40,7 @@ def check_coco(
         progress: wraps the list of images, one item each, such as `tqdm`.
         for_training: list categories without objects; those of a validation split `check_splits` lists.
         white_level: of images of 16 bits, see `decode_rgb`.
+        thumbnails: gets those of `check_images`.
 
     Returns:
         Errors first, then warnings.
@@ -62,7 +66,7 @@ def check_coco(
         *check_crowds(entries, file),
         *(check_unused_categories(entries, file) if for_training else ()),
         *(
-            check_images(entries.images, file, images_dir, progress, decode, white_level)
+            check_images(entries.images, file, images_dir, progress, decode, white_level, thumbnails)
             if images_dir is not None
             else ()
         ),

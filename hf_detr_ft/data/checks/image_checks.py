@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hf_detr_ft.data.checks.annotation_fields import Entry, Problem
+from hf_detr_ft.data.checks.near_duplicates import CELLS, make_thumbnail
 from hf_detr_ft.data.coco import leaves_folder
 from hf_detr_ft.data.file_names import ImageNames, describe_difference
 from hf_detr_ft.data.formats.other_json import FETCH_REMEDY
@@ -40,6 +41,8 @@ class ImageHeader(NamedTuple):
     """Largest value of a pixel; None where it was not decoded, or its values say nothing of its brightness."""
     bits: int = 8
     """8, or 16 of whole numbers of more bits."""
+    thumbnail: np.ndarray | None = None
+    """Of `make_thumbnail`, where the image was decoded."""
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -65,13 +68,17 @@ def read_image(path: Path, decode: bool = True) -> ImageHeader | str:
                 return header
             if image.format == "JPEG":
                 # Reads every byte as a full decode does, at a third of the time.
-                image.draft("L", (1, 1))
+                image.draft("L", (2 * CELLS, 2 * CELLS))
                 image.load()
-                return header._replace(largest=_largest_value(image))
+                largest, thumbnail = _largest_value(image), make_thumbnail(image, header.orientation)
+                return header._replace(largest=largest, thumbnail=thumbnail)
             image.load()
             largest = _largest_value(image)
             bits = 16 if image.mode[0] == "I" and largest is not None and largest > 255 else 8
-            return header._replace(stored=image.size, largest=largest, bits=bits)
+            thumbnail = make_thumbnail(image, header.orientation)
+            return header._replace(stored=image.size, largest=largest, bits=bits, thumbnail=thumbnail)
+    except Image.DecompressionBombError:
+        return "found one of so many pixels that it may be meant to fill the memory; cut it into tiles, or shrink it"
     except UnidentifiedImageError:
         return f"found {path.stat().st_size} bytes in no image format that Pillow knows"
     except Exception as error:  # Decoders meet broken files with errors of nearly every type; each becomes a Problem.
@@ -94,8 +101,12 @@ def check_images(
     progress: Progress,
     decode: bool = True,
     white_level: int | None = None,
+    thumbnails: dict[int, np.ndarray] | None = None,
 ) -> list[Problem]:
-    """Reads every image once, on all cores, and compares it with its entry."""
+    """Reads every image once, on all cores, and compares it with its entry; `thumbnails` gets those of `ImageHeader`.
+
+    They are under the place of the entry.
+    """
     named = [image for image in images if "file_name" in image.fields]
     outside = [image for image in named if leaves_folder(image.fields["file_name"])]
     try:
@@ -119,7 +130,9 @@ def check_images(
             else:
                 problems.extend(_check_header(image, path, header, file))
                 if isinstance(header, ImageHeader):
-                    decoded.append((image, header))
+                    if thumbnails is not None and header.thumbnail is not None:
+                        thumbnails[image.place] = header.thumbnail
+                    decoded.append((image, header._replace(thumbnail=None)))
     finally:
         # So that Ctrl-C does not wait for the images that are left.
         pool.shutdown(cancel_futures=True)
