@@ -66,7 +66,7 @@ def check_for_training(entries: Entries, file: str, grid: Grid | None, *, for_tr
 
 
 def _check_twice(objects: list[Entry], boxes_xywh_px: np.ndarray, file: str) -> list[Problem]:
-    problems = {}
+    problems = dict[int, Problem]()
     remedy = "remove one of them: the model would be taught to find it twice, and AP counts the other as missed"
     for one, other, iou in sorted(find_twice(objects, boxes_xywh_px), key=lambda pair: -pair[2]):
         first, second = sorted((objects[one], objects[other]), key=lambda entry: entry.place)
