@@ -70,7 +70,7 @@ class EpochSampler(Sampler[int]):
 
 
 def draw_often(order: np.ndarray, frequencies: np.ndarray, start: float) -> np.ndarray:
-    """As many images as there are, `[N]`, each as often as its frequency says, rounded up or down.
+    """Images of an epoch, `[N]`, as many as there are, each as often as its frequency says, rounded up or down.
 
     Args:
         order: all images, `[N]`, at random.
@@ -83,7 +83,7 @@ def draw_often(order: np.ndarray, frequencies: np.ndarray, start: float) -> np.n
 
 
 def rare_class_frequencies(dataset: Dataset, threshold: float) -> np.ndarray:
-    """How often each image is to come so that rare classes are learned, `[N]`, of sum N.
+    """Frequencies of the images with which rare classes are learned, `[N]`, of sum N.
 
     The repeat factors of LVIS (Gupta et al. 2019, arXiv:1908.03195): sqrt(threshold / share of the images that have the
     class) for the rarest class of an image, at least 1; here divided by their mean.

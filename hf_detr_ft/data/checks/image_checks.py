@@ -42,7 +42,7 @@ class ImageHeader(NamedTuple):
     bits: int = 8
     """8, or 16 of whole numbers of more bits."""
     thumbnail: np.ndarray | None = None
-    """Of `make_thumbnail`, where the image was decoded."""
+    """Grid of `make_thumbnail`, where the image was decoded."""
 
     @property
     def upright(self) -> tuple[int, int]:
