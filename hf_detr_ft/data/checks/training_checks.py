@@ -170,8 +170,8 @@ def _check_names(categories: list[Entry], file: str) -> list[Problem]:
 
 
 def plain_name(name: str) -> str:
-    """A class's name without what people spell differently: case, spaces, underscores and hyphens."""
-    return "".join(char for char in name.casefold() if char not in "_-" and not char.isspace())
+    """A class's name without what people spell differently: case and spaces."""
+    return "".join(name.casefold().split())
 
 
 def _check_few(entries: Entries, file: str) -> list[Problem]:
