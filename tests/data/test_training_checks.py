@@ -90,7 +90,8 @@ def test_pairs_are_those_of_comparing_all_with_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "alike"), [("Mug ", "mug", True), ("coffee_mug", "Coffee-Mug", True), ("a1", "a", False)]
+    ("one", "other", "alike"),
+    [("Mug ", "mug", True), ("coffee  mug", "Coffee mug", True), ("t 1", "t-1", False), ("a1", "a", False)],
 )
 def test_names_are_alike_but_for_case_and_spaces(one: str, other: str, alike: bool) -> None:
     assert (plain_name(one) == plain_name(other)) is alike
