@@ -2,10 +2,11 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hf_detr_ft import __version__
 from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.recipe.sections import Format
 from hf_detr_ft.run_folder import CARD, REPORT
 
 RECIPE_VERBS = ("train", "check")
@@ -22,7 +23,7 @@ DESCRIPTION = """Fine-tune DETR on your own images.
   hf-detr-ft benchmark RECIPE                           training steps of stock Transformers and of ours, timed
   hf-detr-ft predict RUN PHOTO_OR_FOLDER ...            drawn images and a COCO results JSON
   hf-detr-ft push RUN USER/NAME                         publish on the Hugging Face Hub
-  hf-detr-ft convert via SOURCE DESTINATION             VGG Image Annotator to COCO
+  hf-detr-ft convert SRC DST [--to coco|yolo|voc]       a data set of any format to another one
   hf-detr-ft convert-checkpoint FILE.pth FOLDER         a model of facebookresearch/detr, and back with --to original
   hf-detr-ft get balloon FOLDER                         download the balloon data set
   hf-detr-ft get nucleus FOLDER                         the nuclei of the Data Science Bowl 2018
@@ -132,13 +133,17 @@ def add_push(verbs: Any) -> None:
 
 def add_convert(verbs: Any) -> None:
     """Arguments of `convert`."""
-    parser = verbs.add_parser("convert", help="annotations of another format to COCO")
-    parser.add_argument("format", choices=["via"])
-    parser.add_argument("source", type=Path, help="the annotation file, or the folder with via_region_data.json")
-    parser.add_argument("destination", type=Path, help="the COCO JSON to write")
-    parser.add_argument("--images", type=Path, help="folder of the images (default: that of the annotations)")
-    parser.add_argument("--class-attribute", help="region attribute that holds the class")
-    parser.add_argument("--class-name", help="the one class of all regions (default: object)")
+    parser = verbs.add_parser("convert", help="annotations of any format to COCO, YOLO or Pascal VOC")
+    formats = get_args(Format)
+    parser.add_argument("format", nargs="?", choices=formats, metavar="FORMAT", help="found out where not given")
+    parser.add_argument("source", type=Path, metavar="SRC", help="the folder or file with the annotations")
+    parser.add_argument("destination", type=Path, metavar="DST", help="the folder to make, or the COCO JSON of VIA's")
+    parser.add_argument("--to", choices=["coco", "yolo", "voc"], default="coco", help="(default: coco)")
+    parser.add_argument("--file-names", choices=["exact", "similar"], default="exact", help="as data.file_names")
+    parser.add_argument("--exif", choices=["upright", "stored"], default="upright", help="as data.exif")
+    parser.add_argument("--images", type=Path, help="folder of VIA's images (default: that of the annotations)")
+    parser.add_argument("--class-attribute", help="VIA's region attribute that holds the class")
+    parser.add_argument("--class-name", help="the one class of all regions of VIA (default: object)")
     parser.add_argument(
         "--categories-from",
         type=Path,

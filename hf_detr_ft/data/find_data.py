@@ -1,14 +1,19 @@
 """The files of a recipe's splits: as the recipe says, or as its folder shows. Imports nothing large."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from hf_detr_ft.data.coco import MISSING
 from hf_detr_ft.data.formats.find_format import find_layout
 from hf_detr_ft.data.formats.layout import Layout, Place
-from hf_detr_ft.errors import DataError
+from hf_detr_ft.errors import DataError, first_line
 from hf_detr_ft.recipe.sections import DataConfig
 
+HUB = "hf://datasets/"
+"""Beginning of a `data.root` that names a data set of the Hub."""
+NO_DATA = ["*.py", "*.pkl", "*.pt", "*.pth", "*.bin", "*.safetensors"]
+"""Files of the Hub that are not downloaded: programs, pickles and weights."""
 PATHS = ("train_annotations", "train_images", "val_annotations", "val_images")
 
 
@@ -16,18 +21,21 @@ def find_data(config: DataConfig) -> Layout:
     """The files of the splits.
 
     Where the recipe names files they are these; else COCO's where they lie at their usual places; else whatever
-    annotations its folder holds.
+    annotations the folder holds that it names.
 
     Raises:
         DataError: the folder holds none, or it is not clear which are meant.
     """
-    if names_files(config) or (config.format is None and config.path("train_annotations").exists()):
+    is_usual = config.format is None and (config.root is None or config.path("train_annotations").exists())
+    if names_files(config) or is_usual:
         splits = {split: _place(config, split) for split in ("train", "val") if getattr(config, f"{split}_annotations")}
         if config.val_annotations == DataConfig.val_annotations and not splits["val"].annotations.exists():
             del splits["val"]
-        found = Layout(config.format or "coco", splits, "")
+        listed = splits["train"].annotations
+        classes = listed if config.format == "yolo" and listed.is_file() else None
+        found = Layout(config.format or "coco", splits, "", classes)
     else:
-        found = find_layout(Path(config.root or ".").expanduser(), config.format)
+        found = find_layout(root_folder(config.root), config.format)
     if config.test_annotations is None or found.format != "coco":
         return found
     return found._replace(splits={**found.splits, "test": _place(config, "test")})
@@ -35,6 +43,33 @@ def find_data(config: DataConfig) -> Layout:
 
 def _place(config: DataConfig, split: str) -> Place:
     return Place(config.path(f"{split}_annotations"), config.path(f"{split}_images"))
+
+
+def root_folder(root: str | None) -> Path:
+    """The folder that a recipe's `data.root` means; a data set of the Hub is downloaded into its cache.
+
+    Raises:
+        DataError: there is no such data set, or no network.
+    """
+    if root is None or not root.startswith(HUB):
+        return Path(root or ".").expanduser()
+    return _download(root)
+
+
+@cache
+def _download(root: str) -> Path:
+    """The folder of a data set of the Hub, asked for once in a process."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    repo_id, _, revision = root.removeprefix(HUB).strip("/").partition("@")
+    try:
+        return Path(snapshot_download(repo_id, repo_type="dataset", revision=revision or None, ignore_patterns=NO_DATA))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise DataError(
+            f"{root}: expected a data set of the Hub, such as {HUB}user/name, cannot download it: {first_line(error)}; "
+            "check the name, the network and, where it is private, `hf auth login`"
+        ) from error
 
 
 def names_files(config: DataConfig) -> bool:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from hf_detr_ft.errors import DataError, RecipeError
 
-SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm"),
+    *(".png", ".ppm", ".tif", ".tiff", ".webp"),
+)
 """Suffixes of images in folders and patterns; a file that is named itself can have any suffix."""
 
 

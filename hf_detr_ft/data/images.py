@@ -17,6 +17,13 @@ from hf_detr_ft.errors import DataError
 from hf_detr_ft.formatting import printable
 from hf_detr_ft.plain_files import open_file
 
+try:
+    from pillow_heif import register_heif_opener
+except ImportError:  # the extra `heic` is not installed
+    pass
+else:
+    register_heif_opener()
+
 MISSING = "expected an image, found no such file. Check the path."
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = {
@@ -39,11 +46,12 @@ GO_ON = "To go on without such images: --data.on_bad_image skip"
 PNG_METADATA = (b"IHDR", b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 """Chunks of a PNG that its size and its orientation are read from."""
 
+HEIC_REMEDY = "which needs the extra heic: `pip install pillow-heif`. Convert it to JPEG otherwise."
 HINTS = {
     b"version https://git-lfs": "a Git LFS pointer. Run `git lfs pull`.",
     b"<": "a web page or another XML text. Download the image itself.",
-    b"ftyphe": "a HEIC photo, which Pillow does not read. Convert it to JPEG.",
-    b"ftypmif": "a HEIF photo, which Pillow does not read. Convert it to JPEG.",
+    b"ftyphe": f"a HEIC photo, {HEIC_REMEDY}",
+    b"ftypmif": f"a HEIF photo, {HEIC_REMEDY}",
 }
 """Beginnings of files that are often taken for images, with what they are and the remedy."""
 
@@ -109,9 +117,18 @@ def upright_size(source: Path | bytes | BinaryIO) -> tuple[int, int]:
     Raises:
         DataError: missing, empty or not an image.
     """
+    (height, width), orientation = read_frame(source)
+    return (width, height) if orientation in QUARTER_TURNS else (height, width)
+
+
+def read_frame(source: Path | bytes | BinaryIO) -> tuple[tuple[int, int], int]:
+    """Size (height, width) of an image's stored pixels, and the EXIF orientation that turns them upright.
+
+    Raises:
+        DataError: missing, empty or not an image.
+    """
     with _opened(source, _name(source)) as image:
-        turned = read_orientation(image) in QUARTER_TURNS
-        return image.size if turned else (image.height, image.width)
+        return (image.height, image.width), read_orientation(image)
 
 
 def read_orientation(image: Image.Image) -> int:

@@ -20,6 +20,8 @@ MAX_RASTER_PERIMETER = 1_000_000
 """Pixels; beyond them pycocotools would need gigabytes for one outline, and the polygon is nonsense anyway."""
 CHUNK = 4096
 """Annotations that are measured at a time."""
+LEAST_AREA = 4
+"""Area of a box, in square pixels, beyond which an object of one pixel or less is a placeholder."""
 COUNTS = re.compile("[0-o]*[0-O]")
 """COCO's encoding of runs. pycocotools reads on past the end of a text whose last character says that more follow."""
 
@@ -31,6 +33,8 @@ class Measured(NamedTuple):
     """See `segmentation_fault`."""
     right_area: float | None = None
     """Area where the annotation states another one or none, see `corrected_area`."""
+    by_box: bool = False
+    """True where that area is the box's: there is no outline, and the stated area cannot be."""
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
@@ -97,8 +101,10 @@ def _measure_chunk(annotations: Sequence[dict[str, Any]]) -> list[Measured]:
     drawn = []
     for index, annotation in enumerate(annotations):
         segmentation = annotation.get("segmentation")
-        if type(segmentation) is list:
-            drawn += [index] if segmentation else []
+        if segmentation is None or segmentation == []:
+            measured[index] = _measure_box(annotation)
+        elif type(segmentation) is list:
+            drawn.append(index)
         elif segmentation is not None:
             measured[index] = _measure_other(segmentation, annotation)
     outlines = Outlines.read([annotations[index]["segmentation"] for index in drawn])
@@ -135,6 +141,17 @@ def _raster_area(polygons_px: list[list[float]], perimeter: float) -> float | No
         return None
     canvas = math.ceil(side) + 1
     return float(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(polygons_px, canvas, canvas))))
+
+
+def _measure_box(annotation: dict[str, Any]) -> Measured:
+    """Measures what has no outline: an area of 0 or 1 is a placeholder, and one below 1 relative to the image."""
+    box, stated = annotation.get("bbox"), annotation.get("area")
+    if not is_number(stated) or not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        return Measured()
+    width, height = box[2], box[3]
+    area = float(width * height)
+    is_unlike = stated <= 0 or (stated <= 1 and area > LEAST_AREA)
+    return Measured(None, area, by_box=True) if min(width, height) > 0 and is_unlike else Measured()
 
 
 def _measure_other(segmentation: object, annotation: dict[str, Any]) -> Measured:

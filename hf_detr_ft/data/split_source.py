@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from datasets import Dataset
 
@@ -17,7 +18,9 @@ from hf_detr_ft.data.file_names import resolve_file_names
 from hf_detr_ft.data.find_data import describe_layout, find_data
 from hf_detr_ft.data.formats.coco_folder import mend_coco
 from hf_detr_ft.data.formats.find_format import read_layout
-from hf_detr_ft.data.formats.layout import Layout, Place
+from hf_detr_ft.data.formats.labelled import Photos
+from hf_detr_ft.data.formats.layout import Layout, Place, state_of
+from hf_detr_ft.data.formats.turned import turn_coco
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.recipe.sections import DataConfig
 from hf_detr_ft.synthetic.image_set import ImageSetConfig, find_faults, split_indices
@@ -40,6 +43,7 @@ class Source:
         white_level: of images of 16 bits, see `decode_rgb`.
         notes: what was found, taken to be so or mended, a line each, for the terminal.
         origin: what it is a part of, where its images were taken out of another source.
+        read_with: what the other splits are found in as long as this one is there, where all are read at once.
     """
 
     coco: dict[str, Any]
@@ -49,6 +53,7 @@ class Source:
     load: Callable[[dict[str, Any], LabelMap], Dataset]
     white_level: int | None = None
     notes: tuple[str, ...] = ()
+    read_with: object = None
     origin: "Origin | None" = None
 
 
@@ -99,18 +104,40 @@ def _read_coco(config: DataConfig, place: Place, notes: Sequence[str]) -> Source
     return _from_coco(config, coco, place, fingerprint, (*notes, *mended))
 
 
+class _Read:
+    """Splits of a format that is read as a whole, for as long as one of them is used."""
+
+    def __init__(self, splits: dict[str, tuple[dict[str, Any], Place]]) -> None:
+        self.splits = splits
+
+
+_READ: WeakValueDictionary[str, _Read] = WeakValueDictionary()
+"""Splits that are in use, so that the second one need not be read once more with the first."""
+
+
 def _read_others(config: DataConfig, layout: Layout, notes: Sequence[str]) -> dict[str, Source]:
     """All splits of another format, whose categories are numbered together."""
+    found = state_of(layout.root) if layout.root is not None else None  # files that are named may lie anywhere
+    key = repr((layout, config.file_names, config.exif, found))
+    read = None if found is None else _READ.get(key)
+    if read is None:
+        open_photos = partial(Photos, similar=config.file_names == "similar", stored=config.exif == "stored")
+        _READ[key] = read = _Read(read_layout(layout, open_photos))
     sources = {}
-    for split, (coco, place) in read_layout(layout, config.file_names == "similar").items():
+    for split, (coco, place) in read.splits.items():
         digest = hashlib.sha256(json.dumps(coco).encode()).hexdigest()
-        sources[split] = _from_coco(config, coco, place, {f"{layout.format} {split}": digest}, notes)
+        source = _from_coco(config, coco, place, {f"{layout.format} {split}": digest}, notes)
+        sources[split] = replace(source, read_with=read)
     return sources
 
 
 def _from_coco(
     config: DataConfig, coco: dict[str, Any], place: Place, fingerprint: dict[str, str], notes: Sequence[str]
 ) -> Source:
+    if config.exif == "stored":
+        coco, turned = turn_coco(coco, place.images_dir)
+        notes = [*notes, *turned]
+
     def load(coco: dict[str, Any], label_map: LabelMap) -> Dataset:
         return load_split(coco, place.images_dir, label_map, config.white_level)
 

@@ -207,8 +207,9 @@ def save_recipe(recipe: Recipe, path: Path, made_with: dict[str, Any]) -> None:
     resolved = {section: dict(keys) for section, keys in recipe.resolved.items()}
     for key in NOT_SAVED:
         resolved["training"].pop(key, None)
-    if resolved["data"]["synthetic_images"] is None:
-        resolved["data"]["root"] = _absolute(resolved["data"]["root"] or ".")
+    root = resolved["data"]["root"] or "."
+    if resolved["data"]["synthetic_images"] is None and "://" not in root:
+        resolved["data"]["root"] = _absolute(root)
     for key in LOCAL_PATHS:
         value = resolved["model"][key]
         if value is not None and Path(value).expanduser().exists():

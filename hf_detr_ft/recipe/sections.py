@@ -20,6 +20,12 @@ def bounded(default: Any, least: float, most: float = math.inf) -> Any:
     return field(default=default, metadata={"least": least, "most": most})
 
 
+Format = Literal[
+    "coco", "yolo", "voc", "via", "labelme", "createml", "openimages", "imagefolder", "parquet", "webdataset", "csv"
+]
+"""Formats of annotations that can be read."""
+
+
 @dataclass
 class DataConfig:
     """Images and COCO annotations of the training and the validation split."""
@@ -28,8 +34,9 @@ class DataConfig:
     """Name of the data set in messages and on the model card."""
     root: str | None = None
     """Folder that the paths below are relative to; the current folder where it is not set. Where they are left out
-    and nothing lies at them, the annotations and images that are there are found."""
-    format: Literal["coco", "yolo", "voc", "csv"] | None = None
+    and nothing lies at them, the annotations and images that are there are found. hf://datasets/USER/NAME is downloaded
+    from the Hub."""
+    format: Format | None = None
     """Format of the annotations; found out where not set (DETR: coco)."""
     train_annotations: str = "annotations/custom_train.json"
     """COCO JSON of the training images (DETR: annotations/instances_train2017.json)."""
@@ -75,6 +82,9 @@ class DataConfig:
     """`similar`: take a file_name that no file has for the one image file below the folder whose name differs only in
     slashes, folder, suffix, percent signs, Unicode form or case; `check` says where that reads all images
     (DETR: exact)."""
+    exif: Literal["upright", "stored"] = "upright"
+    """`stored`: boxes were drawn on the pixels of photos as they are stored, and are turned with each photo as its EXIF
+    orientation says; `check` finds such labels by their sizes (DETR: upright)."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """`skip`: go on without a photo that becomes unreadable meanwhile, and count it in metrics.json and on the model
     card; one of validation counts as a photo on which nothing was found (DETR: stop)."""

@@ -1,17 +1,35 @@
-"""Annotations of another format to a COCO JSON (`hf-detr-ft convert FORMAT SRC DST`)."""
+"""Data sets of every format that can be read to COCO, YOLO or Pascal VOC (`hf-detr-ft convert [FORMAT] SRC DST`)."""
 
 from pathlib import Path
+from typing import Any
 
-from hf_detr_ft.data.formats.coco_json import describe, image_size_reader, load_categories, load_json, write_coco
+from hf_detr_ft.atomic import is_free, write_folder
+from hf_detr_ft.data.coco import with_polygon_areas
+from hf_detr_ft.data.find_data import find_data
+from hf_detr_ft.data.formats.annotation_text import load_text
+from hf_detr_ft.data.formats.coco_folder import mend_coco
+from hf_detr_ft.data.formats.coco_json import (
+    describe,
+    image_size_reader,
+    load_categories,
+    load_json,
+    parse_json,
+    write_coco,
+)
+from hf_detr_ft.data.formats.find_format import READERS
+from hf_detr_ft.data.formats.turned import turn_coco
 from hf_detr_ft.data.formats.via import VIA_FILE_NAME, convert_via
+from hf_detr_ft.data.formats.write_data import WRITERS, WholeSplit
 from hf_detr_ft.errors import DataError, RecipeError
-from hf_detr_ft.formatting import printable
+from hf_detr_ft.formatting import pluralize, printable
+from hf_detr_ft.importing import large_imports
+from hf_detr_ft.recipe.sections import DataConfig
 
-FORMATS = ("via",)
+FORMATS = ("coco", *READERS)
 
 
 def convert(
-    format: str,
+    format: Any,
     source: Path,
     destination: Path,
     images: Path | None = None,
@@ -19,29 +37,110 @@ def convert(
     class_name: str | None = None,
     overwrite: bool = False,
     categories_from: Path | None = None,
+    to: str = "coco",
+    file_names: Any = "exact",
+    exif: Any = "upright",
 ) -> int:
-    """Writes `destination`, a COCO JSON, and prints what is in it. Returns the exit status.
+    """Writes a folder with all splits and their images, or one COCO JSON, and prints what is in it.
 
     Args:
-        format: `via`.
-        source: a VIA JSON, or a folder with `via_region_data.json`.
-        destination: the COCO JSON to write.
-        images: folder of the images, whose sizes are read; by default the folder of the VIA JSON.
-        class_attribute: region attribute that holds the class; without it all objects are of one class.
+        format: of the source; found out where it is None.
+        source: a folder or a file of annotations; for one COCO JSON a VIA JSON, or a folder with one.
+        destination: the folder to make; or, where its name ends in `.json`, the COCO JSON of a VIA JSON.
+        images: folder of the images of a VIA JSON; by default that of the annotations.
+        class_attribute: region attribute of VIA that holds the class; without it all objects are of one class.
         class_name: name of that one class (default: "object").
-        overwrite: whether `destination` may be replaced.
+        overwrite: whether a COCO JSON may be replaced.
         categories_from: a COCO JSON whose categories to keep to, so that training and validation have the same ids.
+        to: "coco", "yolo" or "voc", for a folder.
+        file_names: "similar" to find images whose names are written in another way.
+        exif: "stored" where boxes were drawn on photos that EXIF had not turned.
+
+    Returns:
+        The exit status.
 
     Raises:
         RecipeError: the arguments contradict each other.
         DataError: something cannot be read, converted or written.
     """
-    if format not in FORMATS:
+    if format is None and str(source) in FORMATS and not source.exists():
+        raise RecipeError("convert: the following arguments are required: destination")
+    if format is not None and format not in FORMATS:
         raise RecipeError(f"convert: unknown format {format!r}; expected one of: {', '.join(FORMATS)}")
     if class_attribute is not None and class_name is not None:
         raise RecipeError(
             f"convert: class attribute {class_attribute!r} and class name {class_name!r} exclude each other; give one"
         )
+    if destination.suffix.lower() != ".json":
+        if images or class_attribute or class_name or categories_from or overwrite:
+            refuse_existing(destination, source, overwrite)
+            raise RecipeError(
+                "convert: --images, --class-attribute, --class-name, --categories-from and --overwrite belong to a "
+                f"destination that ends in .json, found {str(destination)!r}"
+            )
+        config = DataConfig(root=str(source), format=format, file_names=file_names, exif=exif)
+        return convert_folder(config, destination, to)
+    if format not in (None, "via") or to != "coco":
+        raise RecipeError(f"convert: a JSON alone is made of VIA's alone, found {format} to {to}; name a new folder")
+    return convert_via_file(source, destination, images, class_attribute, class_name, overwrite, categories_from)
+
+
+def convert_folder(config: DataConfig, destination: Path, to: str) -> int:
+    """Writes a new folder with all splits; see `convert`."""
+    if not is_free(destination):
+        raise DataError(f"{destination}: is there already; give a new or empty folder")
+    layout = find_data(config)
+    with large_imports():
+        from hf_detr_ft.data.checks.coco_checks import check_coco
+        from hf_detr_ft.data.split_source import load_source
+        from hf_detr_ft.data.splits import list_problems
+    print(f"found {layout.format}: {layout.reason}")
+    splits, notes, problems = {}, list[str](), []
+    for split in ("train", "val", "test"):
+        try:
+            found = load_source(config, split)
+        except DataError:
+            if split in layout.splits:
+                raise
+            continue
+        folder = found.images_dir
+        assert folder is not None, "only drawn images are no files"
+        coco = found.coco
+        if layout.format == "coco":  # once more, with the outlines that training has no use for
+            text = load_text(found.annotations).encode("utf-8", errors="replace")
+            outlines: Any = parse_json(text, str(found.annotations))
+            coco, _ = mend_coco({**outlines, "images": coco["images"]}, folder)
+            coco = turn_coco(coco, folder)[0] if config.exif == "stored" else coco
+        problems += check_coco(coco, found.annotations, folder, decode=False)
+        splits[split] = WholeSplit(coco, folder)
+        notes += found.notes[1:]
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        count = pluralize(len(errors), "error")
+        raise DataError(f"{config.root}: {count}, nothing was written:\n{list_problems(errors)}")
+    splits = {split: whole._replace(coco=with_polygon_areas(whole.coco)[0]) for split, whole in splits.items()}
+    with write_folder(destination) as folder:
+        WRITERS[to](splits, folder)
+    for note in dict.fromkeys(notes):
+        print(note)
+    crowds = sum(bool(entry.get("iscrowd")) for split in splits.values() for entry in split.coco["annotations"])
+    if crowds and to != "coco":
+        print(f"left out: {pluralize(crowds, 'crowd region')}, for which {to} has no form")
+    for split, whole in splits.items():
+        print(f"{destination} {split}: {describe(whole.coco)}")
+    return 0
+
+
+def convert_via_file(
+    source: Path,
+    destination: Path,
+    images: Path | None,
+    class_attribute: str | None,
+    class_name: str | None,
+    overwrite: bool,
+    categories_from: Path | None,
+) -> int:
+    """Writes one COCO JSON of one VIA JSON; see `convert`."""
     file = source / VIA_FILE_NAME if source.is_dir() else source
     refuse_existing(destination, file, overwrite)
     via = load_json(file)

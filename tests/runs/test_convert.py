@@ -200,9 +200,16 @@ def test_missing_source(tmp_path: Path) -> None:
 
 
 def test_arguments_that_make_no_sense(folder: Path, tmp_path: Path) -> None:
-    assert "unknown format 'yolo9'; expected one of: via" in refused(RecipeError, "yolo9", folder, tmp_path / "a.json")
+    assert "unknown format 'yolo9'; expected one of: coco, yolo" in refused(
+        RecipeError, "yolo9", folder, tmp_path / "a.json"
+    )
     message = refused(RecipeError, "via", folder, tmp_path / "a.json", class_attribute="kind", class_name="disc")
     assert "exclude each other" in message
+    assert "required: destination" in refused(RecipeError, None, Path("via"), tmp_path / "a.json")
+    assert "belong to a destination that ends in .json" in refused(
+        RecipeError, None, folder, tmp_path / "new", class_name="disc"
+    )
+    assert "name a new folder" in refused(RecipeError, "csv", folder, tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

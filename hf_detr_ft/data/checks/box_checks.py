@@ -113,6 +113,7 @@ def check_areas(annotations: list[Entry], file: str) -> list[Problem]:
     """Finds segmentations that are none, and says in one warning each how many areas are wrong and how many missing."""
     problems = []
     wrong: list[tuple[Entry, float]] = []
+    unlike: list[tuple[Entry, float]] = []
     segmentations = measure_segmentations([entry.fields for entry in annotations])
     for entry, measured in zip(annotations, segmentations, strict=True):
         if measured.fault is not None:
@@ -120,9 +121,16 @@ def check_areas(annotations: list[Entry], file: str) -> list[Problem]:
             message = f"expected polygons or RLE, found a 'segmentation' that {measured.fault}"
             problems.append(Problem("warning", "segmentation", file, entry.name, message, remedy))
         if measured.right_area is not None and "area" in entry.fields:
-            wrong.append((entry, measured.right_area))
+            (unlike if measured.by_box else wrong).append((entry, measured.right_area))
     if wrong:
         problems.append(_wrong_areas(wrong, len(annotations), file))
+    if unlike:
+        message = (
+            f"expected 'area' in square pixels, found {len(unlike)} of {len(annotations)} without an outline that "
+            f"cannot be one; for example {_area_examples(unlike)}"
+        )
+        remedy = "they are computed from the box, so that small, medium and large are right; nothing to do"
+        problems.append(Problem("warning", "area-of-box", file, "annotations", message, remedy))
     missing = [entry for entry in annotations if "area" not in entry.fields]
     if missing:
         message = f"expected 'area' in every annotation, found none in {len(missing)} of {len(annotations)}"
@@ -133,15 +141,16 @@ def check_areas(annotations: list[Entry], file: str) -> list[Problem]:
 
 def _wrong_areas(wrong: list[tuple[Entry, float]], total: int, file: str) -> Problem:
     errors = [abs(entry.fields["area"] - right) / right for entry, right in wrong]
-    examples = ", ".join(
-        f"{entry.name} {_number(entry.fields['area'])} for {_number(right)}" for entry, right in wrong[:3]
-    )
     message = (
         f"expected 'area' to be the segmentation's, found {len(wrong)} of {total} that disagree with it, "
-        f"by {np.median(errors):.0%} at the median; for example {examples}"
+        f"by {np.median(errors):.0%} at the median; for example {_area_examples(wrong)}"
     )
     remedy = "they are computed from the segmentation, so that small, medium and large are right; nothing to do"
     return Problem("warning", "area", file, "annotations", message, remedy)
+
+
+def _area_examples(wrong: list[tuple[Entry, float]]) -> str:
+    return ", ".join(f"{entry.name} {_number(entry.fields['area'])} for {_number(right)}" for entry, right in wrong[:3])
 
 
 def _number(value: Any) -> str:

@@ -193,7 +193,10 @@ def _check_header(image: Entry, path: Path, header: ImageHeader | str, file: str
             f"found {stated[0]}x{stated[1]}, the pixels before EXIF orientation {header.orientation} turns them to "
             f"{upright[0]}x{upright[1]}: the labels were drawn on unrotated pixels"
         )
-        remedy = "rotate the labels as the tag says, or strip the EXIF orientation tag from the image"
+        remedy = (
+            "rotate the labels as the tag says, which data.exif does where it is stored, or strip the EXIF orientation "
+            "tag from the image"
+        )
         return [Problem("error", "exif-rotation", file, image.name, found, remedy)]
     if stated == upright[::-1]:
         remedy = "swap width and height, after a look whether the boxes fit the upright image"

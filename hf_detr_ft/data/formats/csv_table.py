@@ -25,26 +25,27 @@ class Table(NamedTuple):
     """True where semicolons stand between columns, so that 1,5 is a number."""
 
 
-def load_table(path: Path) -> Table:
+def load_table(path: Path, *, may_have_heading: bool = True) -> Table:
     """Reads a whole file. Raises DataError where it cannot be read or is no table."""
-    return parse_table(load_text(path), path)
+    return parse_table(load_text(path), path, may_have_heading=may_have_heading)
 
 
-def read_heading(path: Path) -> list[str]:
-    """The heading of a file, of whose beginning no more is read; empty where there is none."""
-    text = decode_text(read_head(path, 1 << 16)).rpartition("\n")[0] or decode_text(read_head(path, 1 << 16))
+def load_head(path: Path) -> Table:
+    """Heading and first rows of a file, of which no more is read; nothing where it is no table."""
+    text = decode_text(read_head(path, 1 << 16))
     try:
-        return parse_table(text, path).heading
+        return parse_table(text.rpartition("\n")[0] or text, path)
     except DataError:
-        return []
+        return Table([], [], False)
 
 
-def parse_table(text: str, path: Path) -> Table:
+def parse_table(text: str, path: Path, *, may_have_heading: bool = True) -> Table:
     """The table of a text.
 
     Args:
         text: of the file.
         path: of the file, for messages.
+        may_have_heading: False where the first row is one like all others.
 
     Raises:
         DataError: a cell is larger than any label, or a quote is never closed.
@@ -62,7 +63,8 @@ def parse_table(text: str, path: Path) -> Table:
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: no table: {error}") from error
     heading = []
-    if rows and not any(_is_number(cell) for cell in rows[0][1]) and len(rows[0][1]) > 1 and _is_heading(rows[0][1]):
+    first_cells = rows[0][1] if rows and may_have_heading else []
+    if len(first_cells) > 1 and all(first_cells[1:]) and not any(map(_is_number, first_cells)):
         heading = [cell.lower().lstrip("\ufeff#") for cell in rows.pop(0)[1]]
     return Table(heading, rows, delimiter == ";")
 
@@ -70,10 +72,6 @@ def parse_table(text: str, path: Path) -> Table:
 def _lines(text: str) -> Iterator[str]:
     """Lines as a file would give them, without those that other signs of Unicode end."""
     yield from (line + "\n" for line in text.replace("\0", "").replace("\r\n", "\n").replace("\r", "\n").split("\n"))
-
-
-def _is_heading(cells: list[str]) -> bool:
-    return all(cell and len(cell) < 60 for cell in cells)
 
 
 def _is_number(cell: str) -> bool:

@@ -4,10 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hf_detr_ft.data.formats.coco_folder import find_coco
-from hf_detr_ft.data.formats.labelled import Reading, build_cocos
+from hf_detr_ft.data.formats.createml import find_createml, read_createml
+from hf_detr_ft.data.formats.image_folder import find_image_folder, read_image_folder
+from hf_detr_ft.data.formats.labelled import OpenPhotos, Photos, Reading, build_cocos
+from hf_detr_ft.data.formats.labelme import find_labelme, read_labelme
 from hf_detr_ft.data.formats.layout import Layout, Place, Tree
+from hf_detr_ft.data.formats.open_images import find_open_images, read_open_images
+from hf_detr_ft.data.formats.parquet_rows import find_parquet, read_parquet
 from hf_detr_ft.data.formats.plain_csv import find_plain_csv, read_plain_csv
+from hf_detr_ft.data.formats.via_files import find_via, read_via
 from hf_detr_ft.data.formats.voc import find_voc, read_voc
+from hf_detr_ft.data.formats.web_dataset import find_web_dataset, read_web_dataset
 from hf_detr_ft.data.formats.yolo import find_yolo, read_yolo
 from hf_detr_ft.errors import DataError
 
@@ -15,11 +22,31 @@ FINDERS: dict[str, Callable[[Tree], Layout | None]] = {
     "coco": find_coco,
     "yolo": find_yolo,
     "voc": find_voc,
+    "via": find_via,
+    "labelme": find_labelme,
+    "createml": find_createml,
+    "openimages": find_open_images,
+    "imagefolder": find_image_folder,
+    "parquet": find_parquet,
+    "webdataset": find_web_dataset,
     "csv": find_plain_csv,
 }
 """Finders by format, in the order in which they are asked."""
-READERS: dict[str, Callable[[Layout, bool], Reading]] = {"yolo": read_yolo, "voc": read_voc, "csv": read_plain_csv}
+READERS: dict[str, Callable[[Layout, OpenPhotos], Reading]] = {
+    "yolo": read_yolo,
+    "voc": read_voc,
+    "via": read_via,
+    "labelme": read_labelme,
+    "createml": read_createml,
+    "openimages": read_open_images,
+    "imagefolder": read_image_folder,
+    "parquet": read_parquet,
+    "webdataset": read_web_dataset,
+    "csv": read_plain_csv,
+}
 """Readers of all formats but COCO."""
+TABLES = (".json", ".csv", ".tsv")
+"""Suffixes of files that may be given in the place of their folder."""
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".rar", ".7z", ".tar.bz2", ".tar.xz")
 
 
@@ -35,7 +62,7 @@ def find_layout(root: Path, format: str | None = None) -> Layout:
     """
     if root.is_file() and root.name.lower().endswith(ARCHIVES):
         raise DataError(f"{root}: expected the folder of a data set, found an archive; unpack it, and name its folder")
-    tree = Tree(root)
+    tree = Tree(root) if root.suffix.lower() not in TABLES or not root.is_file() else Tree(root.parent).only(root.name)
     asked = FINDERS if format is None else {format: FINDERS[format]}
     found = [layout for find in asked.values() if (layout := find(tree))]
     if not found:
@@ -47,7 +74,7 @@ def find_layout(root: Path, format: str | None = None) -> Layout:
     layout = found[0]
     others = [f"{other.format} ({other.reason})" for other in found[1:]]
     hint = f"; there is {', '.join(others)} as well, which data.format would choose" if others else ""
-    return layout._replace(reason=layout.reason + hint)
+    return layout._replace(reason=layout.reason + hint, root=tree.root)
 
 
 def _remedy(tree: Tree) -> str:
@@ -57,17 +84,17 @@ def _remedy(tree: Tree) -> str:
     return "correct data.root, or name the files as data.train_annotations and data.train_images"
 
 
-def read_layout(layout: Layout, similar: bool = False) -> dict[str, tuple[dict, Place]]:
+def read_layout(layout: Layout, open_photos: OpenPhotos = Photos) -> dict[str, tuple[dict, Place]]:
     """COCO dicts of all splits, with the same categories, and where each was read.
 
     Args:
         layout: of any format but COCO.
-        similar: find images whose names are written in another way, see `Photos`.
+        open_photos: makes `Photos` of a folder.
 
     Raises:
         DataError: lists what is wrong with the files.
     """
-    splits, names = READERS[layout.format](layout, similar)
+    splits, names = READERS[layout.format](layout, open_photos)
     first = next(iter(layout.splits.values()))
     return {
         split: (coco, Place(layout.splits.get(split, first).annotations, splits[split].images_dir))

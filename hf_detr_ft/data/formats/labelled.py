@@ -1,14 +1,15 @@
 """Labelled images as every reader gives them, and the COCO dicts that are made of them."""
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from hf_detr_ft.data.coco import leaves_folder
 from hf_detr_ft.data.file_names import ImageNames
 from hf_detr_ft.data.formats.via import polygon_area
-from hf_detr_ft.data.images import upright_size
+from hf_detr_ft.data.images import read_frame, upright_size
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.formatting import has_half_characters, join_limited
 
@@ -77,11 +78,13 @@ class Photos:
     Args:
         images_dir: their folder.
         similar: take the one file whose name differs only in how it is written, see `ImageNames`.
+        stored: sizes are those of the pixels as they are stored, before EXIF turns them.
     """
 
-    def __init__(self, images_dir: Path, similar: bool = False) -> None:
+    def __init__(self, images_dir: Path, similar: bool = False, stored: bool = False) -> None:
         self.images_dir = images_dir
         self._similar = similar
+        self._stored = stored
         self._names: ImageNames | None = None
 
     def find(self, name: str) -> str:
@@ -92,7 +95,7 @@ class Photos:
         """
         if not name.strip() or "\0" in name or has_half_characters(name):
             raise DataError(f"expected the name of an image file, found {name!r}")
-        if not leaves_folder(name) and (self.images_dir / name).is_file():
+        if not leaves_folder(name) and os.path.isfile(self.images_dir / name):
             return name
         if self._names is None:
             self._names = ImageNames(self.images_dir)
@@ -111,11 +114,11 @@ class Photos:
         raise DataError(problem + hint)
 
     def find_size(self, name: str) -> tuple[int, int]:
-        """Size (height, width) in pixels of the upright image that a name means. Raises DataError, see `find`."""
+        """Size (height, width) in pixels of the image that a name means. Raises DataError, see `find`."""
         return self.size(self.find(name))
 
     def size(self, name: str, stated: Sequence[object] = ()) -> tuple[int, int]:
-        """Size (height, width) in pixels: the stated one where it is one, else that of the upright image.
+        """Size (height, width) in pixels: the stated one where it is one, else that of the image.
 
         Raises:
             DataError: nothing is stated and the file cannot be read.
@@ -123,7 +126,11 @@ class Photos:
         sides = [whole_side(value) for value in stated]
         if len(sides) == 2 and sides[0] and sides[1]:
             return sides[0], sides[1]
-        return upright_size(self.images_dir / name)
+        path = self.images_dir / name
+        return read_frame(path)[0] if self._stored else upright_size(path)
+
+
+OpenPhotos = Callable[[Path], Photos]
 
 
 def whole_side(value: object) -> int:

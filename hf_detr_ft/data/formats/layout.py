@@ -1,5 +1,6 @@
 """Layouts of data sets: which files of a folder hold the annotations of which split, and where its images lie."""
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 """Words in names of files and folders, and the split that each means."""
+SPLITS = ("train", "val", "test")
 MOST_FILES = 5_000_000
 """Files that are looked through below a folder; with more it is no data set, but a disk."""
 HEAD_BYTES = 1 << 18
@@ -43,6 +45,8 @@ class Layout(NamedTuple):
     """Why it was taken to be so, for the terminal."""
     classes: Path | None = None
     """File that lists the classes, where the format has one."""
+    root: Path | None = None
+    """Folder in which it was found; None where the files were named."""
 
 
 class Tree:
@@ -65,13 +69,24 @@ class Tree:
         def refuse(error: OSError) -> None:
             raise DataError(f"{error.filename}: cannot be searched for annotations: {error.strerror}") from error
 
-        for folder, folders, names in os.walk(root, onerror=refuse):
+        seen: set[tuple[int, int]] = set()
+        for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+            state = os.stat(folder)
+            if (state.st_dev, state.st_ino) in seen:  # a link that leads round in circles
+                folders.clear()
+                continue
+            seen.add((state.st_dev, state.st_ino))
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             inside = Path(folder).relative_to(root)
             self.files += [(inside / name).as_posix() for name in sorted(names) if not name.startswith(".")]
             if len(self.files) > MOST_FILES:
                 raise DataError(f"{root}: more than {MOST_FILES:,} files; expected the folder of one data set")
         self.images = [name for name in self.files if is_image(name)]
+
+    def only(self, name: str) -> "Tree":
+        """The tree without any file but images and this one."""
+        self.files = [file for file in self.files if file == name or is_image(file)]
+        return self
 
     def named(self, *suffixes: str) -> list[str]:
         """Files with one of these suffixes, which are in small letters."""
@@ -127,6 +142,14 @@ def group_by_split(files: Sequence[str], root: Path) -> dict[str, str]:
             f"{'; '.join(lines)}; name them as data.train_annotations and data.val_annotations, or remove the others"
         )
     return {split: names[0] for split, names in splits.items()}
+
+
+def state_of(path: Path) -> str:
+    """Digest of names, sizes and times of all files at a path; another one wherever something was written."""
+    files = [path] if path.is_file() else [path / name for name in Tree(path).files]
+    states = [(str(file), os.stat(file)) for file in files if file.exists()]
+    text = repr([(name, state.st_size, state.st_mtime_ns) for name, state in states])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def read_head(path: Path, count: int = HEAD_BYTES) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 EXPORT_REMEDY = "export it as COCO JSON from the tool that made it"
+FOLDER_REMEDY = f"name its folder alone, as data.root, or {EXPORT_REMEDY}"
 FETCH_REMEDY = "copy or download it again"
 
 
@@ -24,9 +25,9 @@ def describe_text(text: str, error: json.JSONDecodeError) -> str:
     if first.startswith("version https://git-lfs"):
         return "found a Git LFS pointer; fetch the file itself with `git lfs pull`"
     if first.startswith("<"):
-        return f"found XML or HTML (Pascal VOC, or a download that failed); {EXPORT_REMEDY}"
+        return f"found XML or HTML (Pascal VOC, or a download that failed); {FOLDER_REMEDY}"
     if re.match(r"\d+(\s+-?[\d.]+(e-?\d+)?){4}(\s|$)", first):
-        return f"found lines like {first[:60]!r}: a YOLO label file; {EXPORT_REMEDY}"
+        return f"found lines like {first[:60]!r}: a YOLO label file; {FOLDER_REMEDY}"
     if first.startswith("{") and error.msg == "Extra data":
         return f"found more after the first value ({where}), as in JSON Lines; {EXPORT_REMEDY}"
     # A cut inside a string, an escape, a number or `true` leaves at most its beginning behind the error's position.
@@ -65,7 +66,7 @@ def describe_json(value: object, path: Path) -> tuple[str, str]:
         kind = "a VIA 2 project" if "_via_img_metadata" in value else "a VIA 1 or VIA 2 export"
         return kind, f"convert it with `hf-detr-ft convert via {path} {path.stem}_coco.json`"
     if "shapes" in value and "imagePath" in value:
-        return "a labelme file (one image)", f"{EXPORT_REMEDY}, all images in one file"
+        return "a labelme file (one image)", f"{FOLDER_REMEDY}, all images in one file"
     missing = [key for key in ("images", "annotations", "categories") if not isinstance(value.get(key), list)]
     if len(missing) < 3:
         return "an incomplete COCO file", f"add {', '.join(map(repr, missing))}, each a list"
@@ -82,5 +83,5 @@ def _describe_list(value: Sequence[Any]) -> tuple[str, str]:
     if {"file_name"} <= keys:
         return "a bare list of images", "put it under 'images', beside 'annotations' and 'categories'"
     if {"image", "annotations"} <= keys:
-        return "a CreateML file", EXPORT_REMEDY
+        return "a CreateML file", FOLDER_REMEDY
     return "a bare list", EXPORT_REMEDY

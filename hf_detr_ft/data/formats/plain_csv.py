@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hf_detr_ft.data.find_images import is_image
-from hf_detr_ft.data.formats.csv_table import Table, load_table, read_heading
+from hf_detr_ft.data.formats.csv_table import Table, load_head, load_table
 from hf_detr_ft.data.formats.labelled import (
     Faults,
     Labelled,
     LabelledImage,
     LabelledObject,
+    OpenPhotos,
     Photos,
     Reading,
     class_name,
     corners_box,
     finite,
 )
-from hf_detr_ft.data.formats.layout import SPLIT_WORDS, Layout, Place, Tree, group_by_split
+from hf_detr_ft.data.formats.layout import SPLIT_WORDS, Layout, Place, Tree, group_by_split, split_of
 from hf_detr_ft.errors import DataError
 
 NAMES = {
@@ -98,27 +99,30 @@ def find_plain_csv(tree: Tree) -> Layout | None:
     files = [name for name in tree.named(".csv", ".tsv") if _is_table(tree.root / name)]
     if not files:
         return None
-    splits = {}
+    splits: dict[str, Place] = {}
     for split, name in group_by_split(files, tree.root).items():
-        splits[split] = Place(tree.root / name, tree.images_folder(name, split, _samples(tree.root / name)))
+        path = tree.root / name
+        place = Place(path, tree.images_folder(name, split, _samples(path)))
+        columns = find_columns(load_head(path).heading)
+        divided = [split] if columns is None or columns.split is None else [*_divide(load_table(path), columns, path)]
+        splits |= dict.fromkeys(divided, place)
     return Layout("csv", splits, f"{files[0]} is a table of boxes")
 
 
 def _is_table(path: Path) -> bool:
-    heading = read_heading(path)
+    heading, rows, _ = load_head(path)
     if heading:
         return find_columns(heading) is not None
-    rows = load_table(path).rows[:1]
     return bool(rows) and len(rows[0][1]) == len(ROWS) and is_image(rows[0][1][0])
 
 
 def _samples(path: Path) -> list[str]:
-    table = load_table(path)
+    table = load_head(path)
     columns = find_columns(table.heading)
     return [] if columns is None else [cells[columns.file] for _, cells in table.rows[:5] if len(cells) > columns.file]
 
 
-def read_plain_csv(layout: Layout, similar: bool = False) -> Reading:
+def read_plain_csv(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
     """The splits.
 
     Raises:
@@ -133,13 +137,12 @@ def read_plain_csv(layout: Layout, similar: bool = False) -> Reading:
                 f"{place.annotations}: expected columns such as filename, xmin, ymin, xmax, ymax, class, found "
                 f"{', '.join(table.heading)}"
             )
-        photos = Photos(place.images_dir, similar)
+        photos = open_photos(place.images_dir)
         if table.decimal_comma:
             table = table._replace(rows=[_with_points(row, columns) for row in table.rows])
-        relative = _is_relative(table, columns)
-        for split, rows in _divide(table, columns, key).items():
-            images = _read_rows(rows, columns, relative, place.annotations, photos, faults)
-            splits.setdefault(split, Labelled([], place.images_dir)).images.extend(images)
+        rows = table.rows if columns.split is None else _divide(table, columns, place.annotations).get(key, [])
+        images = _read_rows(rows, columns, _is_relative(table, columns), place.annotations, photos, faults)
+        splits[key] = Labelled(images, place.images_dir)
     faults.refuse()
     return splits, None
 
@@ -155,9 +158,9 @@ def _is_relative(table: Table, columns: Columns) -> bool:
     return max((abs(value) for value in values if value is not None), default=2.0) <= RELATIVE
 
 
-def _divide(table: Table, columns: Columns, default: str) -> dict[str, list[tuple[int, list[str]]]]:
-    """Rows by split."""
-    divided = defaultdict(list)
+def _divide(table: Table, columns: Columns, path: Path) -> dict[str, list[tuple[int, list[str]]]]:
+    """Rows by the split that a column says, or else the file's name."""
+    default, divided = split_of(path.name) or "train", defaultdict(list)
     for number, cells in table.rows:
         word = cells[columns.split].lower() if columns.split is not None and len(cells) > columns.split else ""
         divided[SPLIT_WORDS.get(word, default)].append((number, cells))

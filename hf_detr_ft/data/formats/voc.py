@@ -11,12 +11,13 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from hf_detr_ft.data.formats.annotation_text import lines_of, load_text
+from hf_detr_ft.data.formats.annotation_text import decode_text, lines_of, load_text
 from hf_detr_ft.data.formats.labelled import (
     Faults,
     Labelled,
     LabelledImage,
     LabelledObject,
+    OpenPhotos,
     Photos,
     Reading,
     class_name,
@@ -35,7 +36,7 @@ LISTS = re.compile(r"(?:^|.*/)ImageSets/Main/(train|val|test|trainval)\.txt$")
 def find_voc(tree: Tree) -> Layout | None:
     """The splits of a folder with XML files of annotations; lists in `ImageSets/Main` go before names of folders."""
     files = tree.named(".xml")
-    first = next((name for name in files[:20] if b"<annotation" in read_head(tree.root / name)), None)
+    first = next((name for name in files[:20] if "<annotation" in decode_text(read_head(tree.root / name))), None)
     if first is None:
         return None
     lists = {match[1]: tree.root / name for name in tree.files if (match := LISTS.match(name))}
@@ -54,7 +55,7 @@ def find_voc(tree: Tree) -> Layout | None:
     return Layout("voc", splits, f"{first} is an annotation of Pascal VOC")
 
 
-def read_voc(layout: Layout, similar: bool = False) -> Reading:
+def read_voc(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
     """The splits.
 
     Raises:
@@ -62,7 +63,7 @@ def read_voc(layout: Layout, similar: bool = False) -> Reading:
     """
     faults, splits = Faults(next(iter(layout.splits.values())).annotations), {}
     for split, place in layout.splits.items():
-        photos, images = Photos(place.images_dir, similar), []
+        photos, images = open_photos(place.images_dir), []
         for file in _files(layout, place):
             try:
                 images.append(_read_image(parse_xml(file), file, photos, faults))

@@ -20,6 +20,7 @@ from hf_detr_ft.data.formats.labelled import (
     Labelled,
     LabelledImage,
     LabelledObject,
+    OpenPhotos,
     Photos,
     Reading,
     class_name,
@@ -97,7 +98,7 @@ def _folder(settings: dict[str, Any], key: str, root: Path, name: str) -> Path:
     for start in range(len(parts)):  # ../train/images, as exports have it, is train/images
         for base in (root, root.joinpath(*above)):
             folder = base.joinpath(*parts[start:])
-            if "\0" not in value and folder.is_dir():
+            if os.path.isdir(folder):
                 images = folder / "images"
                 return images if images.is_dir() and not any(map(is_image, _names(folder))) else folder
     raise DataError(
@@ -120,7 +121,7 @@ def _label_name(image: str) -> str:
     return f"{before}/labels/{after}"[1:] if images else image
 
 
-def read_yolo(layout: Layout, similar: bool = False) -> Reading:
+def read_yolo(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
     """The splits, and the names of all classes.
 
     Raises:
@@ -131,14 +132,14 @@ def read_yolo(layout: Layout, similar: bool = False) -> Reading:
     for split, place in layout.splits.items():
         images = []
         for image in Tree(place.images_dir).images:
-            photos = Photos(place.images_dir)
+            photos = open_photos(place.images_dir)
             try:
                 size = photos.size(image)
             except DataError as error:
                 faults.add(split, error)
                 continue
             labels = _labels_file(place.images_dir / image)
-            objects, largest = _read_labels(labels, size, names, faults) if labels.is_file() else ([], -1)
+            objects, largest = _read_labels(labels, size, names, faults) if labels.exists() else ([], -1)
             most = max(most, largest)
             images.append(LabelledImage(image, size, objects))
         splits[split] = Labelled(images, place.images_dir)

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,11 +44,10 @@ def read_back(cocos: dict[str, dict]) -> dict[str, dict[str, tuple[int, int, lis
     back: dict[str, Any] = {}
     for split, coco in cocos.items():
         names = {category["id"]: category["name"] for category in coco["categories"]}
-        images = {image["id"]: image for image in coco["images"]}
-        back[split] = {i["file_name"].rpartition("/")[2]: (i["width"], i["height"], []) for i in images.values()}
+        files = {image["id"]: re.sub(r"^(.*/)?(\d{6}_)?", "", image["file_name"]) for image in coco["images"]}
+        back[split] = {files[i["id"]]: (i["width"], i["height"], []) for i in coco["images"]}
         for entry in coco["annotations"]:
-            name = images[entry["image_id"]]["file_name"].rpartition("/")[2]
-            back[split][name][2].append((names[entry["category_id"]], *entry["bbox"]))
+            back[split][files[entry["image_id"]]][2].append((names[entry["category_id"]], *entry["bbox"]))
     return back
 
 
@@ -228,6 +229,180 @@ def table_bare(root: Path) -> None:
         (root / f"{split}.csv").write_text(text)
 
 
+def _via_regions(boxes: list[Box]) -> list[dict]:
+    return [
+        {
+            "shape_attributes": {"name": "rect", "x": x, "y": y, "width": w, "height": h},
+            "region_attributes": {"kind": label, "note": ""},
+        }
+        for label, x, y, w, h in boxes
+    ]
+
+
+def via_1(root: Path) -> None:
+    """VIA 1: regions in an object, `via_region_data.json` beside its images."""
+    for split, images in DRAWN.items():
+        draw(root / split, split)
+        entries = {
+            f"{name}99": {
+                "filename": name,
+                "size": 99,
+                "regions": {str(number): region for number, region in enumerate(_via_regions(boxes))},
+                "file_attributes": {},
+            }
+            for name, (_, _, boxes) in images.items()
+        }
+        (root / split / "via_region_data.json").write_text(json.dumps(entries))
+
+
+def via_2(root: Path) -> None:
+    """VIA 2: projects with the options of the attribute."""
+    for split, images in DRAWN.items():
+        draw(root / split, split)
+        entries = {n: {"filename": n, "size": -1, "regions": _via_regions(b)} for n, (_, _, b) in images.items()}
+        options = {label: label for label in CLASSES}
+        project = {
+            "_via_settings": {},
+            "_via_img_metadata": entries,
+            "_via_attributes": {"region": {"kind": {"type": "dropdown", "options": options}}},
+        }
+        (root / f"{split}.json").write_text(json.dumps(project))
+
+
+def via_csv(root: Path) -> None:
+    """VIA's CSV, JSON in two of its columns."""
+    heading = ["filename", "file_size", "file_attributes", "region_count", "region_id"]
+    for split, images in DRAWN.items():
+        draw(root / split, split)
+        out = io.StringIO()
+        writer = csv.writer(out)
+        writer.writerow([*heading, "region_shape_attributes", "region_attributes"])
+        for name, (_, _, boxes) in images.items():
+            regions = _via_regions(boxes) or [{"shape_attributes": {}, "region_attributes": {}}]
+            for number, region in enumerate(regions):
+                cells = [json.dumps(region[key]) for key in ("shape_attributes", "region_attributes")]
+                writer.writerow([name, 99, "{}", len(boxes), number, *cells])
+        (root / split / "via_region_data.csv").write_text(out.getvalue())
+
+
+def labelme(root: Path) -> None:
+    """Labelme: corners in any order, outlines, a path with backslashes."""
+    for split, images in DRAWN.items():
+        draw(root / "images" / split, split)
+        (root / "labels" / split).mkdir(parents=True)
+        for name, (width, height, boxes) in images.items():
+            shapes: list[dict] = []
+            for number, (label, x, y, w, h) in enumerate(boxes):
+                corners = [[x + w, y], [x, y + h]]
+                if number % 2:
+                    corners = [[x, y], [x + w, y], [x + w, y + h], [x, y + h]]
+                kind = "polygon" if number % 2 else "rectangle"
+                shapes.append({"label": label, "points": corners, "shape_type": kind, "group_id": None, "flags": {}})
+            content = {
+                "version": "5.4.1",
+                "flags": {},
+                "shapes": shapes,
+                "imagePath": f"..\\..\\images\\{split}\\{name}",
+                "imageData": None,
+                "imageHeight": height,
+                "imageWidth": width,
+            }
+            (root / "labels" / split / name).with_suffix(".json").write_text(json.dumps(content))
+
+
+def createml(root: Path) -> None:
+    """CreateML's list beside the images."""
+    for split, images in DRAWN.items():
+        draw(root / split, split)
+        content = [
+            {
+                "image": name,
+                "annotations": [
+                    {"label": label, "coordinates": {"x": x + w / 2, "y": y + h / 2, "width": w, "height": h}}
+                    for label, x, y, w, h in boxes
+                ],
+            }
+            for name, (_, _, boxes) in images.items()
+        ]
+        (root / split / "_annotations.createml.json").write_text(json.dumps(content))
+
+
+def open_images(root: Path) -> None:
+    """Open Images' tables and list of classes; an image without objects has a row without a box."""
+    codes = {"mug": "/m/02jvh9", "cone": "/m/0cone"}
+    lines = [f"{code},{name}" for name, code in codes.items()]
+    (root / "metadata").mkdir(parents=True)
+    (root / "metadata/class-descriptions-boxable.csv").write_text("\n".join(lines))
+    heading = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf"
+    for split, word in (("train", "train"), ("val", "validation")):
+        draw(root / word, split)
+        rows = [heading]
+        for name, (width, height, boxes) in DRAWN[split].items():
+            for label, x, y, w, h in boxes:
+                places = f"{x / width},{(x + w) / width},{y / height},{(y + h) / height}"
+                rows.append(f"{name[:-4]},xclick,{codes[label]},1,{places},0,0,0")
+            if not boxes:
+                rows.append(f"{name[:-4]},xclick,,,,,,,,,")
+        (root / f"{word}-annotations-bbox.csv").write_text("\n".join(rows))
+
+
+def image_folder(root: Path) -> None:
+    """The Hub's imagefolder with `category` as text, corners under the key that says so."""
+    for split, images in DRAWN.items():
+        draw(root / split, split)
+        rows = [
+            {
+                "file_name": name,
+                "objects": {
+                    "bbox_xyxy": [[x, y, x + w, y + h] for _, x, y, w, h in boxes],
+                    "category": [box[0] for box in boxes],
+                },
+            }
+            for name, (_, _, boxes) in images.items()
+        ]
+        (root / split / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def parquet(root: Path, form: str = "xywh") -> None:
+    """Parquet as cppe-5 has it, classes by number, their names in the features."""
+    from datasets import ClassLabel, Dataset, Features, Image, Sequence, Value
+
+    objects = {"bbox": Sequence(Sequence(Value("float32"), length=4)), "category": Sequence(ClassLabel(names=CLASSES))}
+    features = Features({"image_id": Value("int64"), "image": Image(), "objects": objects})
+    (root / "data").mkdir(parents=True)
+    for split, word in (("train", "train"), ("val", "validation")):
+        draw(root / "drawn", split)
+        rows = []
+        for number, (name, (_, _, boxes)) in enumerate(DRAWN[split].items()):
+            placed = {
+                "xywh": [[x, y, w, h] for _, x, y, w, h in boxes],
+                "xyxy": [[x, y, x + w, y + h] for _, x, y, w, h in boxes],
+                "cxcywh": [[x + w / 2, y + h / 2, w, h] for _, x, y, w, h in boxes],
+            }[form]
+            content = (root / "drawn" / name).read_bytes()
+            cell = {"bbox": placed, "category": [CLASSES.index(box[0]) for box in boxes]}
+            rows.append({"image_id": number, "image": {"bytes": content, "path": name}, "objects": cell})
+        Dataset.from_list(rows, features=features).to_parquet(root / f"data/{word}-00000-of-00001.parquet")
+    for file in (root / "drawn").iterdir():
+        file.unlink()
+    (root / "drawn").rmdir()
+
+
+def web_dataset(root: Path) -> None:
+    """Shards of WebDataset, an object list in each JSON."""
+    root.mkdir(parents=True, exist_ok=True)
+    for split, images in DRAWN.items():
+        with tarfile.open(root / f"{split}-000000.tar", "w") as shard:
+            for name, (width, height, boxes) in images.items():
+                picture = io.BytesIO()
+                Image.fromarray(np.full((height, width, 3), 90, dtype=np.uint8)).save(picture, "PNG")
+                label = json.dumps([{"bbox": [x, y, w, h], "category": label} for label, x, y, w, h in boxes])
+                for suffix, content in (("png", picture.getvalue()), ("json", label.encode())):
+                    member = tarfile.TarInfo(f"{name[:-4]}.{suffix}")
+                    member.size = len(content)
+                    shard.addfile(member, io.BytesIO(content))
+
+
 WRITERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "coco": (coco, "coco"),
     "roboflow": (roboflow, "coco"),
@@ -237,6 +412,15 @@ WRITERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "yolo_plain": (yolo_plain, "yolo"),
     "voc": (voc, "voc"),
     "voc_beside": (voc_beside, "voc"),
+    "via_1": (via_1, "via"),
+    "via_2": (via_2, "via"),
+    "via_csv": (via_csv, "via"),
+    "labelme": (labelme, "labelme"),
+    "createml": (createml, "createml"),
+    "openimages": (open_images, "openimages"),
+    "imagefolder": (image_folder, "imagefolder"),
+    "parquet": (parquet, "parquet"),
+    "webdataset": (web_dataset, "webdataset"),
     "csv": (table, "csv"),
     "csv_relative": (table_relative, "csv"),
     "csv_bare": (table_bare, "csv"),
