@@ -124,6 +124,13 @@ def _require_size(family: Family, model: Detector, config: ModelConfig) -> None:
             f"model.square_edge: expected a multiple of {step}, since {family.name} takes squares whose maps halve "
             f"evenly, found {edge}. The nearest is {nearest}."
         )
+    settings: Any = model.config
+    places = sum((edge // stride) ** 2 for stride in getattr(settings, "feat_strides", ()))
+    if 0 < places < settings.num_queries:
+        raise RecipeError(
+            f"model.num_queries: expected at most {places}, since {family.name} takes its queries from so many places at "
+            f"a model.square_edge of {edge}, found {settings.num_queries}. Lower it, or raise square_edge."
+        )
 
 
 def _checked_overrides(family: Family, overrides: dict[str, Any]) -> dict[str, Any]:

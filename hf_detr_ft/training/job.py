@@ -121,6 +121,7 @@ def build_job(
     kept = store_splits(recipe, splits, processor) if keeps_images else splits
     model = model_builder(recipe.model, label_map.names, label_map.category_ids, recipe.speed)
     train_stages(model, recipe.model.trainable_stages)
+    vars(model.config).pop("max_detections", None)  # of the checkpoint
     if recipe.evaluation.max_detections > MAX_DETECTIONS:
         model.config.max_detections = recipe.evaluation.max_detections  # for whoever has the model alone
     share_statistics(model, args.device.type, args.world_size)

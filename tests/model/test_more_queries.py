@@ -98,3 +98,14 @@ def test_two_numbers_are_refused(tmp_path: Path) -> None:
     section = ModelConfig(checkpoint=str(source), num_queries=20, config={"num_queries": 30})
     with pytest.raises(RecipeError, match=r"model\.num_queries: expected one number of queries, found 20 there and 30"):
         build_model(section, CLASSES, range(len(CLASSES)))
+
+
+def test_more_queries_than_places_to_take_them_from_are_refused(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "start", "rt_detr")
+    for count, fits in ((84, True), (85, False)):
+        section = ModelConfig(checkpoint=str(source), num_queries=count, square_edge=EDGE)
+        if fits:
+            assert build_model(section, CLASSES, range(len(CLASSES))).config.num_queries == 84
+            continue
+        with pytest.raises(RecipeError, match=r"model\.num_queries: expected at most 84, since RT-DETR .* found 85"):
+            build_model(section, CLASSES, range(len(CLASSES)))
