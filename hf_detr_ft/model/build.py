@@ -128,8 +128,8 @@ def _require_size(family: Family, model: Detector, config: ModelConfig) -> None:
     places = sum((edge // stride) ** 2 for stride in getattr(settings, "feat_strides", ()))
     if 0 < places < settings.num_queries:
         raise RecipeError(
-            f"model.num_queries: expected at most {places}, since {family.name} takes its queries from so many places at "
-            f"a model.square_edge of {edge}, found {settings.num_queries}. Lower it, or raise square_edge."
+            f"model.num_queries: expected at most {places}, since {family.name} takes its queries from so many places "
+            f"at a model.square_edge of {edge}, found {settings.num_queries}. Lower it, or raise square_edge."
         )
 
 
