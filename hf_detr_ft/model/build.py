@@ -125,7 +125,7 @@ def _require_size(family: Family, model: Detector, config: ModelConfig) -> None:
             f"evenly, found {edge}. The nearest is {nearest}."
         )
     settings: Any = model.config
-    places = sum((edge // stride) ** 2 for stride in getattr(settings, "feat_strides", ()))
+    places = sum(int(edge // cell) ** 2 for cell in family.size.cells(settings))
     if 0 < places < settings.num_queries:
         raise RecipeError(
             f"model.num_queries: expected at most {places}, since {family.name} takes its queries from so many places "

@@ -1,6 +1,7 @@
 """Another number of queries than the checkpoint's, of every family; what it does to AP is in docs/evaluation.md."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_learned_queries_are_kept_of_each_group_and_the_model_trains_and_opens_a
 ) -> None:
     square = EDGE if FAMILIES[family].size.square else None
     source = write_checkpoint(tmp_path / "start", family, num_queries=12)
-    for wanted in (30, 5):
+    for wanted in (16, 5):
         section = ModelConfig(checkpoint=str(source), num_queries=wanted, square_edge=square)
         model = build_model(section, CLASSES, range(len(CLASSES)))
         assert model.config.num_queries == wanted
@@ -63,9 +64,10 @@ def test_more_queries_find_nothing_and_leave_the_others_answers_alone(tmp_path: 
     photo = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(5))
     photos = torch.nn.functional.interpolate(photo, (128, 128), mode="bicubic")
     changes = {}
-    for name, rate in (("moved", more_queries.RATE), ("drawn", 0.0)):
+    for name, rate, steps in (("moved", more_queries.RATE, 100), ("drawn", 0.0, 1)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(more_queries, "RATE", rate)
+            patch.setattr(more_queries, "STEPS", steps)
             patch.setattr(more_queries, "SIDE", EDGE)
             section = ModelConfig(checkpoint=str(tmp_path / "start"), num_queries=60)
             model = build_model(section, CLASSES, range(len(CLASSES))).eval()
@@ -100,12 +102,11 @@ def test_two_numbers_are_refused(tmp_path: Path) -> None:
         build_model(section, CLASSES, range(len(CLASSES)))
 
 
-def test_more_queries_than_places_to_take_them_from_are_refused(tmp_path: Path) -> None:
-    source = write_checkpoint(tmp_path / "start", "rt_detr")
-    for count, fits in ((84, True), (85, False)):
-        section = ModelConfig(checkpoint=str(source), num_queries=count, square_edge=EDGE)
-        if fits:
-            assert build_model(section, CLASSES, range(len(CLASSES))).config.num_queries == 84
-            continue
-        with pytest.raises(RecipeError, match=r"model\.num_queries: expected at most 84, since RT-DETR .* found 85"):
-            build_model(section, CLASSES, range(len(CLASSES)))
+@pytest.mark.parametrize(("family", "places"), [("d_fine", 84), ("rf_detr", 16), ("lw_detr", 16)])
+def test_more_queries_than_places_to_take_them_from_are_refused(family: str, places: int, tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "start", family)
+    section = ModelConfig(checkpoint=str(source), num_queries=places, square_edge=EDGE)
+    model = build_model(section, CLASSES, range(len(CLASSES))).eval()
+    assert model(torch.zeros(1, 3, EDGE, EDGE)).logits.shape[1] == places
+    with pytest.raises(RecipeError, match=rf"model\.num_queries: expected at most {places}, .* found {places + 1}"):
+        build_model(replace(section, num_queries=places + 1), CLASSES, range(len(CLASSES)))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from hf_detr_ft.cli import main
 from hf_detr_ft.data.checks import image_checks
+from hf_detr_ft.model.more_queries import more_queries
 from tests.data.planted import write_planted
 from tests.fixtures import CLASSES, as_flags, tiny_detr, write_coco_folder
 
@@ -64,8 +65,9 @@ def test_headers_alone_are_read_by_choice_each_once(
 
 
 def test_errors_end_with_status_1_before_any_model(
-    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(more_queries, "STEPS", 1)
     annotations = tmp_path / "annotations" / "custom_val.json"
     coco = json.loads(annotations.read_text())
     coco["annotations"][0]["category_id"] = 99
@@ -78,8 +80,9 @@ def test_errors_end_with_status_1_before_any_model(
 
 
 def test_more_objects_than_queries_are_reported(
-    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(more_queries, "STEPS", 1)
     annotations = tmp_path / "annotations" / "custom_train.json"
     coco = json.loads(annotations.read_text())
     first = coco["annotations"][0]
@@ -88,7 +91,7 @@ def test_more_objects_than_queries_are_reported(
     (tmp_path / "annotations" / "custom_val.json").write_text(annotations.read_text())
     assert main(["check", *job, "--data.val_images", "train2017"]) in (0, 1)
     out = capsys.readouterr().out
-    warnings = [line for line in out.splitlines() if line.startswith("warning ")]
+    warnings = [line for line in out.splitlines() if line.startswith("warning   ")]
     worst = f"(the most, 122, {coco['images'][0]['file_name']})"
     assert warnings == [
         f"warning   1 of 3 training images have more objects than the model queries, 12 {worst}: 110 of them are "
@@ -103,7 +106,7 @@ def test_more_objects_than_queries_are_reported(
     enough = ("--model.num_queries", "122", "--evaluation.max_detections", "150")
     assert main(["check", *job, *enough, "--data.val_images", "train2017"]) in (0, 1)
     out = capsys.readouterr().out
-    assert "warning  " not in out
+    assert "warning   " not in out
     assert "matching  of 2 images, 2 layers, 122 queries and 122 objects: 0.2 MiB of costs" in out
 
 

@@ -34,6 +34,9 @@ class SizeRule:
     """True where every image becomes a square; else images keep their shape, and batches are padded."""
     step: Callable[[Any], int] = lambda config: 1
     """Pixels that a square's side is a multiple of, by the model's config."""
+    cells: Callable[[Any], Sequence[float]] = lambda config: ()
+    """Pixels between the places of each map that queries are taken from, by the model's config; none where they are
+    learned."""
     edge: int = 800
     """Side of the square, or the short side, in pixels, where neither recipe nor checkpoint says one."""
 

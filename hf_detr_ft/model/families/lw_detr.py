@@ -53,6 +53,11 @@ def size_step(config: Any) -> int:
     return int(backbone.patch_size * round(backbone.num_windows**0.5))
 
 
+def cells(config: Any) -> list[float]:
+    """Pixels of a patch, by which each map of the projector is larger than the backbone's."""
+    return [config.backbone_config.patch_size / scale for scale in config.projector_scale_factors]
+
+
 def layers_behind_the_maps(config: Any) -> tuple[str, ...]:
     """Prefixes of the names of the backbone's layers that no feature map comes from."""
     backbone = config.backbone_config
@@ -113,7 +118,7 @@ LW_DETR = Family(
     timm_backbone=False,
     fixed_parameters=layers_behind_the_maps,
     backbone_prefix="model.backbone.backbone.",
-    size=SizeRule(square=True, step=size_step, edge=640),
+    size=SizeRule(square=True, step=size_step, cells=cells, edge=640),
     strides=(16, 16),
     frozen_stages=lambda config: 0,
     rate_factors=rate_factors,

@@ -16,7 +16,9 @@ STRIDES = (8, 16, 32)
 CLASS_HEADS = ("model.decoder.class_embed.", "class_embed.", "model.enc_score_head.", "model.denoising_class_embed.")
 """Prefixes of what is made for the classes; `class_embed` is another name of the decoder's in some of them."""
 DENOISING = ("model.denoising_class_embed.",)
-SQUARES = SizeRule(square=True, step=lambda config: max(config.feat_strides), edge=640)
+SQUARES = SizeRule(
+    square=True, step=lambda config: max(config.feat_strides), cells=lambda config: config.feat_strides, edge=640
+)
 
 
 def predict(model: Any, pixel_values: torch.Tensor, _: torch.Tensor | None, labels: list[dict]) -> Predictions:

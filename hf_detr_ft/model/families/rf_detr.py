@@ -31,7 +31,7 @@ RF_DETR = replace(
     name="RF-DETR",
     architecture="RfDetrForObjectDetection",
     processor="RfDetrImageProcessor",
-    size=SizeRule(square=True, step=size_step, edge=560),
+    size=SizeRule(square=True, step=size_step, cells=lambda config: (config.backbone_config.patch_size,), edge=560),
     top=None,
     fixed_parameters=fixed_parameters,
     rate_factors=rate_factors,
