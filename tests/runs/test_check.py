@@ -9,7 +9,7 @@ from PIL import Image
 
 from hf_detr_ft.cli import main
 from hf_detr_ft.data.checks import image_checks
-from hf_detr_ft.model.more_queries import more_queries
+from hf_detr_ft.model import more_queries
 from tests.data.planted import write_planted
 from tests.fixtures import CLASSES, as_flags, tiny_detr, write_coco_folder
 
@@ -65,9 +65,8 @@ def test_headers_alone_are_read_by_choice_each_once(
 
 
 def test_errors_end_with_status_1_before_any_model(
-    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(more_queries, "STEPS", 1)
     annotations = tmp_path / "annotations" / "custom_val.json"
     coco = json.loads(annotations.read_text())
     coco["annotations"][0]["category_id"] = 99
