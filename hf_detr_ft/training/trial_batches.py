@@ -18,8 +18,8 @@ from hf_detr_ft.training.trainer import DetrTrainer
 
 EPOCHS, IMAGES = 20, 20_000
 """Epochs whose batches are looked at, and images of all of them together."""
-COST_FACTOR = 16
-"""Memory that computing the costs of matching takes, by that of the costs."""
+COST_FACTOR = 9
+"""Memory of the tensors that are alive while the costs of matching are computed, by that of the costs: measured."""
 
 
 @dataclass(frozen=True)

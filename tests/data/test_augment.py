@@ -398,3 +398,10 @@ def test_importing_it_stays_off_the_network_and_another_process_draws_the_same()
     done = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, env=settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.split() == digests([0, 5])
+
+
+def test_a_crop_of_hundreds_of_small_objects_keeps_many_of_them() -> None:
+    boxes = np.array([[24 * (index % 20) + 10, 24 * (index // 20) + 10, 14, 14] for index in range(400)], np.float64)
+    augmentation = build_augmentation(AugmentConfig(random_crop=1.0), shortest_edge=512)
+    kept = [len(augmentation(np.zeros((500, 500, 3), np.uint8), boxes, seed).kept) for seed in range(20)]
+    assert min(kept) > 400 * 0.4 and max(kept) <= 400
