@@ -127,7 +127,7 @@ def read_yolo(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
     Raises:
         DataError: lists what is wrong with the files.
     """
-    names = load_names(layout.classes)
+    names, keypoints = load_names(layout.classes), count_keypoint_values(layout.classes)
     faults, splits, most = Faults(next(iter(layout.splits.values())).annotations), {}, -1
     for split, place in layout.splits.items():
         images = []
@@ -139,7 +139,7 @@ def read_yolo(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
                 faults.add(split, error)
                 continue
             labels = _labels_file(place.images_dir / image)
-            objects, largest = _read_labels(labels, size, names, faults) if labels.exists() else ([], -1)
+            objects, largest = _read_labels(labels, size, names, keypoints, faults) if labels.exists() else ([], -1)
             most = max(most, largest)
             images.append(LabelledImage(image, size, objects))
         splits[split] = Labelled(images, place.images_dir)
@@ -173,8 +173,24 @@ def load_names(path: Path | None) -> list[str]:
         raise DataError(f"{path}: names: {error}") from None
 
 
+def count_keypoint_values(path: Path | None) -> int:
+    """Values of the keypoints of an object, by `kpt_shape` of a `data.yaml`: [keypoints, values of each]; 0 without."""
+    if path is None or path.suffix.lower() not in (".yaml", ".yml"):
+        return 0
+    shape = _parse(load_text(path, MOST_BYTES), path).get("kpt_shape")
+    if shape is None:
+        return 0
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 2
+        or not all(type(side) is int and 0 < side < 999 for side in shape)
+    ):
+        raise DataError(f"{path}: expected 'kpt_shape' to be [keypoints, 2 or 3], found {shape!r:.60}")
+    return int(shape[0] * shape[1])
+
+
 def _read_labels(
-    path: Path, size: tuple[int, int], names: list[str], faults: Faults
+    path: Path, size: tuple[int, int], names: list[str], keypoints: int, faults: Faults
 ) -> tuple[list[LabelledObject], int]:
     """Objects of one file of labels, and the largest number of a class."""
     objects, largest = [], -1
@@ -185,7 +201,7 @@ def _read_labels(
         return [], -1
     for number, line in lines:
         try:
-            index, box, polygons = parse_line(line, size)
+            index, box, polygons = parse_line(line, size, keypoints)
             if names and index >= len(names):
                 raise DataError(f"expected a class from 0 to {len(names) - 1}, found {index}")
         except DataError as error:
@@ -196,12 +212,15 @@ def _read_labels(
     return objects, largest
 
 
-def parse_line(line: str, size: tuple[int, int]) -> tuple[int, list[float], list[list[float]] | None]:
+def parse_line(
+    line: str, size: tuple[int, int], keypoints: int = 0
+) -> tuple[int, list[float], list[list[float]] | None]:
     """Class, box xywh in pixels and outline of a line.
 
     Args:
         line: of a file of labels.
         size: (height, width) of the image.
+        keypoints: values behind the box that are those of keypoints.
 
     Raises:
         DataError: it is no such line.
@@ -211,6 +230,8 @@ def parse_line(line: str, size: tuple[int, int]) -> tuple[int, list[float], list
     if len(numbers) < len(values) or not numbers or numbers[0] != int(numbers[0]) or not 0 <= numbers[0] < 10**6:
         raise DataError(f"expected a class's number, then numbers, found {line!r:.60}")
     index, places = int(numbers[0]), numbers[1:]
+    if keypoints and len(places) == 4 + keypoints:
+        places = places[:4]
     if len(places) == 5:
         raise DataError("expected class x y w h, found a sixth value: detections with a score are no labels")
     if len(places) < 4 or len(places) % 2:

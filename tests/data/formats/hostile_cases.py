@@ -177,6 +177,7 @@ CASES = [
     ),
     Case("yaml-gap", "yolo", edit("data.yaml", "1: mug", "2: mug"), "numbered from 0, each once"),
     Case("yaml-empty-name", "yolo", edit("data.yaml", "1: mug", "1: ' '"), "expected the name of a class"),
+    Case("yaml-keypoints", "yolo", edit("data.yaml", "names:", "kpt_shape: 17\nnames:"), "'kpt_shape' to be"),
     Case("yaml-climbs", "yolo", edit("data.yaml", "images/train", "../../../../etc"), "expected a folder below"),
     Case("yaml-absolute", "yolo", edit("data.yaml", "images/train", "/etc"), "expected a folder below"),
     Case("yaml-no-folders", "yolo", write("data.yaml", "names: [a]"), "expected folders of images as 'train'"),

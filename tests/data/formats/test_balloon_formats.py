@@ -9,7 +9,7 @@ import pytest
 from hf_detr_ft.cli import main
 from hf_detr_ft.evaluation.coco_result import CocoResult
 
-STEPS = 20
+STEPS = 32
 ALL_SIZES = ("map", "map_50", "map_75", "mar_1", "mar_10", "mar_100")
 """Numbers that no area goes into, which boxes alone do not have."""
 

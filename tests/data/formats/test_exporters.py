@@ -314,3 +314,15 @@ def test_a_data_set_of_the_hub_is_downloaded_without_programs(tmp_path: Path, mo
 def test_a_data_set_that_the_hub_does_not_give_is_named() -> None:
     with pytest.raises(DataError, match="hf://datasets/me/none: expected a data set of the Hub.*check the name"):
         load_source(DataConfig(root="hf://datasets/me/none"), "val")
+
+
+@pytest.mark.parametrize("values", [2, 3])
+def test_keypoints_of_yolo_are_no_outline(values: int, tmp_path: Path) -> None:
+    WRITERS["yolo"][0](tmp_path)
+    with (tmp_path / "data.yaml").open("a") as file:
+        file.write(f"kpt_shape: [4, {values}]\n")
+    for path in (tmp_path / "labels/train").iterdir():
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join(line + " 0.9" * (4 * values) for line in lines))
+    back = read_back({"train": read(tmp_path).coco})["train"]
+    assert back["a.png"][2][0][1:] == pytest.approx((2, 3, 10, 12), abs=1e-3)
