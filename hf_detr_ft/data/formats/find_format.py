@@ -15,7 +15,8 @@ from hf_detr_ft.data.formats.plain_csv import find_plain_csv, read_plain_csv
 from hf_detr_ft.data.formats.via_files import find_via, read_via
 from hf_detr_ft.data.formats.voc import find_voc, read_voc
 from hf_detr_ft.data.formats.web_dataset import find_web_dataset, read_web_dataset
-from hf_detr_ft.data.formats.yolo import find_yolo, read_yolo
+from hf_detr_ft.data.formats.yolo import read_yolo
+from hf_detr_ft.data.formats.yolo_folders import find_yolo
 from hf_detr_ft.errors import DataError
 
 FINDERS: dict[str, Callable[[Tree], Layout | None]] = {
