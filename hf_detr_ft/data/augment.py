@@ -111,6 +111,8 @@ class Augmentation:
         random_crop: probability.
         crop_edges: short sides in pixels.
         crop_sides: least and most pixels of a side of the window, where the resized image has them.
+        mosaic: probability that an image is made part of a mosaic before, see `data/mosaic.py`.
+        min_visibility: boxes of which a mosaic leaves a smaller share go.
     """
 
     def __init__(
@@ -120,8 +122,12 @@ class Augmentation:
         random_crop: float = 0.0,
         crop_edges: Sequence[int] = (),
         crop_sides: tuple[int, int] = (0, 0),
+        mosaic: float = 0.0,
+        min_visibility: float = 0.0,
     ) -> None:
         self.pipeline = pipeline
+        self.mosaic = mosaic
+        self.min_visibility = min_visibility
         self.shortest_edges = list(shortest_edges)
         self.random_crop = random_crop
         self.crop_edges = list(crop_edges)
@@ -221,4 +227,6 @@ def build_augmentation(config: AugmentConfig, shortest_edge: int) -> Augmentatio
         random_crop=chosen["random_crop"],
         crop_edges=[scaled(edge) for edge in DETR_CROP_SCALES],
         crop_sides=(scaled(DETR_CROP[0]), scaled(DETR_CROP[1])),
+        mosaic=config.mosaic,
+        min_visibility=config.min_visibility,
     )

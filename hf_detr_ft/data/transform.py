@@ -11,6 +11,7 @@ from hf_detr_ft.data.augment import Augmentation
 from hf_detr_ft.data.cache.image_cache import load_pixels
 from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.data.images import GO_ON, decode_cell_with_size
+from hf_detr_ft.data.mosaic import TILES, Tile, draw_mosaic
 from hf_detr_ft.errors import DataError
 
 COLUMNS = ("image", "image_id", "objects", "original_size", "white_level", "kept")
@@ -54,7 +55,10 @@ class DetrTransform:
 
     Attributes:
         epoch: the running epoch, which whoever trains has to set; 0 until then.
+        rows: of the data set, from which mosaics take other images; none are made without.
     """
+
+    rows: Dataset | None = None
 
     def __init__(
         self,
@@ -108,59 +112,77 @@ class DetrTransform:
         """
         columns = {name: rows[name] for name in COLUMNS if name in rows}
         cells = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-        samples = [self._sample_or_blank(**row) for row in cells]
+        samples = [self._sample_or_blank(row) for row in cells]
         return {key: [sample[key] for sample in samples] for key in ("pixel_values", "labels")}
 
-    def _sample_or_blank(self, **row: Any) -> dict[str, Any]:
+    def _sample_or_blank(self, row: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return self.sample(**row)
+            return self.sample(row)
         except DataError as error:
             if self.on_bad_image == "stop":
                 raise DataError(f"{error} {GO_ON}") from error
             return {"pixel_values": torch.zeros(3, *BLANK), "labels": blank_labels(row["image_id"], str(error))}
 
-    def sample(
-        self,
-        image: Mapping[str, Any],
-        image_id: int,
-        objects: Mapping[str, list],
-        original_size: Sequence[int] | None = None,
-        white_level: int | None = None,
-        kept: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """One row; where its image is `kept`, boxes belong to its `original_size`, (height, width)."""
-        if kept is None or original_size is None:
-            decoded_image, original = decode_cell_with_size(image, self.least_side, white_level)
-            pixels = np.asarray(decoded_image)
-        else:
-            pixels = load_pixels(kept, image, self.processor, white_level)
-            original = original_size[0], original_size[1]
-        decoded = pixels.shape[:2]
-        boxes, labels, areas = scaled_objects(objects, decoded, original)
-        size = self.size
+    def sample(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """One row, with the columns of `COLUMNS` that it has; its image may be `kept` smaller than its boxes say."""
+        tile, original = self._read(row)
+        size, image_id = self.size, row["image_id"]
+        decoded = tile.pixels.shape[:2]
         if self.augmentation is not None:
-            augmented = self.augmentation(pixels, boxes, self._seed_of(image_id))
-            old = boxes[augmented.kept]
-            pixels, boxes, labels = augmented.image, augmented.boxes_xywh_px, labels[augmented.kept]
-            areas = areas[augmented.kept] * boxes[:, 2:].prod(axis=1) / old[:, 2:].prod(axis=1)
-            size = size.with_shortest_edge(augmented.shortest_edge)
-        height, width = pixels.shape[:2]
-        resized = kept is not None and decoded != original and size.keeps_shape
+            seed = self._seed_of(image_id)
+            tile, shortest_edge = self._augment(tile, seed)
+            size = size.with_shortest_edge(shortest_edge)
+        height, width = tile.pixels.shape[:2]
+        resized = row.get("kept") is not None and decoded != original and size.keeps_shape
         if resized and decoded == (height, width) and size == self.size:
             size = ImageSize.exactly(height, width)  # it is what the processor makes of the original
         if size.is_too_thin(height, width):
             raise DataError(
-                f"{image['path']}: {width} x {height} pixels, resized to a long side of {size.longest_edge}, would "
-                "have nothing left of the short side; expected an image of a usual shape. Cut it up, or leave it out."
+                f"{row['image']['path']}: {width} x {height} pixels, resized to a long side of {size.longest_edge}, "
+                "would have nothing left of the short side; expected an image of a usual shape. Cut it up, or leave it "
+                "out."
             )
         annotations = [
             {"bbox": box, "category_id": int(label), "area": float(area), "iscrowd": 0}
-            for box, label, area in zip(boxes.tolist(), labels, areas, strict=True)
+            for box, label, area in zip(tile.boxes_xywh_px.tolist(), tile.labels, tile.areas, strict=True)
         ]
-        sample = self._encode(pixels, size, {"image_id": image_id, "annotations": annotations})
+        sample = self._encode(tile.pixels, size, {"image_id": image_id, "annotations": annotations})
         if self.augmentation is None:
             sample["labels"]["orig_size"] = torch.tensor(original)
         return sample
+
+    def _read(self, row: Mapping[str, Any]) -> tuple[Tile, tuple[int, int]]:
+        """Decoded image with its objects, and the size (height, width) of the original."""
+        image, white_level = row["image"], row.get("white_level")
+        if row.get("kept") is None or row.get("original_size") is None:
+            decoded_image, original = decode_cell_with_size(image, self.least_side, white_level)
+            pixels = np.asarray(decoded_image)
+        else:
+            pixels = load_pixels(row["kept"], image, self.processor, white_level)
+            original = row["original_size"][0], row["original_size"][1]
+        return Tile(pixels, *scaled_objects(row["objects"], pixels.shape[:2], original)), original
+
+    def _augment(self, tile: Tile, seed: int) -> tuple[Tile, int]:
+        """Augmented image with its objects, and the short side to resize it to."""
+        assert self.augmentation is not None
+        draws = np.random.default_rng((seed, TILES))
+        if self.rows is not None and draws.random() < self.augmentation.mosaic:
+            others = [self._read_other(int(index)) for index in draws.integers(len(self.rows), size=TILES - 1)]
+            tile = draw_mosaic([tile, *others], draws, self.augmentation.min_visibility)
+        augmented = self.augmentation(tile.pixels, tile.boxes_xywh_px, seed)
+        boxes, kept = augmented.boxes_xywh_px, augmented.kept
+        shares = boxes[:, 2:].prod(axis=1) / tile.boxes_xywh_px[kept, 2:].prod(axis=1)
+        return Tile(augmented.image, boxes, tile.labels[kept], tile.areas[kept] * shares), augmented.shortest_edge
+
+    def _read_other(self, index: int) -> Tile:
+        """Image of another row; a grey one in the place of one that cannot be read where `on_bad_image` is `skip`."""
+        assert self.rows is not None
+        try:
+            return self._read(self.rows[index])[0]
+        except DataError:
+            if self.on_bad_image == "stop":
+                raise
+            return Tile.empty(*BLANK)
 
     def _encode(self, pixels: np.ndarray, size: ImageSize, annotations: dict[str, Any]) -> dict[str, Any]:
         """Image `[h, w, 3]` and COCO annotations as the processor makes them."""
@@ -208,4 +230,7 @@ def blank_labels(image_id: int, reason: str) -> dict[str, Any]:
 def transformed(dataset: Dataset, transform: DetrTransform) -> Dataset:
     """The rows of `load_split` through the transform when they are read; the columns it does not read stay."""
     read = [name for name in COLUMNS if name in dataset.column_names]
-    return dataset.with_transform(transform, columns=read, output_all_columns=True)
+    rows = dataset.with_transform(transform, columns=read, output_all_columns=True)
+    if transform.augmentation is not None and transform.augmentation.mosaic:
+        transform.rows = dataset.with_format(None).select_columns(read)  # afterwards: it would be hashed with the rest
+    return rows

@@ -137,6 +137,8 @@ class AugmentConfig:
     """Strength of random brightness, contrast and saturation, 0 to 1; the preset's where not set (DETR: 0)."""
     rotate: float | None = bounded(None, 0, 180)
     """Largest random rotation in degrees; boxes grow around the rotated ones (DETR: 0)."""
+    mosaic: float = bounded(0.0, 0, 1)
+    """Probability of an image of four, in the first one's shape (DETR: 0)."""
     min_visibility: float = bounded(0.1, 0, 1)
     """A box of which a crop leaves a smaller share of its area than this goes (DETR keeps every rest)."""
 

@@ -81,7 +81,7 @@ def test_training_without_a_change_of_shape_sees_the_very_same_pixels(rows: Data
     flipped = build_augmentation(AugmentConfig(preset="none", horizontal_flip=1.0), SIZE.shortest_edge)
     transform = DetrTransform(processor(), flipped)
     for ours, row in zip(transformed(stored, transform), rows, strict=True):
-        pixels = DetrTransform(processor()).sample(row["image"], row["image_id"], row["objects"])["pixel_values"]
+        pixels = DetrTransform(processor()).sample(row)["pixel_values"]
         assert torch.equal(ours["pixel_values"].flip(2), pixels)
         torch.testing.assert_close(ours["labels"]["boxes"], torch.tensor([[0.5, 0.625, 0.5, 0.25]]))
 

@@ -131,7 +131,9 @@ def test_a_row_of_the_transform_is_drawn_whatever_it_holds(tmp_path: Path, boxes
     objects = {"bbox": boxes, "label": [0] * len(boxes), "area": [1.0] * len(boxes)}
     for preset in ("none", "detr"):
         transform = DetrTransform(processor, build_augmentation(AugmentConfig(preset=preset), 96))
-        row = transform.sample({"path": str(tmp_path / "a.png"), "bytes": None}, 1, objects)
+        row = transform.sample(
+            {"image": {"path": str(tmp_path / "a.png"), "bytes": None}, "image_id": 1, "objects": objects}
+        )
         drawn = draw_training_sample(row["pixel_values"], row["labels"], processor, NAMES, edge=100)
         assert max(drawn.size) == 100
         assert (np.abs(np.asarray(drawn).astype(int) - 120).max() > 20) == bool(len(row["labels"]["boxes"]))
