@@ -57,7 +57,8 @@ def post_process(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scores, labels and boxes of every detection, computed in fp32.
 
-    The same as `post_process_object_detection` of the family's processor with a threshold of 0, as tensors.
+    The same as `post_process_object_detection` of the family's processor with a threshold of 0, as tensors, but that no
+    box has a negative width or height.
 
     Args:
         logits: `[B, Q, C]`, with softmax scores "no object" last.
@@ -87,10 +88,14 @@ def class_scores(logits: torch.Tensor, family: Family) -> torch.Tensor:
 
 
 def corners_in_pixels(boxes_cxcywh_rel: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-    """Corners `[..., N, 4]` in fp32 of boxes `[..., N, 4]`, in pixels of images of these sizes `[..., 2]`."""
+    """Corners `[..., N, 4]` in fp32 of boxes `[..., N, 4]`, in pixels of images of these sizes `[..., 2]`.
+
+    D-FINE computes a box from four distances, of which two can cross; such a box gets a width or height of 0.
+    """
     heights, widths = sizes.to(boxes_cxcywh_rel.device, torch.float32).unbind(-1)
     scale = torch.stack([widths, heights, widths, heights], dim=-1)
-    return cxcywh_to_xyxy(boxes_cxcywh_rel.float()) * scale[..., None, :]
+    centres, sides = boxes_cxcywh_rel.float().split(2, dim=-1)
+    return cxcywh_to_xyxy(torch.cat([centres, sides.clamp(min=0)], dim=-1)) * scale[..., None, :]
 
 
 def prepare(image: Image.Image, processor: ImageProcessor, name: str = "image") -> torch.Tensor:

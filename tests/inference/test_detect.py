@@ -20,6 +20,7 @@ from hf_detr_ft.inference.detect import (
     post_process,
     prepare,
 )
+from hf_detr_ft.model.families.d_fine import D_FINE
 from hf_detr_ft.model.families.deformable_detr import DEFORMABLE_DETR
 from hf_detr_ft.model.families.detr import DETR
 from hf_detr_ft.model.families.rt_detr import RT_DETR
@@ -77,6 +78,13 @@ def test_post_process_by_hand():
     torch.testing.assert_close(scores, torch.tensor([[0.3]]))
     assert labels.tolist() == [[1]]
     torch.testing.assert_close(boxes, torch.tensor([[[400.0, 30.0, 600.0, 70.0]]]))
+
+
+def test_a_box_whose_sides_cross_has_no_area():
+    """COCO's numbers know no negative widths, and an evaluation in the middle of a training stopped at one."""
+    crossed = torch.tensor([[[0.5, 0.5, -0.2, 0.4], [0.5, 0.5, 0.2, -0.4]]])
+    _, _, boxes = post_process(torch.zeros(1, 2, 1), crossed, torch.tensor([[100, 1000]]), D_FINE)
+    torch.testing.assert_close(boxes, torch.tensor([[[500.0, 30.0, 500.0, 70.0], [400.0, 50.0, 600.0, 50.0]]]))
 
 
 def test_post_process_keeps_as_many_as_are_wanted_where_scores_are_sigmoids():
