@@ -153,6 +153,11 @@ def load_for_inference(source: str, *, with_loss: bool = False) -> PreTrainedMod
     family = FAMILIES[config.model_type]
     model, report = load_tensors(checkpoint, config, detector_class(family) if with_loss else family.stock_class)
     unset = sorted(report.problems)
+    if unset and not report.besides(family.class_heads) and report.problems[unset[0]].endswith("is missing"):
+        raise CheckpointError(
+            f"{checkpoint}: expected a model with a class head, found none ('{unset[0]}' is missing): it knows no "
+            f"classes yet. Fine-tune it, hf-detr-ft train RECIPE --model.checkpoint {source}, and give the run folder."
+        )
     if unset:
         more = f" and {len(unset) - 1} more" if len(unset) > 1 else ""
         raise CheckpointError(

@@ -197,6 +197,12 @@ def test_no_class_head_stays_no_class_head(detector: Tensors, tmp_path: Path) ->
     assert not [name for name in load_file(tmp_path / "folder" / "model.safetensors") if "classifier" in name]
     assert converted.notes == ["class head: none; it can be fine-tuned from; pipeline() wants one"]
     build_model(ModelConfig(checkpoint=str(tmp_path / "folder")), ["mug"], [3])
+    for source in (path, tmp_path / "folder"):
+        with pytest.raises(CheckpointError) as caught:
+            load_for_inference(str(source))
+        said = f"'{source}': expected a model with a class head, found none ('class_labels_classifier.bias' is missing)"
+        assert str(caught.value).startswith(said)
+        assert f"hf-detr-ft train RECIPE --model.checkpoint {source}, and give the run folder" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Whole models: random weights in the original's format, run by the original, and by ours once converted."""
 
 import tempfile
+import zlib
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -25,6 +28,7 @@ ARGUMENTS = {
     "dataset_file": "voc",
 }
 """The original's, for a small transformer; it gives data of that name 20 classes."""
+Answers = dict[str, torch.Tensor]
 CLASSES = 20
 SIZES = ((96, 128), (128, 64))
 """Heights and widths of two images, padded to 128 x 128."""
@@ -78,7 +82,7 @@ MODELS = {
 }
 
 
-def random_tensors(model: Model, seed: int = 0) -> dict[str, torch.Tensor]:
+def random_tensors(model: Model, seed: int = 0, classes: int = CLASSES) -> dict[str, torch.Tensor]:
     """Weights by the original's names, the same on every machine, of a size that leaves outputs of a few units."""
     settings = {"encoder_layers": ARGUMENTS["enc_layers"], "decoder_layers": ARGUMENTS["dec_layers"]}
     settings |= {f"{part}_ffn_dim": ARGUMENTS["dim_feedforward"] for part in ("encoder", "decoder")}
@@ -86,18 +90,17 @@ def random_tensors(model: Model, seed: int = 0) -> dict[str, torch.Tensor]:
     backbone |= {"features_only": True, "use_pretrained_backbone": False}
     queries, width = ARGUMENTS["num_queries"], ARGUMENTS["hidden_dim"]
     config: Any = DetrConfig(
-        backbone_config=backbone, num_labels=CLASSES, num_queries=queries, d_model=width, **settings
+        backbone_config=backbone, num_labels=classes, num_queries=queries, d_model=width, **settings
     )
     with torch.device("meta"):
         shapes = (DetrForSegmentation if model.masks else DetrForObjectDetection)(config).state_dict()
     numbers = np.random.RandomState(seed).standard_normal(999_983).astype(np.float32)  # a prime, so that none repeat
-    tensors, place = {}, 0
+    tensors = {}
     for name, ours in tensor_names(model.architecture):
         shape = (sum(shapes[each].shape[0] for each in ours), *shapes[ours[0]].shape[1:])
-        count = int(np.prod(shape))
+        count, place = int(np.prod(shape)), zlib.crc32(name.encode())  # so that no two can be confused
         drawn = np.take(numbers, np.arange(place, place + count), mode="wrap").reshape(shape)
         tensors[name] = torch.from_numpy(_sized(name, drawn))
-        place += count
     return tensors
 
 
@@ -112,22 +115,39 @@ def _sized(name: str, drawn: np.ndarray) -> np.ndarray:
     return drawn if "query_embed" in name else drawn * np.float32(1.2 / np.sqrt(np.prod(drawn.shape[1:])))
 
 
-def random_batch() -> tuple[torch.Tensor, torch.Tensor, list[dict[str, torch.Tensor]]]:
+def random_batch(dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor, list[dict[str, torch.Tensor]]]:
     """Images `[2, 3, 128, 128]`, their mask (1 on the image), and labels."""
     draw = np.random.RandomState(1)
-    pixels, mask = torch.zeros(2, 3, 128, 128), torch.zeros(2, 128, 128, dtype=torch.long)
+    dtype = dtype or torch.get_default_dtype()
+    pixels, mask = torch.zeros(2, 3, 128, 128, dtype=dtype), torch.zeros(2, 128, 128, dtype=torch.long)
     labels = []
     for image, ((height, width), count) in enumerate(zip(SIZES, (3, 1), strict=True)):
-        pixels[image, :, :height, :width] = torch.from_numpy(draw.standard_normal((3, height, width))).float()
+        pixels[image, :, :height, :width] = torch.from_numpy(draw.standard_normal((3, height, width))).to(dtype)
         mask[image, :height, :width] = 1
         boxes = np.concatenate([draw.uniform(0.2, 0.8, (count, 2)), draw.uniform(0.05, 0.5, (count, 2))], axis=1)
         classes = torch.from_numpy(draw.randint(0, CLASSES, count))
-        labels.append({"class_labels": classes, "boxes": torch.from_numpy(boxes).float()})
+        labels.append({"class_labels": classes, "boxes": torch.from_numpy(boxes).to(dtype)})
     return pixels, mask, labels
 
 
-def run_original(load: Load, model: Model, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+@contextmanager
+def in_fp64() -> Iterator[None]:
+    """Lets the original, which asks for fp32 by name here and there, compute in fp64."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with mock.patch.object(torch, "float32", torch.float64):
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def run_original(load: Load, model: Model, tensors: Mapping[str, torch.Tensor], fp64: bool = False) -> Answers:
     """Answers of the original."""
+    with in_fp64() if fp64 else nullcontext():
+        return _run_original(load, model, tensors)
+
+
+def _run_original(load: Load, model: Model, tensors: Mapping[str, torch.Tensor]) -> Answers:
     load("models.backbone").is_main_process = lambda: False  # type: ignore[attr-defined]  # else it downloads weights
     network, criterion, postprocessors = load("models.detr").build(model.arguments)
     network.load_state_dict(tensors)
@@ -149,16 +169,17 @@ def run_original(load: Load, model: Model, tensors: Mapping[str, torch.Tensor]) 
     return {name: value.detach() for name, value in {**answers, "loss": loss, **parts, **gradients}.items()}
 
 
-def run_converted(model: Model, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def run_converted(model: Model, tensors: Mapping[str, torch.Tensor], fp64: bool = False) -> Answers:
     """Answers of ours, from a file as the original writes it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint.pth"
         torch.save({"model": dict(tensors), "args": model.arguments, "epoch": 0}, path)
         network: Any = convert_original(path).model
-    pixels, mask, labels = random_batch()
+    dtype = torch.float64 if fp64 else torch.float32
+    pixels, mask, labels = random_batch(dtype)
     parts = {}
     if model.masks:
-        outputs = network.train()(pixels, pixel_mask=mask)
+        outputs = network.to(dtype).train()(pixels, pixel_mask=mask)
         answers = {"masks": outputs.pred_masks}
         loss = _weigh(outputs.pred_masks)
     else:
@@ -166,7 +187,7 @@ def run_converted(model: Model, tensors: Mapping[str, torch.Tensor]) -> dict[str
             stock, network = network, detector.DetrForObjectDetection(network.config)
         network.load_state_dict(stock.state_dict(), assign=True)
         network.requires_grad_()
-        outputs = network.train()(pixels, mask, labels)
+        outputs = network.to(dtype).train()(pixels, mask, labels)
         answers, parts, loss = {}, outputs.loss_dict, outputs.loss
     loss.backward()
     answers |= {"logits": outputs.logits, "boxes": outputs.pred_boxes}
@@ -185,7 +206,7 @@ def run_converted(model: Model, tensors: Mapping[str, torch.Tensor]) -> dict[str
 def _weigh(masks: torch.Tensor) -> torch.Tensor:
     """Random weights times all masks, summed, whose gradient reaches every tensor that masks depend on."""
     weights = np.random.RandomState(2).standard_normal(masks.shape)
-    return (masks * torch.from_numpy(weights).float()).sum() / masks.numel() ** 0.5
+    return (masks * torch.from_numpy(weights).to(masks.dtype)).sum() / masks.numel() ** 0.5
 
 
 def shown(answers: Mapping[str, torch.Tensor]) -> dict[str, list[float]]:

@@ -49,6 +49,7 @@ EMPTY += ("engine.core", "engine.misc", "engine.misc.dist_utils")
 @contextmanager
 def imports_from(folder: Path, empty: Sequence[str] = EMPTY) -> Iterator[Load]:
     """Imports criteria, or with nothing left empty whole models, from a checkout while the context is open."""
+    hidden = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "datasets"}
     before = set(sys.modules)
     for name in BARE:
         module = ModuleType(name)
@@ -69,6 +70,7 @@ def imports_from(folder: Path, empty: Sequence[str] = EMPTY) -> Iterator[Load]:
         sys.path.remove(str(folder))
         for name in set(sys.modules) - before:
             del sys.modules[name]
+        sys.modules.update(hidden)  # theirs has the name of Hugging Face's
 
 
 def as_targets(labels: Labels) -> list[dict[str, torch.Tensor]]:
