@@ -1,6 +1,10 @@
 """Fine-tune DETR on your own data set with Hugging Face Transformers."""
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_detr_ft.inference.image_detector import Detector as Detector
 
 __version__ = "0.1.0"
 
@@ -13,3 +17,12 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 # GOMP_SPINCOUNT before the standard's variable.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+
+def __getattr__(name: str) -> Any:
+    """`Detector`, whose libraries take seconds to import and which most commands do without."""
+    if name != "Detector":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module(f"{__name__}.inference.image_detector").Detector

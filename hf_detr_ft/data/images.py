@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 from PIL.PngImagePlugin import PngImageFile
 
-from hf_detr_ft.errors import DataError
+from hf_detr_ft.errors import DataError, first_line
 from hf_detr_ft.formatting import printable
 from hf_detr_ft.plain_files import open_file
 
@@ -184,13 +184,31 @@ def _decode(
         reduced = image.size != (width, height)
         image.load()
         orientation = image.getexif().get(EXIF_ORIENTATION)
-    rgb = _to_rgb(image, white_level)
-    if orientation in UPRIGHT:
-        rgb = rgb.transpose(UPRIGHT[orientation])
-    rgb.info.clear()
+    rgb = _upright(_to_rgb(image, white_level), orientation)
     if not reduced:
         return rgb, (rgb.height, rgb.width)
     return rgb, (width, height) if orientation in QUARTER_TURNS else (height, width)
+
+
+def to_upright_rgb(image: Image.Image, white_level: int | None = None) -> Image.Image:
+    """Makes of an image in memory what `decode_rgb` makes of its file.
+
+    Raises:
+        DataError: it was opened lazily, and is truncated or damaged.
+    """
+    try:
+        image.load()
+    except Exception as error:  # decoders meet broken files with errors of nearly every type
+        raise DataError(f"{getattr(image, 'filename', '') or 'image'}: {first_line(error)}") from error
+    return _upright(_to_rgb(image, white_level), image.getexif().get(EXIF_ORIENTATION))
+
+
+def _upright(rgb: Image.Image, orientation: int | None) -> Image.Image:
+    """Turned as its EXIF orientation says, and without metadata."""
+    if orientation in UPRIGHT:
+        rgb = rgb.transpose(UPRIGHT[orientation])
+    rgb.info.clear()
+    return rgb
 
 
 def _name(source: Path | bytes | BinaryIO) -> str:

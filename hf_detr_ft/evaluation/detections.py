@@ -98,13 +98,13 @@ class Detections:
         return stream.getvalue()
 
 
-def is_above(score: Any, threshold: float) -> np.ndarray:
+def is_above(score: Any, threshold: float | np.ndarray) -> np.ndarray:
     """Scores above a threshold, not at it, of any shape: the only comparison of the two.
 
     It is made in fp32, the precision of a model's scores, as `post_process_object_detection` and `pipeline()` make it:
     in double precision the fp32 score 0.1, which is 0.10000000149, would be above a threshold of 0.1.
     """
-    return np.asarray(score, dtype=np.float32) > np.float32(threshold)
+    return np.asarray(score, dtype=np.float32) > np.asarray(threshold, dtype=np.float32)
 
 
 def read_numbers(

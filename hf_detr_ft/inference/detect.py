@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torchvision.ops import batched_nms
 from transformers import PreTrainedModel
 
 from hf_detr_ft.boxes import cxcywh_to_xyxy
@@ -45,11 +46,23 @@ class ImageDetections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def above(self, threshold: float) -> "ImageDetections":
-        """Detections with a score above the threshold (as in Transformers, not at it), best first."""
+    def above(self, threshold: float | np.ndarray) -> "ImageDetections":
+        """Detections with a score above the threshold (as in Transformers, not at it), best first.
+
+        Args:
+            threshold: for all of them, or `[C]`, one for each label.
+        """
         order = np.argsort(-self.scores, kind="stable")
-        kept = order[is_above(self.scores[order], threshold)]
-        return ImageDetections(self.scores[kept], self.labels[kept], self.boxes_xyxy_px[kept])
+        least = threshold[self.labels[order]] if isinstance(threshold, np.ndarray) else threshold
+        return self._at(order[is_above(self.scores[order], least)])
+
+    def without_overlaps(self, iou: float) -> "ImageDetections":
+        """Detections, best first, without those that overlap a better one of their class by more than an IoU."""
+        boxes, scores, labels = (torch.from_numpy(part) for part in (self.boxes_xyxy_px, self.scores, self.labels))
+        return self._at(batched_nms(boxes, scores, labels, iou).numpy())
+
+    def _at(self, places: np.ndarray) -> "ImageDetections":
+        return ImageDetections(self.scores[places], self.labels[places], self.boxes_xyxy_px[places])
 
 
 def post_process(

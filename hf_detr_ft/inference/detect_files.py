@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -15,6 +17,9 @@ from hf_detr_ft.data.images import decode_rgb, upright_size
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.inference.detect import ImageDetections, detect_prepared, prepare
 from hf_detr_ft.machine import count_cores
+
+Source = TypeVar("Source")
+Read = TypeVar("Read")
 
 
 def detect_files(
@@ -36,7 +41,7 @@ def detect_files(
     with tqdm(total=len(files), unit="image", desc="detecting") as progress:
         readable = sort_by_shape(files, on_skip)
         progress.update(len(files) - len(readable))
-        for batch in read_ahead(readable, processor, batch_size):
+        for batch in read_ahead(readable, partial(read_file, processor=processor), batch_size):
             read = []
             for future in batch:
                 try:
@@ -49,20 +54,30 @@ def detect_files(
             progress.update(len(batch))
 
 
+def read_file(path: Path, processor: ImageProcessor) -> tuple[Path, Image.Image, torch.Tensor]:
+    """A file, its image, and what the model takes.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    image = decode_rgb(path, white_level=white_level_of(processor))
+    return path, image, prepare(image, processor, str(path))
+
+
 def read_ahead(
-    files: Sequence[Path], processor: ImageProcessor, batch_size: int
-) -> Iterator[list[Future[tuple[Path, Image.Image, torch.Tensor]]]]:
-    """Batches of files with their images, decoded and prepared on all cores while the model has the batch before."""
-    white_level = white_level_of(processor)
+    images: Sequence[Source], read: Callable[[Source], Read], batch_size: int
+) -> Iterator[list[Future[Read]]]:
+    """Batches of images, read on all cores while the model has the batch before.
 
-    def read(path: Path) -> tuple[Path, Image.Image, torch.Tensor]:
-        image = decode_rgb(path, white_level=white_level)
-        return path, image, prepare(image, processor, str(path))
-
+    Args:
+        images: files, or whatever can be read.
+        read: makes of one of them what a batch needs.
+        batch_size: images of a batch.
+    """
     with ThreadPoolExecutor(count_cores()) as pool:
-        ahead: list[Future] = []
-        for start in range(0, len(files) + batch_size, batch_size):
-            following = [pool.submit(read, path) for path in files[start : start + batch_size]]
+        ahead: list[Future[Read]] = []
+        for start in range(0, len(images) + batch_size, batch_size):
+            following = [pool.submit(read, image) for image in images[start : start + batch_size]]
             if ahead:
                 yield ahead
             ahead = following

@@ -20,12 +20,13 @@ from hf_detr_ft.model.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     import numpy as np
-    from transformers import PreTrainedModel
 
     from hf_detr_ft.inference.detect import ImageDetections
 
 DETECTIONS_JSON = "detections.json"
 """File of the results, a line for each detection."""
+LEAST_TIMED = 8
+"""Images from which on it pays to find out whether bf16 is faster."""
 LONGEST_JPEG_SIDE = 65500
 """Pixels of the longest side that JPEG can hold."""
 
@@ -52,8 +53,8 @@ def predict(
         output: a folder, by default `predictions`.
         batch_size: images that are in the model at once, where they have one shape; twice as many are in memory.
         overwrite: write into a folder that is not empty; files of other names stay there.
-        precision: of the backbone, the rest is in fp32; by default bf16 where that is faster. In fp32 boxes are those
-            of `pipeline()`.
+        precision: of the backbone, the rest is in fp32; by default bf16 where that is faster, of 8 images or more. In
+            fp32 boxes are those of `pipeline()`.
 
     Returns:
         0, or 1 where an image could not be read and was skipped.
@@ -70,23 +71,23 @@ def predict(
     check_output_folder(output, drawn, overwrite)
     Checkpoint(source).check_exists()
     with large_imports():
-        from hf_detr_ft.inference.detect import class_names, load_detector, read_category_ids
         from hf_detr_ft.inference.detect_files import detect_files
+        from hf_detr_ft.inference.image_detector import Detector
         from hf_detr_ft.plots.draw_boxes import draw_detections
 
-    model, processor = load_detector(source)
-    make_ready(model, precision)
-    names, category_ids = class_names(model), read_category_ids(model, source)
+    timed = precision != "auto" or len(files) >= LEAST_TIMED
+    detector = Detector.from_pretrained(source, precision=precision if timed else "fp32")
+    names = detector.names
     with explain_refusal(output):
         output.mkdir(parents=True, exist_ok=True)
 
     found: dict[Path, ImageDetections] = {}
     highest = 0.0
-    for path, image, detections in detect_files(model, processor, files, batch_size, say_skipped):
+    for path, image, detections in detect_files(detector.model, detector.processor, files, batch_size, say_skipped):
         highest = max(highest, float(detections.scores.max()))
         found[path] = detections.above(threshold)
         save_image(draw_detections(image, *to_drawn(found[path], names)), drawn[path])
-    write_detections(output / DETECTIONS_JSON, files, found, category_ids)
+    write_detections(output / DETECTIONS_JSON, files, found, detector.category_ids)
     print(summarise_predictions(list(found.values()), len(files), names, threshold, highest))
     print(f"{output}: {len(found)} drawn images, {DETECTIONS_JSON}")
     return 0 if len(found) == len(files) else 1
@@ -132,17 +133,6 @@ def check_output_folder(output: Path, drawn: dict[Path, Path], overwrite: bool) 
             raise RecipeError(f"--output: '{target}' is an input and would be replaced. Name another folder.")
     if not overwrite and output.is_dir() and any(not path.name.startswith(".") for path in output.iterdir()):
         raise RecipeError(f"--output: '{output}' is not empty. Name another folder, or give --overwrite.")
-
-
-def make_ready(model: "PreTrainedModel", precision: Literal["auto", "fp32", "bf16"]) -> None:
-    """Moves a model to the accelerator, where there is one, and sets the precision of its backbone."""
-    import torch
-
-    from hf_detr_ft.model.speed.bf16_backbone import choose_backbone_precision
-
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    torch.nn.Module.to(model, device)
-    choose_backbone_precision(model, {"auto": None, "fp32": False, "bf16": True}[precision])
 
 
 def say_skipped(error: DataError) -> None:

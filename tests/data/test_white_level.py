@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -17,7 +18,7 @@ from hf_detr_ft.data.image_size import ImageSize, white_level_of
 from hf_detr_ft.data.images import decode_rgb, decode_row
 from hf_detr_ft.data.splits import check_data, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
-from hf_detr_ft.inference.detect_files import read_ahead
+from hf_detr_ft.inference.detect_files import read_ahead, read_file
 from hf_detr_ft.recipe.sections import DataConfig
 from hf_detr_ft.training.data_pipeline import build_processor
 from tests.fixtures import new_model, tiny_processor, write_coco_folder
@@ -125,7 +126,7 @@ def test_the_model_keeps_the_level_for_those_who_predict(tmp_path: Path) -> None
     assert white_level_of(build_processor(new_model())) is None
     values = (np.arange(40 * 50).reshape(40, 50) % 4096).astype(np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
-    [[future]] = read_ahead([tmp_path / "a.png"], processor, 1)
+    [[future]] = read_ahead([tmp_path / "a.png"], partial(read_file, processor=processor), 1)
     assert np.asarray(future.result()[1]).max() == round(int(values.max()) * 255 / 4095)
 
 
