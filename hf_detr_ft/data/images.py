@@ -199,7 +199,11 @@ def to_upright_rgb(image: Image.Image, white_level: int | None = None) -> Image.
     try:
         image.load()
     except Exception as error:  # decoders meet broken files with errors of nearly every type
-        raise DataError(f"{getattr(image, 'filename', '') or 'image'}: {first_line(error)}") from error
+        name = printable(getattr(image, "filename", "") or "an image of Pillow")
+        raise DataError(
+            f"{name}: expected a whole image, found one that is truncated or damaged: {first_line(error)}. "
+            "Copy or download it again."
+        ) from error
     return _upright(_to_rgb(image, white_level), image.getexif().get(EXIF_ORIENTATION))
 
 

@@ -3,15 +3,17 @@
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from hf_detr_ft.boxes import xyxy_to_xywh
-from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.errors import DataError, first_line
 from hf_detr_ft.formatting import join_limited
+
+if TYPE_CHECKING:
+    from hf_detr_ft.data.coco import LabelMap
 
 _COLUMNS = {"image_id": np.int64, "category_id": np.int64, "score": float, "boxes_xywh_px": float}
 
@@ -135,7 +137,7 @@ def read_numbers(
     return values.astype(np.int64 if ids else float)
 
 
-def to_detections(detections: Any, image_ids: Any, label_map: LabelMap) -> Detections:
+def to_detections(detections: Any, image_ids: Any, label_map: "LabelMap") -> Detections:
     """Detections with the data's category ids.
 
     Left out are classes with a negative id, which the data do not have, and scores of images that could not be read.

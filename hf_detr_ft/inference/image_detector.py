@@ -41,7 +41,7 @@ class Found(TypedDict):
     scores: np.ndarray
     """`[N]` float32."""
     names: list[str]
-    """Of the classes, N."""
+    """Names of the classes, N."""
     source: str | None
     """Path or address of the image; None of one in memory."""
 

@@ -358,6 +358,19 @@ def test_real_photos(run: str, balloon: Path, tmp_path: Path):
         assert Image.open(tmp_path / "out" / path.name).size == Image.open(path).size
 
 
+def test_bf16_is_tried_out_where_there_are_images_enough(
+    run: str, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried: list[object] = []
+    monkeypatch.setattr(bf16_backbone, "is_faster_in_bf16", lambda model: bool(tried.append(model)))
+    predict(run, ["photos"], output=tmp_path / "six")
+    assert not tried
+    for number in range(2):
+        plain_image(90, 150, number).save(photos / f"{number}.png")
+    predict(run, ["photos"], output=tmp_path / "eight")
+    assert len(tried) == 1
+
+
 def test_the_model_runs_where_the_accelerator_is(run: str, photos: Path, monkeypatch: pytest.MonkeyPatch):
     accelerator, moved, move = torch.device("cpu", 0), [], torch.nn.Module.to
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
