@@ -100,7 +100,7 @@ def download(address: str) -> bytes:
 
 def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
     """`[1 or 3, h, w]` to `[h, w]` or `[h, w, 3]` uint8."""
-    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
+    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3) or not tensor.numel():
         raise DataError(f"a tensor: expected the shape [3, h, w] or [1, h, w], found {list(tensor.shape)}")
     values = tensor.detach().cpu()
     if values.is_floating_point():
@@ -117,7 +117,7 @@ def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
 
 def _array_to_image(array: np.ndarray) -> Image.Image:
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
-    if not is_image or array.dtype != np.uint8:
+    if not is_image or array.dtype != np.uint8 or not array.size:
         raise DataError(
             f"an array: expected [h, w, 3] of uint8, found {list(array.shape)} of {array.dtype}. Colours come last; "
             "floats from 0 to 1 become (array * 255).astype('uint8')."

@@ -188,7 +188,9 @@ def test_supervision_gets_the_same(detector: Detector) -> None:
     [
         ("no/such.jpg", "no/such.jpg: expected an image, found no such file"),
         (np.zeros((4, 4, 3)), r"an array: expected \[h, w, 3\] of uint8, found \[4, 4, 3\] of float64"),
-        (np.zeros((3, 4, 4), np.uint8), r"found \[3, 4, 4\] of uint8. Colours come last"),
+        (np.zeros((3, 4, 5), np.uint8), r"found \[3, 4, 5\] of uint8. Colours come last"),
+        (np.zeros((0, 4, 3), np.uint8), r"found \[0, 4, 3\] of uint8"),
+        (torch.zeros(3, 0, 4), r"found \[3, 0, 4\]"),
         (torch.zeros(4, 4, 3), r"a tensor: expected the shape \[3, h, w\] or \[1, h, w\], found \[4, 4, 3\]"),
         (torch.full((3, 4, 4), -2.0), "expected values from 0 to 1, found -2 to -2. Give the image as it is before"),
         (7, "expected a path, an address, .* found int"),
