@@ -115,7 +115,7 @@ def add_predict(verbs: Any) -> None:
         "--precision",
         choices=["auto", "fp32", "bf16"],
         default="auto",
-        help="of the backbone; auto: bf16 where that is faster (default: auto)",
+        help="of the backbone; auto: bf16 where that is faster, of 8 images or more (default: auto)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
 
