@@ -71,12 +71,12 @@ def predict(
     check_output_folder(output, drawn, overwrite)
     Checkpoint(source).check_exists()
     with large_imports():
+        from hf_detr_ft.inference import image_detector
         from hf_detr_ft.inference.detect_files import detect_files
-        from hf_detr_ft.inference.image_detector import Detector
         from hf_detr_ft.plots.draw_boxes import draw_detections
 
     timed = precision != "auto" or len(files) >= LEAST_TIMED
-    detector = Detector.from_pretrained(source, precision=precision if timed else "fp32")
+    detector = image_detector.Detector.from_pretrained(source, precision=precision if timed else "fp32")
     names = detector.names
     with explain_refusal(output):
         output.mkdir(parents=True, exist_ok=True)

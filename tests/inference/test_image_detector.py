@@ -137,12 +137,19 @@ def test_thresholds_by_class(detector: Detector) -> None:
     everything = detector(image, threshold=0.0)
     middle = float(np.median(everything["scores"]))
     assert len(detector(image, threshold=middle)["names"]) == 6
-    for threshold in ({"mug": 0.0}, {"mug": 1.0, "cone": 0.0}, {"mug": middle, "cone": middle}, {}):
+    for threshold in ({"mug": 0.0}, {"mug": 1.0, "cone": 0.0}, {"mug": 0.0, "cone": middle}, {}):
         found = detector(image, threshold=threshold)
         least = {"mug": 0.5, "cone": 0.5, **threshold}
         kept = [score > least[name] for name, score in zip(everything["names"], everything["scores"], strict=True)]
         np.testing.assert_array_equal(found["scores"], everything["scores"][kept])
-    assert set(everything["names"]) == {"mug", "cone"}
+    assert set(everything["names"]) == {"cone"}
+
+
+def test_a_threshold_is_that_of_the_detections_own_class() -> None:
+    scores = np.array([0.3, 0.9, 0.6, 0.7], np.float32)
+    found = ImageDetections(scores, np.array([0, 1, 0, 1]), np.zeros((4, 4), np.float32))
+    kept = found.above(np.array([0.5, 0.8]))
+    assert kept.scores.tolist() == pytest.approx([0.9, 0.6]) and kept.labels.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -265,9 +272,9 @@ def test_the_code_in_the_readme_runs(
     (tmp_path / "runs" / "balloon").symlink_to(spread_run)
     plain_image(90, 150, 0).save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
-    exec(compile(code.replace('"balloon": 0.7', '"mug": 0.0'), "README.md", "exec"), {})
+    exec(compile(code.replace('"balloon": 0.7', '"cone": 0.0'), "README.md", "exec"), {})
     printed = capsys.readouterr().out
-    assert "mug" in printed and "Detections(" in printed
+    assert "cone" in printed and "Detections(" in printed
 
 
 def test_in_bf16_boxes_are_nearly_the_same(spread_run: Path) -> None:
