@@ -10,7 +10,7 @@ from hf_detr_ft.evaluation.truth import Predictions, Truth
 
 SAME_PLACE = 0.5
 """IoU from which on a detection means an object."""
-WELL_PLACED = 0.6
+WELL_PLACED = 0.45
 """IoU of a detection and its object below which one of them is badly placed."""
 KINDS = ("missing", "class", "place")
 
@@ -42,26 +42,20 @@ def find_suspects(truth: Truth, predictions: Predictions, least: float) -> list[
         predictions: the model's detections of any score.
         least: weight, 0 to 1.
     """
-    order = np.argsort(-predictions.score, kind="stable")
-    order = order[predictions.score[order] >= least]
-    by_image = np.argsort(predictions.image[order], kind="stable")
-    order = order[by_image]
+    order = np.lexsort((-predictions.score, predictions.image))
+    by_image = np.argsort(truth.image, kind="stable")
+    numbers = np.arange(len(truth.image_ids) + 1)
+    starts, first = (np.searchsorted(images, numbers) for images in (predictions.image[order], truth.image[by_image]))
     suspects = []
-    for image in np.unique(predictions.image[order]).tolist():
-        chosen = order[predictions.image[order] == image] if len(order) < 1000 else _slice(order, predictions, image)
-        objects = np.flatnonzero(truth.image == image)
-        suspects += _of_image(truth, predictions, image, objects, chosen)
+    for image in range(len(truth.image_ids)):
+        detections, objects = order[starts[image] : starts[image + 1]], by_image[first[image] : first[image + 1]]
+        suspects += _of_image(truth, predictions, image, objects, detections, least)
     found = [suspect for suspect in suspects if suspect.weight >= least]
     return sorted(found, key=lambda suspect: -suspect.weight)
 
 
-def _slice(order: np.ndarray, predictions: Predictions, image: int) -> np.ndarray:
-    images = predictions.image[order]
-    return order[np.searchsorted(images, image) : np.searchsorted(images, image, "right")]
-
-
 def _of_image(
-    truth: Truth, predictions: Predictions, image: int, objects: np.ndarray, detections: np.ndarray
+    truth: Truth, predictions: Predictions, image: int, objects: np.ndarray, detections: np.ndarray, least: float
 ) -> list[Suspect]:
     """Suspects of one image.
 
@@ -71,6 +65,7 @@ def _of_image(
         image: its position.
         objects: `[M]`, positions of its annotations.
         detections: `[D]`, positions of its detections, the best first.
+        least: score of a detection that contradicts; others can only agree.
     """
     crowds, objects = objects[truth.crowd[objects]], objects[~truth.crowd[objects]]
     found = predictions.boxes_xywh_px[detections]
@@ -85,7 +80,7 @@ def _of_image(
     best: dict[tuple[str, int], Suspect] = {}
     missing: list[int] = []
     for place, detection in enumerate(detections.tolist()):
-        if in_crowd[place] or well[place]:
+        if scores[place] < least or in_crowd[place] or well[place]:
             continue
         score = float(scores[place])
         own, others = np.where(same[place], ious[place], 0.0), np.where(same[place], 0.0, ious[place])
