@@ -12,6 +12,8 @@ SAME_PLACE = 0.5
 """IoU from which on a detection means an object."""
 WELL_PLACED = 0.45
 """IoU of a detection and its object below which one of them is badly placed."""
+APART = 0.3
+"""IoU with objects of other classes below which a detection can mean one that is missing."""
 KINDS = ("missing", "class", "place")
 
 
@@ -90,7 +92,7 @@ def _of_image(
             kind, target, weight = "place", near, score - float(placed[near])
         elif len(objects) and others[other] >= SAME_PLACE:
             kind, target, weight = "class", other, score - float(agreed[other])
-        elif not len(objects) or own[near] < NEAR_IOU:
+        elif not len(objects) or (own[near] < NEAR_IOU and others[other] < APART):
             if _is_new(predictions, detection, missing):
                 missing.append(detection)
                 best["missing", detection] = Suspect("missing", score, image, None, detection)

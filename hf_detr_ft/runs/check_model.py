@@ -50,7 +50,8 @@ def write_suspects(evaluation: Evaluation, split: str, output: Path) -> str:
     """Writes picture and list of one split, and returns the words for the terminal."""
     truth = read_truth(evaluation.truth)
     predictions = index_detections(truth, evaluation.detections)
-    suspects = find_suspects(truth, predictions, evaluation.result.best_f1.threshold)
+    # Halfway to certainty from the score at which a detection is as good as an annotation.
+    suspects = find_suspects(truth, predictions, (evaluation.result.best_f1.threshold + 1) / 2)
     ids = [entry["id"] for entry in evaluation.truth["annotations"]]
     names = {entry["id"]: entry["file_name"] for entry in evaluation.truth["images"]}
     lines, entries = [], []
