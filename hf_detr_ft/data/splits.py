@@ -217,7 +217,7 @@ def tabulate_problems(problems: Sequence[Problem]) -> str:
         counts[problem.severity, problem.kind] += problem.count
     order = sorted(counts, key=lambda key: (key[0], -counts[key], key[1]))
     width = max((len(kind) for _, kind in order), default=0)
-    return "\n".join(f"{severity:9} {kind:{width}} {counts[severity, kind]:>9,}" for severity, kind in order)
+    return "\n".join(f"{kind:{width}} {counts[severity, kind]:>9,}  {severity}" for severity, kind in order)
 
 
 def list_problems(problems: list[Problem], shown: int = SHOWN) -> str:
