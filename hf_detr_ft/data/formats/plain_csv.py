@@ -6,7 +6,6 @@ one table.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,8 +61,6 @@ SIDES = (
     ("x", "y", "width", "height"),
 )
 """Columns of left, top, width and height."""
-ROWS = ("file", "xmin", "ymin", "xmax", "ymax", "class")
-"""Columns of a file without a heading."""
 RELATIVE = 1.0
 """Largest number of boxes that are relative to their image."""
 
@@ -80,11 +77,20 @@ class Columns(NamedTuple):
     """Places of the image's height and width."""
 
 
-def find_columns(heading: Sequence[str]) -> Columns | None:
+BARE = {
+    6: Columns(0, (1, 2, 3, 4), 5, are_sides=False, split=None, size=None),
+    8: Columns(5, (1, 2, 3, 4), 0, are_sides=True, split=None, size=(7, 6)),
+}
+"""Columns of files without a heading by their number: path, corners, class; or makesense's, the class first."""
+
+
+def find_columns(table: Table) -> Columns | None:
     """The columns by the heading; None where they do not make a table of boxes."""
-    if not heading:
-        return Columns(0, (1, 2, 3, 4), 5, False, None, None)
-    places = {name: place for place, name in reversed(list(enumerate(heading)))}
+    if not table.heading:
+        cells = table.rows[0][1] if table.rows else []
+        columns = BARE.get(len(cells))
+        return columns if columns is not None and is_image(cells[columns.file]) else None
+    places = {name: place for place, name in reversed(list(enumerate(table.heading)))}
     boxes = next((names for names in (*CORNERS, *SIDES) if set(names) <= places.keys()), None)
     file, label, split = (next((places[name] for name in NAMES[key] if name in places), None) for key in NAMES)
     if boxes is None or file is None or label is None:
@@ -103,22 +109,19 @@ def find_plain_csv(tree: Tree) -> Layout | None:
     for split, name in group_by_split(files, tree.root).items():
         path = tree.root / name
         place = Place(path, tree.images_folder(name, split, _samples(path)))
-        columns = find_columns(load_head(path).heading)
+        columns = find_columns(load_head(path))
         divided = [split] if columns is None or columns.split is None else [*_divide(load_table(path), columns, path)]
         splits |= dict.fromkeys(divided, place)
     return Layout("csv", splits, f"{files[0]} is a table of boxes")
 
 
 def _is_table(path: Path) -> bool:
-    heading, rows, _ = load_head(path)
-    if heading:
-        return find_columns(heading) is not None
-    return bool(rows) and len(rows[0][1]) == len(ROWS) and is_image(rows[0][1][0])
+    return find_columns(load_head(path)) is not None
 
 
 def _samples(path: Path) -> list[str]:
     table = load_head(path)
-    columns = find_columns(table.heading)
+    columns = find_columns(table)
     return [] if columns is None else [cells[columns.file] for _, cells in table.rows[:5] if len(cells) > columns.file]
 
 
@@ -131,11 +134,11 @@ def read_plain_csv(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
     faults, splits = Faults(next(iter(layout.splits.values())).annotations), dict[str, Labelled]()
     for key, place in layout.splits.items():
         table = load_table(place.annotations)
-        columns = find_columns(table.heading)
+        columns = find_columns(table)
         if columns is None:
             raise DataError(
                 f"{place.annotations}: expected columns such as filename, xmin, ymin, xmax, ymax, class, found "
-                f"{', '.join(table.heading)}"
+                f"{', '.join(table.heading) or 'rows without a heading'}"
             )
         photos = open_photos(place.images_dir)
         if table.decimal_comma:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
+from hf_detr_ft.cli import main
 from hf_detr_ft.data import split_source
 from hf_detr_ft.data.checks.coco_checks import check_coco
 from hf_detr_ft.data.find_data import find_data
@@ -14,6 +15,7 @@ from hf_detr_ft.data.split_source import load_source
 from hf_detr_ft.recipe.sections import DataConfig, Format
 from hf_detr_ft.runs.convert import convert
 from tests.data.formats.writers import CLASSES, DRAWN, WRITERS, read_back
+from tests.fixtures import as_flags, tiny_detr
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 
@@ -108,3 +110,17 @@ def test_all_splits_are_read_once_and_anew_when_a_file_changes(tmp_path: Path, m
     gc.collect()
     load_source(config, "train")
     assert len(reads) == 3, "nothing is kept that nobody uses"
+
+
+def test_a_folder_alone_is_trained_on_and_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    WRITERS["yolo"][0](tmp_path / "data")
+    tiny_detr(("other", "names")).save_pretrained(tmp_path / "model")
+    training = {"output_dir": tmp_path / "run", "max_steps": 1, "use_cpu": "true", "bf16": "false"}
+    flags = {"data.root": tmp_path / "data", "model.checkpoint": tmp_path / "model", "model.square_edge": 64}
+    flags |= {"report.enabled": "false", **{f"training.{name}": value for name, value in training.items()}}
+    assert main(["train", *as_flags(flags)]) == 0
+    out = capsys.readouterr().out
+    assert "found yolo: data.yaml names its classes and folders (train in " in out
+    assert "classes (2): cone, mug" in out
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    assert "2 images, 2 objects" in capsys.readouterr().out

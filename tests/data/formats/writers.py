@@ -403,6 +403,19 @@ def web_dataset(root: Path) -> None:
                     shard.addfile(member, io.BytesIO(content))
 
 
+def table_makesense(root: Path) -> None:
+    """Makesense's, without a heading: class, left, top, width, height, name, width and height of the image."""
+    for split in DRAWN:
+        draw(root / split, split)
+        text = _table(
+            split,
+            lambda name, width, height, label, x, y, w, h: [label, x, y, w, h, name, width, height],
+            None,
+            lambda name: ["", "", "", "", "", name, "", ""],
+        )
+        (root / split / "labels.csv").write_text(text)
+
+
 WRITERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "coco": (coco, "coco"),
     "roboflow": (roboflow, "coco"),
@@ -424,5 +437,6 @@ WRITERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "csv": (table, "csv"),
     "csv_relative": (table_relative, "csv"),
     "csv_bare": (table_bare, "csv"),
+    "csv_makesense": (table_makesense, "csv"),
 }
 """Writers by name, each with the format that is to be found."""
