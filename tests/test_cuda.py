@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
+from hf_detr_ft import Detector
 from hf_detr_ft.cli import main
-from hf_detr_ft.inference.detect import detect, load_detector
 from tests.fixtures import plain_image
 
 DEVICE = "cuda"
@@ -42,10 +42,9 @@ def test_it_trains_in_bf16(run: Path) -> None:
 
 def test_it_detects_what_a_cpu_detects(run: Path) -> None:
     image = plain_image(90, 150, seed=0)
-    on_cpu, on_gpu = (detect(*load_detector(str(run)), [image], device=device)[0] for device in ("cpu", DEVICE))
-    np.testing.assert_allclose(
-        np.sort(on_gpu.scores), np.sort(on_cpu.scores), atol=0.01
-    )  # convolutions on a GPU are in TF32
+    on_cpu, on_gpu = (Detector.from_pretrained(run, device=device)(image, threshold=0.0) for device in ("cpu", DEVICE))
+    # Convolutions on a GPU are in TF32.
+    np.testing.assert_allclose(np.sort(on_gpu["scores"]), np.sort(on_cpu["scores"]), atol=0.01)
 
 
 def test_predict_runs_there(run: Path, tmp_path: Path) -> None:
