@@ -13,6 +13,8 @@ from PIL import Image
 from transformers import DetrConfig, DetrForObjectDetection, DetrImageProcessor
 
 from hf_detr_ft.model import detector
+from hf_detr_ft.model.families.detr_masks import DETR_MASKS
+from hf_detr_ft.model.stages import train_stages
 from hf_detr_ft.recipe.sections import ModelConfig
 
 CLASSES = ("mug", "cone")
@@ -157,6 +159,20 @@ def trainable_tiny_detr(**overrides: object) -> detector.DetrForObjectDetection:
     """The tiny DETR with the package's loss; the same weights as `tiny_detr`."""
     torch.manual_seed(0)
     return detector.DetrForObjectDetection(tiny_config(**overrides)).eval()
+
+
+HEADS_FOR_MASKS = {"encoder_attention_heads": 8, "decoder_attention_heads": 8}
+"""Heads whose number and the tiny model's width make a multiple of 8, as a mask head wants it."""
+
+
+def tiny_detr_with_masks() -> detector.Detector:
+    """A tiny DETR that finds something everywhere, with a new mask head, which alone is trained."""
+    boxes = tiny_detr_with_spread_weights(dropout=0.0, **HEADS_FOR_MASKS)
+    torch.manual_seed(0)
+    model: Any = detector.detector_class(DETR_MASKS)(boxes.config)
+    model.detr.load_state_dict(boxes.state_dict())
+    train_stages(model, None)
+    return model.eval()
 
 
 def new_model(**settings: Any) -> ModelConfig:

@@ -102,7 +102,7 @@ def require_decoder(model: PreTrainedModel) -> None:
     Raises:
         CheckpointError: it is such a model.
     """
-    if not hasattr(getattr(model, "model", None), "decoder"):
+    if not hasattr(getattr(getattr(model, "detr", model), "model", None), "decoder"):
         raise CheckpointError(
             f"{family_of(model).name}: expected a model with a decoder that attends to the image, found one without. "
             "Everything else works without its attention."

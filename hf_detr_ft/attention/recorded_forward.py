@@ -103,7 +103,7 @@ def record_attention(
     model.eval()
     if pixel_mask is None:
         pixel_mask = torch.ones(pixel_values.shape[-2:], dtype=torch.int64)
-    config, inner = model.config, model.model
+    config, inner = model.config, getattr(model, "detr", model).model
     with ExitStack() as stack:
         layers = inner.decoder.layers
         heads = config.decoder_attention_heads if hasattr(config, "decoder_attention_heads") else 0

@@ -52,7 +52,7 @@ class CropParams:
 class RandomSizeCrop(A.DualTransform):
     """Cuts out the window of a `CropParams`, given as `crop`, and resizes that alone, however long the image."""
 
-    _targets = (Targets.IMAGE, Targets.BBOXES)
+    _targets = (Targets.IMAGE, Targets.MASK, Targets.BBOXES)
 
     @property
     def targets_as_params(self) -> list[str]:
@@ -71,6 +71,12 @@ class RandomSizeCrop(A.DualTransform):
         if (window, size) == ((0, 0, width, height), (height, width)):
             return img
         return np.array(Image.fromarray(img).resize(size[::-1], Image.Resampling.BILINEAR, box=window))
+
+    def apply_to_mask(
+        self, mask: np.ndarray, window: tuple[float, float, float, float], size: tuple[int, int], **_: Any
+    ) -> np.ndarray:
+        """Crops and resizes, each pixel with the value of the nearest one."""
+        return np.array(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST, box=window))
 
     def apply_to_bboxes(
         self, bboxes: np.ndarray, window: tuple[float, float, float, float], **params: Any
@@ -95,6 +101,8 @@ class Augmented:
     """Indices `[k]` int64 of these among the boxes that were given."""
     shortest_edge: int
     """Short side in pixels that the processor resizes to."""
+    masks: np.ndarray | None = None
+    """Masks `[k, h, w]` uint8 of these boxes' objects, where masks were given."""
 
 
 class Augmentation:
@@ -160,7 +168,9 @@ class Augmentation:
         offset = draws.randint(0, resized - length)
         return offset * side / resized, min((offset + length) * side / resized, side), length
 
-    def __call__(self, image: np.ndarray, boxes_xywh_px: np.ndarray, seed: int) -> Augmented:
+    def __call__(
+        self, image: np.ndarray, boxes_xywh_px: np.ndarray, seed: int, masks: np.ndarray | None = None
+    ) -> Augmented:
         """Augments one image.
 
         Args:
@@ -168,6 +178,7 @@ class Augmentation:
             boxes_xywh_px: `[n, 4]`; boxes may touch or cross the border; those without an area inside it, or with
                 numbers that are not finite, go.
             seed: of every random draw, 0 or more.
+            masks: `[n, h, w]` uint8, of the boxes' objects.
         """
         boxes = np.asarray(boxes_xywh_px, dtype=np.float64).reshape(-1, 4)
         finite = np.flatnonzero(np.isfinite(boxes).all(axis=1))
@@ -175,12 +186,20 @@ class Augmentation:
         crop = self.draw_crop(height, width, seed)
         # One generator for all steps: `set_random_seed` would give each the same draws, and flip just what is cropped.
         self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed + PIXEL_SEED_OFFSET))
-        result = self.pipeline(image=image, bboxes=boxes[finite], kept=finite, crop=crop)
+        given = (
+            {} if masks is None or not len(masks) else {"masks": masks}
+        )  # of none, albumentations would make no stack
+        result = self.pipeline(image=image, bboxes=boxes[finite], kept=finite, crop=crop, **given)
+        kept = np.asarray(result["kept"], dtype=np.float64).astype(np.int64)  # albumentations returns floats
+        if masks is not None:
+            shape = result["image"].shape[:2]
+            masks = result["masks"][kept] if given else np.zeros((0, *shape), dtype=np.uint8)
         return Augmented(
             image=result["image"],
             boxes_xywh_px=np.asarray(result["bboxes"], dtype=np.float32).reshape(-1, 4),
-            kept=np.asarray(result["kept"], dtype=np.float64).astype(np.int64),  # albumentations returns floats
+            kept=kept,
             shortest_edge=crop.shortest_edge,
+            masks=masks,
         )
 
 

@@ -89,12 +89,17 @@ class LabelMap:
         return len(self.category_ids)
 
 
-def read_coco(path: Path) -> dict[str, Any]:
+def read_coco(path: Path, outlines: bool = False) -> dict[str, Any]:
     """Reads a COCO detection JSON.
+
+    Args:
+        path: of the file.
+        outlines: keep them as they came.
 
     Returns:
         The file's object; `images`, `annotations` and `categories` are lists, their entries as they came, but for
-        outlines: they take most of a file, and ten times their text in memory, so `Measured` stands in their place.
+        outlines: they take most of a file, and ten times their text in memory, so `Measured` stands in their place
+        where nobody asks for them.
 
     Raises:
         DataError: the file cannot be read, is no JSON, or is not COCO; the text says what it looks like instead.
@@ -106,7 +111,7 @@ def read_coco(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{path}: expected a COCO JSON, cannot read it: {error.strerror}; check the path") from None
     try:
-        coco = _parse(text)
+        coco = _parse(text, outlines)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: expected JSON, {describe_text(text, error)}") from None
     except (MemoryError, RecursionError, ValueError) as error:
@@ -137,8 +142,8 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _parse(text: str) -> Any:
-    """Parses JSON, and measures the outlines in it as they come, some thousands at a time."""
+def _parse(text: str, outlines: bool) -> Any:
+    """Parses JSON, and measures the outlines in it as they come, some thousands at a time, unless they are to stay."""
     waiting: list[dict[str, Any]] = []
 
     def measure() -> None:
@@ -154,7 +159,7 @@ def _parse(text: str) -> Any:
         return entry
 
     with without_collector():
-        value = json.loads(text, object_hook=notice)
+        value = json.loads(text, object_hook=None if outlines else notice)
         measure()
     return value
 

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, Sequence, Value
 
 from hf_detr_ft.data.coco import LabelMap, image_path, with_polygon_areas
+from hf_detr_ft.data.masks import encode_segmentation
 from hf_detr_ft.errors import RecipeError
 
 FEATURES = Features(
@@ -29,22 +30,28 @@ FEATURES = Features(
 )
 """Columns of `load_split`: `bbox` and `crowd`, the regions that do not count, are xywh in pixels of the upright image;
 `original_size` is its (height, width), `aspect_ratio` its width over height."""
+WITH_MASKS = Features({**FEATURES, "objects": {**FEATURES["objects"], "mask": Sequence(Value("string"))}})
+"""Columns where masks are asked for: `mask` is the `counts` of an RLE of `original_size`, see `encode_segmentation`."""
 WINDOW = 64
 """Rows that are read at once where a column is too large to be read in one piece."""
 
 
-def prepare_coco(coco: dict, limit: int | None) -> dict:
+def prepare_coco(coco: dict, limit: int | None, masks: bool = False) -> dict:
     """Reduces a COCO dict to what a run needs: the images up to the limit, right areas, and no outlines.
 
-    The outlines are most of a file, and nothing but the areas is computed from them.
+    The outlines are most of a file, and nothing but the areas is computed from them, unless masks are asked for.
 
     Args:
         coco: a checked COCO dict; left as it is.
         limit: see `limit_coco`.
+        masks: turn outlines into the RLE of `encode_segmentation`, a few bytes a line of pixels.
     """
     prepared, _ = with_polygon_areas(limit_coco(coco, limit))
+    sizes = {image["id"]: (image["height"], image["width"]) for image in prepared["images"]} if masks else {}
     for annotation in prepared["annotations"]:
-        annotation.pop("segmentation", None)
+        outline = annotation.pop("segmentation", None)
+        if masks:
+            annotation["segmentation"] = encode_segmentation(outline, *sizes[annotation["image_id"]])
     return prepared
 
 
@@ -67,7 +74,9 @@ def limit_coco(coco: dict, limit: int | None) -> dict:
     return {**coco, "images": images, "annotations": annotations}
 
 
-def load_split(coco: dict, images_dir: Path, label_map: LabelMap, white_level: int | None = None) -> Dataset:
+def load_split(
+    coco: dict, images_dir: Path, label_map: LabelMap, white_level: int | None = None, masks: bool = False
+) -> Dataset:
     """Rows of one split: images as paths, those without objects too, and their boxes, crowd apart.
 
     Args:
@@ -75,9 +84,10 @@ def load_split(coco: dict, images_dir: Path, label_map: LabelMap, white_level: i
         images_dir: the folder that `file_name` is relative to.
         label_map: from category ids to labels.
         white_level: of images of 16 bits, see `decode_rgb`; a column of that name where it is not None.
+        masks: the dict has the masks of `prepare_coco`, and the rows are to have them.
 
     Returns:
-        A data set with the columns of `FEATURES`.
+        A data set with the columns of `FEATURES`, or of `WITH_MASKS`.
     """
     images = coco["images"]
     columns = {
@@ -86,16 +96,16 @@ def load_split(coco: dict, images_dir: Path, label_map: LabelMap, white_level: i
         "file_name": [image["file_name"] for image in images],
         "aspect_ratio": [image["width"] / image["height"] for image in images],
         "original_size": [(image["height"], image["width"]) for image in images],
-        **_columns_of_annotations(coco, label_map),
+        **_columns_of_annotations(coco, label_map, masks),
     }
-    features = FEATURES
+    features = WITH_MASKS if masks else FEATURES
     if white_level is not None:
         columns["white_level"] = [white_level] * len(images)
-        features = Features({**FEATURES, "white_level": Value("int32")})
+        features = Features({**features, "white_level": Value("int32")})
     return Dataset(pa.Table.from_pydict(columns, schema=features.arrow_schema))
 
 
-def _columns_of_annotations(coco: dict, label_map: LabelMap) -> dict[str, pa.Array]:
+def _columns_of_annotations(coco: dict, label_map: LabelMap, masks: bool) -> dict[str, pa.Array]:
     """The columns `objects` and `crowd`, made as columns: as dictionaries millions of objects would take gigabytes."""
     images, annotations = coco["images"], coco["annotations"]
     places = {image["id"]: place for place, image in enumerate(images)}
@@ -124,6 +134,9 @@ def _columns_of_annotations(coco: dict, label_map: LabelMap) -> dict[str, pa.Arr
         "label": by_image(objects, pa.array([labels[id_] for id_ in category_ids], pa.int64())),
         "area": by_image(objects, pa.array(areas[objects].astype(np.float32))),
     }
+    if masks:
+        counts = [annotations[index]["segmentation"]["counts"] for index in objects]
+        of_objects["mask"] = by_image(objects, pa.array(counts, pa.string()))
     return {
         "objects": pa.StructArray.from_arrays(list(of_objects.values()), names=list(of_objects)),
         "crowd": boxes(regions),

@@ -25,8 +25,10 @@ MODULES = tuple(sorted(Path(image_set.__file__).parent.glob("*.py")))
 """Files of the modules that draw: with other code, images are drawn anew."""
 
 
-def draw_split(name: str, indices: range, set_config: ImageSetConfig) -> tuple[dict[str, Any], Dataset]:
-    """The COCO dict of a split, without outlines, and its images with the columns of `DRAWN_FEATURES`.
+def draw_split(
+    name: str, indices: range, set_config: ImageSetConfig, outlines: bool = False
+) -> tuple[dict[str, Any], Dataset]:
+    """The COCO dict of a split and its images with the columns of `DRAWN_FEATURES`.
 
     They are drawn where they are not in the cache.
 
@@ -34,6 +36,7 @@ def draw_split(name: str, indices: range, set_config: ImageSetConfig) -> tuple[d
         name: of the split, for the progress bar.
         indices: of the images.
         set_config: what they have in common.
+        outlines: give the dict those of the objects.
 
     Raises:
         DataError: the cache cannot be written or read, or a process that draws was killed.
@@ -47,7 +50,8 @@ def draw_split(name: str, indices: range, set_config: ImageSetConfig) -> tuple[d
         folder="drawn",
         what="drawn photos",
     )
-    return build_coco(map(_without_outlines, iterate_column(photos, "entries")), set_config.classes), photos
+    read = json.loads if outlines else _without_outlines
+    return build_coco(map(read, iterate_column(photos, "entries")), set_config.classes), photos
 
 
 def _without_outlines(entries: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -70,17 +74,25 @@ def cache_key(indices: range, set_config: ImageSetConfig) -> str:
     return hashlib.sha256(json.dumps(made_by + made_of).encode()).hexdigest()[:32]
 
 
-def load_drawn(coco: dict[str, Any], label_map: LabelMap, *, images: list[dict[str, Any]], photos: Dataset) -> Dataset:
+def load_drawn(
+    coco: dict[str, Any],
+    label_map: LabelMap,
+    *,
+    images: list[dict[str, Any]],
+    photos: Dataset,
+    masks: bool = False,
+) -> Dataset:
     """Rows as those of `load_split`, with the images' bytes.
 
     Args:
         coco: of the split, or of a part of its images.
         label_map: from category ids to labels.
         images: COCO's entries of all images of the split.
-        images: of the split, one for each of `images`.
+        photos: of the split, one for each of `images`.
+        masks: see `load_split`.
     """
     # With all images, and selected from afterwards: `datasets` joins columns of selected rows by copying the images.
-    rows = load_split({**coco, "images": images}, Path(), label_map).remove_columns("image")
+    rows = load_split({**coco, "images": images}, Path(), label_map, masks=masks).remove_columns("image")
     joined = concatenate_datasets([photos.select_columns("image"), rows], axis=1)
     places = {image["id"]: place for place, image in enumerate(images)}
     return joined.select([places[image["id"]] for image in coco["images"]])

@@ -25,6 +25,8 @@ class Tile:
     """`[n]` int64."""
     areas: np.ndarray
     """`[n]` float32, in pixels of the image."""
+    masks: np.ndarray | None = None
+    """`[n, h, w]` uint8, where masks are asked for, without which mosaics are made."""
 
     @classmethod
     def empty(cls, height: int, width: int) -> Self:

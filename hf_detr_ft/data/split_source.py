@@ -44,6 +44,7 @@ class Source:
         notes: what was found, taken to be so or mended, a line each, for the terminal.
         origin: what it is a part of, where its images were taken out of another source.
         read_with: what the other splits are found in as long as this one is there, where all are read at once.
+        masks: outlines are kept, and the rows have masks.
     """
 
     coco: dict[str, Any]
@@ -55,6 +56,7 @@ class Source:
     notes: tuple[str, ...] = ()
     read_with: object = None
     origin: "Origin | None" = None
+    masks: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,30 +72,32 @@ class Origin:
     record: dict[str, Any]
 
 
-def load_source(config: DataConfig, split: str) -> Source:
-    """The split "train", "val" or "test" of a recipe's `data`, as it is there; see `splits.load_sources`.
+def load_source(config: DataConfig, split: str, masks: bool = False) -> Source:
+    """The split "train", "val" or "test" of a recipe's `data`, as it is there, with masks where they are asked for.
+
+    See `splits.load_sources`.
 
     Raises:
         RecipeError: synthetic images are described wrongly.
         DataError: annotations are not there or cannot be read, there is no such split, or images cannot be drawn.
     """
     if config.synthetic_images is not None:
-        return _draw(config, split)
+        return _draw(config, split, masks)
     layout = find_data(config)
     notes = [describe_layout(layout)] if layout.reason else []
     if layout.format == "coco":
         places = {key: place for key, place in layout.splits.items() if key == split}
-        sources = {key: _read_coco(config, place, notes) for key, place in places.items()}
+        sources = {key: _read_coco(config, place, notes, masks) for key, place in places.items()}
     else:
-        sources = _read_others(config, layout, notes)
+        sources = _read_others(config, layout, notes, masks)
     if split not in sources:
         raise DataError(f"{config.root or '.'}: expected a split {split!r}, found none; {describe_layout(layout)}")
     return sources[split]
 
 
-def _read_coco(config: DataConfig, place: Place, notes: Sequence[str]) -> Source:
+def _read_coco(config: DataConfig, place: Place, notes: Sequence[str], masks: bool) -> Source:
     """A split of a COCO JSON."""
-    coco = read_coco(place.annotations)
+    coco = read_coco(place.annotations, masks)
     if config.file_names == "similar":
         coco = resolve_file_names(coco, place.images_dir)
     coco, mended = mend_coco(coco, place.images_dir)
@@ -101,7 +105,7 @@ def _read_coco(config: DataConfig, place: Place, notes: Sequence[str]) -> Source
     inside = place.annotations.is_relative_to(root)
     name = str(place.annotations.relative_to(root) if inside else place.annotations)
     fingerprint = {name: file_fingerprint(place.annotations)}
-    return _from_coco(config, coco, place, fingerprint, (*notes, *mended))
+    return _from_coco(config, coco, place, fingerprint, (*notes, *mended), masks)
 
 
 class _Read:
@@ -115,7 +119,7 @@ _READ: WeakValueDictionary[str, _Read] = WeakValueDictionary()
 """Splits that are in use, so that the second one need not be read once more with the first."""
 
 
-def _read_others(config: DataConfig, layout: Layout, notes: Sequence[str]) -> dict[str, Source]:
+def _read_others(config: DataConfig, layout: Layout, notes: Sequence[str], masks: bool) -> dict[str, Source]:
     """All splits of another format, whose categories are numbered together."""
     found = state_of(layout.root) if layout.root is not None else None  # files that are named may lie anywhere
     key = repr((layout, config.file_names, config.exif, found))
@@ -126,25 +130,31 @@ def _read_others(config: DataConfig, layout: Layout, notes: Sequence[str]) -> di
     sources = {}
     for split, (coco, place) in read.splits.items():
         digest = hashlib.sha256(json.dumps(coco).encode()).hexdigest()
-        source = _from_coco(config, coco, place, {f"{layout.format} {split}": digest}, notes)
+        source = _from_coco(config, coco, place, {f"{layout.format} {split}": digest}, notes, masks)
         sources[split] = replace(source, read_with=read)
     return sources
 
 
 def _from_coco(
-    config: DataConfig, coco: dict[str, Any], place: Place, fingerprint: dict[str, str], notes: Sequence[str]
+    config: DataConfig,
+    coco: dict[str, Any],
+    place: Place,
+    fingerprint: dict[str, str],
+    notes: Sequence[str],
+    masks: bool,
 ) -> Source:
     if config.exif == "stored":
         coco, turned = turn_coco(coco, place.images_dir)
         notes = [*notes, *turned]
 
     def load(coco: dict[str, Any], label_map: LabelMap) -> Dataset:
-        return load_split(coco, place.images_dir, label_map, config.white_level)
+        return load_split(coco, place.images_dir, label_map, config.white_level, masks)
 
-    return Source(coco, place.annotations, place.images_dir, fingerprint, load, config.white_level, tuple(notes))
+    level = config.white_level
+    return Source(coco, place.annotations, place.images_dir, fingerprint, load, level, tuple(notes), masks=masks)
 
 
-def _draw(config: DataConfig, split: str) -> Source:
+def _draw(config: DataConfig, split: str, masks: bool) -> Source:
     settings = {name: getattr(config, f"synthetic_{name}") for name in SYNTHETIC}
     faults = find_faults(**settings)
     if faults:
@@ -152,10 +162,11 @@ def _draw(config: DataConfig, split: str) -> Source:
     least, largest = config.synthetic_short_side
     set_config = ImageSetConfig(select_classes(config.synthetic_classes), config.synthetic_seed, (least, largest))
     indices = split_indices(settings["images"], settings["val_images"])[split]
-    coco, photos = draw_split(split, indices, set_config)
+    coco, photos = draw_split(split, indices, set_config, masks)
     name = f"synthetic {split}"
     digest = hashlib.sha256(json.dumps(coco).encode()).hexdigest()
-    return Source(coco, Path(name), None, {name: digest}, partial(load_drawn, images=coco["images"], photos=photos))
+    load = partial(load_drawn, images=coco["images"], photos=photos, masks=masks)
+    return Source(coco, Path(name), None, {name: digest}, load, masks=masks)
 
 
 def file_fingerprint(path: Path) -> str:

@@ -59,22 +59,22 @@ class Splits:
 
 
 def load_sources(
-    config: DataConfig, splits: Sequence[str] = ("train", "val"), progress: Progress = iter
+    config: DataConfig, splits: Sequence[str] = ("train", "val"), progress: Progress = iter, masks: bool = False
 ) -> dict[str, Source]:
-    """Reads, draws or makes splits of a recipe, of "train", "val" and "test".
+    """Reads, draws or makes splits of a recipe, of "train", "val" and "test", with masks where they are asked for.
 
     Raises:
         InputError: see `load_source` and `make_splits`.
     """
     made = {}
     if set(splits) != {"test"} and makes_validation(config):
-        made = make_splits(config, _load(config, "train"), progress)
-    return {split: made.get(split) or _load(config, split) for split in splits}
+        made = make_splits(config, _load(config, "train", masks), progress)
+    return {split: made.get(split) or _load(config, split, masks) for split in splits}
 
 
-def _load(config: DataConfig, split: str) -> Source:
+def _load(config: DataConfig, split: str, masks: bool) -> Source:
     """A split with the classes that the recipe asks for, and of training the images that no annotation names."""
-    source, notes = load_source(config, split), list[str]()
+    source, notes = load_source(config, split, masks), list[str]()
     coco, folder, file = source.coco, source.images_dir, str(source.annotations)
     if split == "train" and folder is not None:
         places = find_data(config).splits
@@ -98,10 +98,16 @@ def _overlap(one: Path, other: Path) -> bool:
 
 
 def check_split(
-    config: DataConfig, split: str, size: ImageSize | None = None, *, decode: bool | None, progress: Progress = iter
+    config: DataConfig,
+    split: str,
+    size: ImageSize | None = None,
+    *,
+    decode: bool | None,
+    progress: Progress = iter,
+    masks: bool = False,
 ) -> tuple[Source, list[Problem]]:
     """Reads or draws the split "train", "val" or "test" and finds all that is wrong with it; see `check_data`."""
-    source = load_sources(config, (split,), progress)[split]
+    source = load_sources(config, (split,), progress, masks)[split]
     entries = read_entries(source.coco, str(source.annotations))
     return source, _check_source(source, entries, split, size, decode, progress)
 
@@ -113,6 +119,7 @@ def check_data(
     decode: bool | None,
     progress: Progress = iter,
     stride: int | None = None,
+    masks: bool = False,
 ) -> tuple[dict[str, Source], list[Problem]]:
     """Reads or draws the splits and finds all that is wrong with them.
 
@@ -124,6 +131,7 @@ def check_data(
         progress: wraps the images of a split, where they are files.
         stride: pixels of a cell of the model's finest feature map, where all checks of `check` are wanted, which a
             training does without: those of `training_checks`, and the test split where there is one.
+        masks: of all objects are needed.
 
     Returns:
         The splits under "train", "val" and "test"; and the problems, errors first.
@@ -134,7 +142,7 @@ def check_data(
     """
     has_test = stride is not None and config.synthetic_images is None and "test" in find_data(config).splits
     splits = ("train", "val", "test") if has_test else ("train", "val")
-    sources = load_sources(config, splits, progress)
+    sources = load_sources(config, splits, progress, masks)
     return sources, check_sources(sources, size, decode=decode, progress=progress, stride=stride)
 
 
@@ -207,6 +215,7 @@ def _check_source(
         for_training=split == "train",
         white_level=source.white_level,
         thumbnails=thumbnails,
+        masks=source.masks,
     )
 
 
@@ -240,9 +249,13 @@ def require_no_errors(problems: list[Problem]) -> None:
         raise DataError(f"{len(errors)} errors in the data:\n{list_problems(errors)}")
 
 
-def load_splits(config: DataConfig, size: ImageSize | None = None, progress: Progress = iter) -> Splits:
+def load_splits(
+    config: DataConfig, size: ImageSize | None = None, progress: Progress = iter, masks: bool = False
+) -> Splits:
     """Reads both splits and checks their images' headers, by one process of each machine for all; see `check_data`."""
-    return once_per_machine(lambda: build_splits(config, *check_data(config, size, decode=False, progress=progress)))
+    return once_per_machine(
+        lambda: build_splits(config, *check_data(config, size, decode=False, progress=progress, masks=masks))
+    )
 
 
 def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[Problem]) -> Splits:
@@ -255,7 +268,8 @@ def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[
     train, val = sources["train"], sources["val"]
     label_map = LabelMap.from_coco(train.coco)
     with without_collector():
-        used, truth = prepare_coco(train.coco, config.train_limit), prepare_coco(val.coco, config.val_limit)
+        limits = (config.train_limit, config.val_limit)
+        used, truth = (prepare_coco(s.coco, n, s.masks) for s, n in zip((train, val), limits, strict=True))
         return Splits(
             train=train.load(used, label_map),
             val=val.load(truth, label_map),

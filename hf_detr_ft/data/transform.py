@@ -11,6 +11,7 @@ from hf_detr_ft.data.augment import Augmentation
 from hf_detr_ft.data.cache.image_cache import load_pixels
 from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.data.images import GO_ON, decode_cell_with_size
+from hf_detr_ft.data.masks import decode_masks, resize_nearest
 from hf_detr_ft.data.mosaic import TILES, Tile, draw_mosaic
 from hf_detr_ft.errors import DataError
 
@@ -147,6 +148,10 @@ class DetrTransform:
             for box, label, area in zip(tile.boxes_xywh_px.tolist(), tile.labels, tile.areas, strict=True)
         ]
         sample = self._encode(tile.pixels, size, {"image_id": image_id, "annotations": annotations})
+        if tile.masks is not None:
+            inside = has_area_inside(tile.boxes_xywh_px, height, width)  # the processor leaves out the others
+            shape = tuple(sample["pixel_values"].shape[1:])
+            sample["labels"]["masks"] = torch.from_numpy(resize_nearest(tile.masks[inside], shape)).bool()
         if self.augmentation is None:
             sample["labels"]["orig_size"] = torch.tensor(original)
         return sample
@@ -160,7 +165,9 @@ class DetrTransform:
         else:
             pixels = load_pixels(row["kept"], image, self.processor, white_level)
             original = row["original_size"][0], row["original_size"][1]
-        return Tile(pixels, *scaled_objects(row["objects"], pixels.shape[:2], original)), original
+        objects, decoded = row["objects"], (pixels.shape[0], pixels.shape[1])
+        masks = decode_masks(objects["mask"], original, decoded) if "mask" in objects else None
+        return Tile(pixels, *scaled_objects(objects, decoded, original), masks), original
 
     def _augment(self, tile: Tile, seed: int) -> tuple[Tile, int]:
         """Augmented image with its objects, and the short side to resize it to."""
@@ -169,10 +176,11 @@ class DetrTransform:
         if self.rows is not None and draws.random() < self.augmentation.mosaic:
             others = [self._read_other(int(index)) for index in draws.integers(len(self.rows), size=TILES - 1)]
             tile = draw_mosaic([tile, *others], draws, self.augmentation.min_visibility)
-        augmented = self.augmentation(tile.pixels, tile.boxes_xywh_px, seed)
+        augmented = self.augmentation(tile.pixels, tile.boxes_xywh_px, seed, tile.masks)
         boxes, kept = augmented.boxes_xywh_px, augmented.kept
         shares = boxes[:, 2:].prod(axis=1) / tile.boxes_xywh_px[kept, 2:].prod(axis=1)
-        return Tile(augmented.image, boxes, tile.labels[kept], tile.areas[kept] * shares), augmented.shortest_edge
+        areas = tile.areas[kept] * shares
+        return Tile(augmented.image, boxes, tile.labels[kept], areas, augmented.masks), augmented.shortest_edge
 
     def _read_other(self, index: int) -> Tile:
         """Image of another row; a grey one in the place of one that cannot be read where `on_bad_image` is `skip`."""
@@ -214,6 +222,12 @@ def scaled_objects(
         scale = np.array([decoded[1] / original[1], decoded[0] / original[0]], dtype=np.float32)
         boxes, areas = boxes * np.tile(scale, 2), areas * scale.prod()
     return boxes, labels, areas
+
+
+def has_area_inside(boxes_xywh_px: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Boxes `[n]` of `[n, 4]` of which something lies in the image, as the processor reckons."""
+    left_top, sides = boxes_xywh_px[:, :2], np.array([width, height], dtype=np.float32)
+    return (np.clip(left_top + boxes_xywh_px[:, 2:], 0, sides) > np.clip(left_top, 0, sides)).all(axis=1)
 
 
 def blank_labels(image_id: int, reason: str) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from 1 on, since both take a match with annotation id 0 for no match. Everything
 import contextlib
 import io
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
+from hf_detr_ft.data.masks import Masks
 from hf_detr_ft.data.segmentation_area import LARGE_AREA, MEDIUM_AREA
 from hf_detr_ft.evaluation.coco_result import ClassResult, CocoResult, metrics_beyond
 from hf_detr_ft.evaluation.detections import Detections
@@ -55,7 +56,8 @@ def evaluate_detections(
     """
     if backend not in ("faster-coco-eval", "pycocotools"):
         raise ValueError(f"backend must be 'faster-coco-eval' or 'pycocotools', found {backend!r}")
-    return evaluate_matched(match_detections(read_truth(coco), detections, max_detections), backend)
+    truth = read_truth(coco, masks=detections.masks is not None)
+    return evaluate_matched(match_detections(truth, detections, max_detections), backend)
 
 
 def evaluate_matched(matched: MatchedDetections, backend: Backend = "faster-coco-eval") -> CocoResult:
@@ -75,6 +77,7 @@ def evaluate_with_curves(
     objects = truth.area[~truth.crowd]
     result = CocoResult(
         metrics=_metrics(precision, recall) | _metrics_beyond(precision, recall, limits),
+        mask_metrics=_mask_metrics(truth, predictions, backend),
         per_class=_per_class(truth, precision, recall),
         sizes=dict(zip(SIZE_NAMES, np.bincount(size_of(objects), minlength=len(SIZE_NAMES)).tolist(), strict=True)),
         best_f1=best_f1(matched.is_tp[counts], predictions.score[counts], len(objects)),
@@ -88,13 +91,25 @@ def evaluate_with_curves(
     return result, PrecisionRecall(curves, truth.names, per_class, IOUS, RECALLS, matched.max_detections)
 
 
+def _mask_metrics(truth: Truth, predictions: Predictions, backend: Backend) -> dict[str, float]:
+    """COCO's twelve numbers with the IoU of masks, which decides alone; none where there are no masks."""
+    if truth.masks is None or predictions.masks is None:
+        return {}
+    numbers = _precision_and_recall(truth, predictions, backend, COCO_LIMITS, masks=True)
+    return {f"mask_{name}": value for name, value in _metrics(*numbers).items()}
+
+
 def size_of(area: np.ndarray) -> np.ndarray:
     """Places in `SIZE_NAMES` of areas in square pixels, each in one size: small < 32**2 <= medium < 96**2 <= large."""
     return np.searchsorted([MEDIUM_AREA, LARGE_AREA], area, side="right")
 
 
 def _precision_and_recall(
-    truth: Truth, predictions: Predictions, backend: Backend, limits: Sequence[int]
+    truth: Truth,
+    predictions: Predictions,
+    backend: Backend,
+    limits: Sequence[int],
+    masks: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """COCO's precision [IoU, recall level, class, area range, max detections] and recall, the same without level."""
     quiet: contextlib.AbstractContextManager
@@ -109,30 +124,44 @@ def _precision_and_recall(
 
         quiet = contextlib.nullcontext()
     listed = {
-        "images": [{"id": index} for index in range(len(truth.image_ids))],
+        "images": [{"id": index, **size} for index, size in enumerate(_sizes(truth, predictions))],
         "categories": [{"id": index} for index in range(len(truth.category_ids))],
     }
     with quiet:
         apis = []
         for annotations in (
-            _entries(truth, "iscrowd", truth.crowd.astype(int)),
-            _entries(predictions, "score", predictions.score),
+            _entries(truth, "iscrowd", truth.crowd.astype(int), masks),
+            _entries(predictions, "score", predictions.score, masks),
         ):
             apis.append(COCO())
             apis[-1].dataset = {**listed, "annotations": annotations}
             apis[-1].createIndex()
-        evaluator = COCOeval(*apis, iouType="bbox")
+        evaluator = COCOeval(*apis, iouType="segm" if masks else "bbox")
         evaluator.params.maxDets = list(limits)
         evaluator.evaluate()
         evaluator.accumulate()
     return evaluator.eval["precision"], evaluator.eval["recall"]
 
 
-def _entries(boxes: IndexedBoxes, key: str, values: np.ndarray) -> list[dict]:
+def _sizes(truth: Truth, predictions: Predictions) -> list[dict[str, int]]:
+    """Height and width of each image, as far as masks tell it; faster-coco-eval asks for them."""
+    sizes = np.zeros((len(truth.image_ids), 2), dtype=np.int64)
+    for boxes in (truth, predictions):
+        if boxes.masks is not None:
+            sizes[boxes.image] = boxes.masks.sizes
+    return [{"height": height, "width": width} for height, width in sizes.tolist()]
+
+
+def _entries(boxes: IndexedBoxes, key: str, values: np.ndarray, masks: bool) -> list[dict]:
     keys = ("id", "image_id", "category_id", "bbox", "area", key)
-    ids = range(1, len(boxes.area) + 1)
-    columns = (boxes.image, boxes.category, boxes.boxes_xywh_px, boxes.area, values)
-    return [dict(zip(keys, row, strict=True)) for row in zip(ids, *(c.tolist() for c in columns), strict=True)]
+    ids, area = range(1, len(boxes.area) + 1), boxes.area
+    if masks and key == "score":  # of a detection COCO takes the mask's area, of an object what the annotation states
+        area = cast(Masks, boxes.masks).areas()
+    columns = (boxes.image, boxes.category, boxes.boxes_xywh_px, area, values)
+    entries = [dict(zip(keys, row, strict=True)) for row in zip(ids, *(c.tolist() for c in columns), strict=True)]
+    if not masks:
+        return entries
+    return [{**e, "segmentation": rle} for e, rle in zip(entries, cast(Masks, boxes.masks).as_dicts(), strict=True)]
 
 
 def _metrics(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:

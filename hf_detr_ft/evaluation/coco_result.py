@@ -1,7 +1,7 @@
 """Result of an evaluation: the 12 COCO numbers, classes, objects per size and best F1, as dict and table."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from hf_detr_ft.evaluation.matching import MAX_DETECTIONS
@@ -94,6 +94,7 @@ class CocoResult:
         images: images of the truth, those without objects or detections included.
         objects: objects without crowd.
         detections: detections given.
+        mask_metrics: the same numbers of masks, their names behind `mask_`; empty of a model without a mask head.
     """
 
     metrics: dict[str, float]
@@ -103,24 +104,34 @@ class CocoResult:
     images: int
     objects: int
     detections: int
+    mask_metrics: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain floats and integers, for JSON; undefined stays -1."""
-        return asdict(self)
+        """Plain floats and integers, for JSON; undefined stays -1, and numbers of masks are there where masks are."""
+        plain = asdict(self)
+        return plain if self.mask_metrics else {name: plain[name] for name in plain if name != "mask_metrics"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CocoResult":
         """Inverse of `as_dict`, whatever the order of its keys; other keys are ignored."""
-        plain = {field.name: values[field.name] for field in fields(cls)}
-        plain["metrics"] = {name: plain["metrics"][name] for name in sorted(plain["metrics"], key=_place)}
+        plain = {entry.name: values[entry.name] for entry in fields(cls) if entry.name in values}
+        for kind in {"metrics", "mask_metrics"} & plain.keys():
+            plain[kind] = {name: plain[kind][name] for name in sorted(plain[kind], key=_place)}
         per_class = [ClassResult(**row) for row in values["per_class"]]
         return cls(**{**plain, "per_class": per_class, "best_f1": BestF1(**values["best_f1"])})
 
     def table(self) -> str:
         """COCO's 12 lines and those of more detections, objects by size, a line per class (at most 20), the best F1."""
         counts = f"{pluralize(self.images, 'image')}, {pluralize(self.objects, 'object')}"
-        lines = [f"{counts}, {pluralize(self.detections, 'detection')}"]
-        for key, value in self.metrics.items():
+        lines = [f"{counts}, {pluralize(self.detections, 'detection')}", *self._metric_lines(self.metrics)]
+        if self.mask_metrics:
+            plain = {name.removeprefix("mask_"): value for name, value in self.mask_metrics.items()}
+            lines += ["", " masks:", *self._metric_lines(plain)]
+        return "\n".join([*lines, "", *self._class_lines(), "", self._f1_line()])
+
+    def _metric_lines(self, metrics: Mapping[str, float]) -> list[str]:
+        lines = []
+        for key, value in metrics.items():
             kind, which, at = _parts(key)
             title = "Average Precision  (AP)" if kind == "map" else "Average Recall     (AR)"
             iou = f"0.{which}" if kind == "map" and which.isdigit() else "0.50:0.95"
@@ -129,7 +140,7 @@ class CocoResult:
                 area, note = which, f"  {which} ({pluralize(self.sizes[which], 'object')})"
             best = at or (which if kind == "mar" and which.isdigit() else MAX_DETECTIONS)
             lines.append(f" {title} @[ IoU={iou:<9} | area={area:>6} | maxDets={best:>3} ] = {_number(value)}{note}")
-        return "\n".join([*lines, "", *self._class_lines(), "", self._f1_line()])
+        return lines
 
     def _class_lines(self) -> list[str]:
         shown = self.per_class[:CLASS_ROWS]
@@ -152,7 +163,7 @@ class CocoResult:
 
 def _parts(metric: str) -> tuple[str, str, int]:
     """Kind, what of and limit of a metric: map_50_at_500 is "map", "50" and 500; the limit is 0 where it has none."""
-    name, _, at = metric.partition("_at_")
+    name, _, at = metric.removeprefix("mask_").partition("_at_")
     kind, _, which = name.partition("_")
     return kind, which, int(at or 0)
 

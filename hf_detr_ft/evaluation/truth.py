@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_detr_ft.data.masks import Masks, encode_segmentation
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.detections import Detections, read_numbers
 from hf_detr_ft.formatting import join_limited, pluralize
@@ -17,6 +18,7 @@ class IndexedBoxes:
     category: np.ndarray
     boxes_xywh_px: np.ndarray
     area: np.ndarray
+    masks: Masks | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +38,12 @@ class Predictions(IndexedBoxes):
     score: np.ndarray
 
 
-def read_truth(coco: dict) -> Truth:
+def read_truth(coco: dict, masks: bool = False) -> Truth:
     """Reads the truth of a COCO dict, without annotations of images or categories that it does not list.
+
+    Args:
+        coco: the annotations as read.
+        masks: read the annotations' masks, too; each has to have one.
 
     Raises:
         DataError: no images or categories, ids, boxes or areas that are not numbers, boxes that cannot be.
@@ -63,10 +69,30 @@ def read_truth(coco: dict) -> Truth:
         category=np.searchsorted(category_ids, category_id[known]),
         boxes_xywh_px=boxes[known],
         area=area[known],
+        masks=_read_masks(coco, annotations).select(known) if masks else None,
         crowd=crowd[known],
         image_ids=image_ids,
         category_ids=category_ids,
         names=[names[category] for category in category_ids.tolist()],
+    )
+
+
+def _read_masks(coco: dict, annotations: list[dict]) -> Masks:
+    """Masks of the annotations.
+
+    Raises:
+        DataError: some have none.
+    """
+    missing = [index for index, entry in enumerate(annotations) if not entry.get("segmentation")]
+    if missing:
+        raise DataError(
+            f"COCO annotations: expected a mask, 'segmentation' as polygons or RLE, in every entry; found none in "
+            f"{join_limited(missing)} (counted from 0). Outline these objects, or evaluate boxes alone."
+        )
+    sizes = {image["id"]: (image.get("height", 0), image.get("width", 0)) for image in coco["images"]}
+    nothing = (0, 0)
+    return Masks.of(
+        encode_segmentation(entry["segmentation"], *sizes.get(entry["image_id"], nothing)) for entry in annotations
     )
 
 
@@ -100,6 +126,7 @@ def index_detections(truth: Truth, detections: Detections) -> Predictions:
         category=np.searchsorted(truth.category_ids, detections.category_id),
         boxes_xywh_px=detections.boxes_xywh_px,
         area=detections.boxes_xywh_px[:, 2] * detections.boxes_xywh_px[:, 3],
+        masks=detections.masks,
         score=detections.score,
     )
 

@@ -18,6 +18,8 @@ from hf_detr_ft.hub.card_author import sign
 TEMPLATE = "model_card.md"
 PUBLISHED = ("map", "map_50", "map_75")
 CLASSES_SHOWN = 30
+TASKS = ("object-detection", "image-segmentation")
+"""Pipelines of Transformers, without and with a mask head."""
 _MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 """Signs that are markup somewhere in a page, `_` only at the end of a word; `<` and `&` are written as in HTML."""
 TRAINING_KEYS = (
@@ -80,7 +82,8 @@ def render_model_card(
         rows=metric_rows(best["metrics"]),
         per_class=sorted(best.get("per_class", []), key=lambda row: -row["objects"]),
         shown=CLASSES_SHOWN,
-        call=snippet_call(repo_id),
+        call=snippet_call(repo_id, _task(metrics)),
+        mask_rows=[(f"mask_{key}", f"{name} of masks", meaning) for key, name, meaning in COCO_METRICS],
         threshold=_format_threshold(best),
         most_detections=metrics.get("most_detections") or config.get("num_queries"),
         settings=_list_settings(sections),
@@ -94,9 +97,14 @@ def render_model_card(
     return sign(card, "generated")
 
 
-def snippet_call(repo_id: str) -> str:
+def _task(metrics: Mapping[str, Any]) -> str:
+    """The pipeline of Transformers that opens the model."""
+    return TASKS[bool(metrics["best"].get("mask_metrics"))]
+
+
+def snippet_call(repo_id: str, task: str) -> str:
     """The one place of a card's snippet that names the repository."""
-    return f'pipeline("object-detection", {printable(json.dumps(repo_id, ensure_ascii=False))})'
+    return f'pipeline("{task}", {printable(json.dumps(repo_id, ensure_ascii=False))})'
 
 
 @cache
@@ -116,25 +124,27 @@ def _build_metadata(
 ) -> ModelCardData:
     data = metrics.get("data", {})
     name = printable(data.get("name") or "custom")
-    best = metrics["best"]["metrics"]
+    best, task = {**(metrics["best"].get("mask_metrics") or {}), **metrics["best"]["metrics"]}, _task(metrics)
+    numbers = list(zip(("", "mask_"), ("", "Mask "), TASKS, strict=True))
     results = [
         EvalResult(
-            task_type="object-detection",
-            task_name="Object Detection",
+            task_type=of_task,
+            task_name=of_task.replace("-", " ").title(),
             dataset_type=dataset_id or (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "custom"),
             dataset_name=name,
             dataset_split=printable(data.get("split", "validation")),
-            metric_type=key,
-            metric_name=title,
-            metric_value=best[key],
+            metric_type=f"{prefix}{key}",
+            metric_name=f"{kind}{title}",
+            metric_value=best[f"{prefix}{key}"],
         )
+        for prefix, kind, of_task in numbers
         for key, title, _ in COCO_METRICS
-        if key in PUBLISHED and best.get(key, -1) >= 0
+        if key in PUBLISHED and best.get(f"{prefix}{key}", -1) >= 0
     ]
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag="object-detection",
-        tags=[model_type, "object-detection", "vision", "hf_detr_ft"],
+        pipeline_tag=task,
+        tags=[model_type, task, "vision", "hf_detr_ft"],
         base_model=base_model,
         datasets=[dataset_id] if dataset_id else None,
         license=license,

@@ -18,7 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 from hf_detr_ft.atomic import write_text
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.hub.card_author import card_author, sign
-from hf_detr_ft.hub.model_card import render_model_card, snippet_call
+from hf_detr_ft.hub.model_card import TASKS, render_model_card, snippet_call
 from hf_detr_ft.hub.redact import holds_token, remove_private
 from hf_detr_ft.recipe.entries import read_sections
 from hf_detr_ft.run_folder import (
@@ -177,7 +177,9 @@ def _card_to_push(run: Path, repo_id: str, license: str | None) -> str:
     if card_author(local) == "generated":
         return build_model_card(run, repo_id, license)
     expected = _expected_repo_id(run, _read_recipe(run))
-    return sign(local.replace(snippet_call(expected), snippet_call(repo_id)), "edited")
+    for task in TASKS:
+        local = local.replace(snippet_call(expected, task), snippet_call(repo_id, task))
+    return sign(local, "edited")
 
 
 def _weights(run: Path) -> list[str]:

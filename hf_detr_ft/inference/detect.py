@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torchvision.ops import batched_nms
 from transformers import PreTrainedModel
@@ -13,6 +15,7 @@ from transformers import PreTrainedModel
 from hf_detr_ft.boxes import cxcywh_to_xyxy
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.image_size import ImageProcessor, resize_image, resizes_bytes
+from hf_detr_ft.data.masks import Masks, encode_pixels, resize_nearest
 from hf_detr_ft.errors import CheckpointError, DataError, first_line
 from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.model.checkpoint import Checkpoint, resolve_source
@@ -24,6 +27,9 @@ from hf_detr_ft.model.processor import load_processor
 from hf_detr_ft.model.speed.apply_speed import apply_speed
 from hf_detr_ft.recipe.sections import SpeedConfig
 from hf_detr_ft.run_folder import CHECKPOINT, CONFIG, RunFolder
+
+MASKS_AT_ONCE = 25
+"""Masks that are as large as the image at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +43,13 @@ class ImageDetections:
         scores: `[N]` float32, the probability of the label.
         labels: `[N]` int64, a class other than "no object".
         boxes_xyxy_px: `[N, 4]` float32, in pixels of the image; can reach over its border, as DETR's boxes do.
+        masks: `[N]`; None of a model without a mask head.
     """
 
     scores: np.ndarray
     labels: np.ndarray
     boxes_xyxy_px: np.ndarray
+    masks: Masks | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -62,7 +70,8 @@ class ImageDetections:
         return self._at(batched_nms(boxes, scores, labels, iou).numpy())
 
     def _at(self, places: np.ndarray) -> "ImageDetections":
-        return ImageDetections(self.scores[places], self.labels[places], self.boxes_xyxy_px[places])
+        masks = None if self.masks is None else self.masks.select(places)
+        return ImageDetections(self.scores[places], self.labels[places], self.boxes_xyxy_px[places], masks)
 
 
 def post_process(
@@ -93,6 +102,31 @@ def post_process(
         labels = index % classes
         pred_boxes = pred_boxes.gather(1, (index // classes)[..., None].expand(-1, -1, 4))
     return scores, labels, corners_in_pixels(pred_boxes, orig_sizes)
+
+
+def encode_masks(
+    pred_masks: torch.Tensor, pixel_mask: torch.Tensor, orig_sizes: Sequence[Sequence[int]]
+) -> list[Masks]:
+    """Masks of all queries of each image, in its original pixels: where the probability is above one half.
+
+    Brought to the size of the padded images by bilinear interpolation, then cut, then resized, as facebookresearch/detr
+    does it (`PostProcessSegm`).
+
+    Args:
+        pred_masks: `[B, Q, h, w]`, logits over the padded images.
+        pixel_mask: `[B, H, W]`, 1 on the images.
+        orig_sizes: B times (height, width).
+    """
+    heights, widths = (pixel_mask.amax(axis).sum(1).tolist() for axis in (2, 1))
+    encoded = []
+    for logits, height, width, size in zip(pred_masks, heights, widths, orig_sizes, strict=True):
+        parts = []
+        for some in logits.float().split(MASKS_AT_ONCE):
+            whole = F.interpolate(some[None], pixel_mask.shape[1:], mode="bilinear", align_corners=False)[0]
+            inside = (whole[:, : int(height), : int(width)] > 0).cpu().numpy()
+            parts.append(encode_pixels(resize_nearest(inside, (int(size[0]), int(size[1])))))
+        encoded.append(Masks.concat(parts))
+    return encoded
 
 
 def class_scores(logits: torch.Tensor, family: Family) -> torch.Tensor:
@@ -188,9 +222,11 @@ def detect_prepared(
         batch = collate([{"pixel_values": pixel_values[index]} for index in indices])
         masks = {"pixel_mask": batch["pixel_mask"].to(model.device)} if family.pixel_mask else {}
         outputs = model(pixel_values=batch["pixel_values"].to(model.device, model.dtype), **masks)
-        sizes = torch.tensor([orig_sizes[index] for index in indices])
-        found_here = post_process(outputs.logits, outputs.pred_boxes, sizes, family, wanted)
-        columns = (part.cpu().numpy() for part in found_here)
+        sizes = [orig_sizes[index] for index in indices]
+        found_here = post_process(outputs.logits, outputs.pred_boxes, torch.tensor(sizes), family, wanted)
+        columns: list[Any] = [part.cpu().numpy() for part in found_here]
+        if family.masks:
+            columns.append(encode_masks(outputs.pred_masks, batch["pixel_mask"], sizes))
         found.update(zip(indices, map(ImageDetections, *columns), strict=True))
     return [found[index] for index in range(len(pixel_values))]
 

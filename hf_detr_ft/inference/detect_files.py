@@ -98,18 +98,21 @@ def sort_by_shape(files: Sequence[Path], on_skip: Callable[[DataError], None]) -
 
 def to_results(detections: ImageDetections, image_id: int, path: Path, category_ids: Sequence[int]) -> list[dict]:
     """COCO results of one image, and its file's name."""
+    masks = detections.masks
     return [
         {
             "image_id": image_id,
             "category_id": category_ids[label],
             "bbox": [round(value, 2) for value in box],
             "score": round(score, 6),
+            **({} if mask is None else {"segmentation": mask}),
             "file_name": path.as_posix(),
         }
-        for score, label, box in zip(
+        for score, label, box, mask in zip(
             detections.scores.tolist(),
             detections.labels.tolist(),
             xyxy_to_xywh(detections.boxes_xyxy_px).tolist(),
+            [None] * len(detections) if masks is None else masks.as_dicts(),
             strict=True,
         )
     ]

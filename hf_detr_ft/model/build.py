@@ -14,6 +14,7 @@ from hf_detr_ft.model.backbone_weights import load_backbone_weights
 from hf_detr_ft.model.checkpoint import Checkpoint, read_settings
 from hf_detr_ft.model.detector import Detector, detector_class
 from hf_detr_ft.model.families import FAMILIES
+from hf_detr_ft.model.families.detr_masks import DETR_MASKS
 from hf_detr_ft.model.families.family import Family
 from hf_detr_ft.model.load import load_for_finetuning
 from hf_detr_ft.model.speed.apply_speed import apply_speed
@@ -62,7 +63,7 @@ def build_model(
         )
     checkpoint = Checkpoint.from_config(config)
     if checkpoint is not None:
-        model = load_for_finetuning(checkpoint, {**overrides, **label_settings}, made_anew)
+        model = load_for_finetuning(checkpoint, {**overrides, **label_settings}, made_anew, family.masks)
     else:
         model = _from_backbone(family, config, {**overrides, **label_settings})
     _require_size(family, model, config)
@@ -95,6 +96,11 @@ def find_family(config: ModelConfig, settings: Mapping[str, Any] | None = None) 
             f"{did_you_mean(config.family, list(FAMILIES))}."
         )
     checkpoint = Checkpoint.from_config(config)
+    if checkpoint is None and config.masks:
+        raise RecipeError(
+            "model.masks: expected a model.checkpoint that finds boxes already, since nothing beside a mask head is "
+            "trained; found a new model. Train its boxes first, without model.masks, and give that run folder."
+        )
     if checkpoint is None:
         family = FAMILIES[config.family or "detr"]
         if not family.timm_backbone:
@@ -110,7 +116,12 @@ def find_family(config: ModelConfig, settings: Mapping[str, Any] | None = None) 
             f"model.family: expected '{own}', which the checkpoint '{config.checkpoint}' is, found '{config.family}'. "
             "Leave it out."
         )
-    return FAMILIES[own]
+    if config.masks and own != DETR_MASKS.model_type:
+        raise RecipeError(
+            f"model.masks: expected the checkpoint of a DETR, which Transformers has a mask head for, found "
+            f"'{config.checkpoint}', a {FAMILIES[own].name}. Leave model.masks out, or take a DETR."
+        )
+    return DETR_MASKS if config.masks else FAMILIES[own]
 
 
 def _require_size(family: Family, model: Detector, config: ModelConfig) -> None:

@@ -10,7 +10,7 @@ from hf_detr_ft.model.batch_norms import repair_gradients
 from hf_detr_ft.model.families import FAMILIES
 from hf_detr_ft.model.families.detr import DETR
 from hf_detr_ft.model.families.family import Family
-from hf_detr_ft.model.predictions import DetectionOutput
+from hf_detr_ft.model.predictions import DetectionOutput, Predictions
 
 if TYPE_CHECKING:
     Host = transformers.PreTrainedModel
@@ -53,12 +53,14 @@ class Detector(Host):
         Args:
             pixel_values: `[B, 3, H, W]`, normalised, padded right and below.
             pixel_mask: `[B, H, W]`, 1 on the image, 0 on the padding.
-            labels: per image `class_labels` `[n]` and `boxes` `[n, 4]`, cxcywh in [0, 1] of the unpadded image.
+            labels: per image `class_labels` `[n]` and `boxes` `[n, 4]`, cxcywh in [0, 1] of the unpadded image; for a
+                mask head `masks` `[n, h, w]`.
             num_items_in_batch: `loss.count_items` of the whole batch over processes and accumulation; None: this is it.
             **kwargs: Transformers' own arguments, without labels only.
 
         Returns:
-            `logits` `[B, Q, C]`, `pred_boxes` `[B, Q, 4]`, with labels also `loss` and `loss_dict`.
+            `logits` `[B, Q, C]`, `pred_boxes` `[B, Q, 4]`, with labels also `loss` and `loss_dict`; with a mask head
+            `pred_masks` `[B, Q, h, w]`, but in training.
 
         Raises:
             TypeError: other arguments were given with labels.
@@ -71,6 +73,7 @@ class Detector(Host):
                 f"forward with labels takes no {', '.join(sorted(kwargs))}; call it without labels for that"
             )
         predictions = self.family.predict(self, pixel_values, pixel_mask, labels)
+        pred_masks = None if self.training else all_masks(predictions)
         loss, parts = self.family.criterion(predictions, labels, self.config, num_items_in_batch)
         if self.training and predictions.denoising is None:
             # Other processes' batches may have boxes, and gradients are averaged over all of them.
@@ -81,8 +84,18 @@ class Detector(Host):
             loss_dict=parts,
             logits=predictions.layers.logits[-1],
             pred_boxes=predictions.layers.boxes_cxcywh_rel[-1],
+            pred_masks=pred_masks,
             encoder_last_hidden_state=predictions.encoder_last_hidden_state,
         )
+
+
+def all_masks(predictions: Predictions) -> torch.Tensor | None:
+    """Mask logits `[B, Q, h, w]` of all queries; None without a mask head."""
+    if predictions.masks is None:
+        return None
+    batch, queries = predictions.layers.logits.shape[1:3]
+    places = torch.arange(batch * queries, device=predictions.layers.logits.device)
+    return predictions.masks.logits(places // queries, places % queries).unflatten(0, (batch, queries))
 
 
 class DetrForObjectDetection(Detector, transformers.DetrForObjectDetection):

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import DetrForObjectDetection
 
-from hf_detr_ft.model.families.family import backbone_of
+from hf_detr_ft.model.families.family import backbone_of, map_encoder_of
 
 PROBE_CELL = 28
 """Pixels between the random colours of the images that measure a backbone's features."""
@@ -36,14 +36,41 @@ def scale_projection(model: DetrForObjectDetection) -> None:
     Position embeddings have a deviation of 0.7. The features of a ResNet-50 come out of the projection smaller than
     that, those of tf_efficientnet_lite0 four times as large, and attention would at first not see where anything is.
     """
-    side = 8 * PROBE_CELL
-    noise = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    images = F.interpolate(noise, (side, side), mode="bilinear")
     training = model.training
     model.eval()
-    projected = model.model.input_projection(backbone_of(model)(images)[-1])
+    projected = model.model.input_projection(backbone_of(model)(_probe_images())[-1])
     model.train(training)
     model.model.input_projection.weight.div_(max(1.0, float(projected.std())))
+
+
+def _probe_images() -> torch.Tensor:
+    """Images `[4, 3, 224, 224]` of smooth random colours."""
+    side = 8 * PROBE_CELL
+    noise = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return F.interpolate(noise, (side, side), mode="bilinear")
+
+
+@torch.no_grad()
+def balance_mask_head(model: Any) -> None:
+    """Lets all that a new mask head adds up have one size at first, in place.
+
+    A query's attention, the only part that tells it from other queries, sums to 1 over all heads and places: beside
+    features of size 1 it begins a thousand times too small to be seen, and learns for as long to be. So its weights in
+    the first convolution are multiplied by the number of heads and places. Features are shrunk to a deviation of 1
+    where theirs is larger: those of tf_efficientnet_lite0 have one of 10.
+    """
+    training = model.training
+    model.eval()
+    images = _probe_images()
+    *finer, coarse = (each for each, _ in map_encoder_of(model)(images, torch.ones_like(images[:, 0])))
+    model.train(training)
+    head, width = model.mask_head, model.config.d_model
+    projected = model.detr.model.input_projection(coarse)
+    for stage, each in zip(head.fpn_stages, reversed(finer), strict=True):
+        stage.fpn_adapter.weight.div_(max(1.0, float(stage.fpn_adapter(each).std())))
+    head.conv1.conv.weight[:, :width].div_(max(1.0, float(projected.std())))
+    attention = head.conv1.conv.weight[:, width:]
+    attention.mul_(attention.shape[1] * coarse.shape[-2] * coarse.shape[-1])
 
 
 @torch.no_grad()

@@ -15,9 +15,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from hf_detr_ft.errors import CheckpointError
+from hf_detr_ft.formatting import join_limited
 from hf_detr_ft.model.checkpoint import Checkpoint, read_config, why_unreadable
 from hf_detr_ft.model.detector import Detector, detector_class
-from hf_detr_ft.model.families import FAMILIES, family_of
+from hf_detr_ft.model.families import family_of, saved_family
+from hf_detr_ft.model.families.detr import DETR
+from hf_detr_ft.model.families.detr_masks import DETR_MASKS, make_ready_for_masks
+from hf_detr_ft.model.init_weights import balance_mask_head
 from hf_detr_ft.model.more_queries import keep_queries
 from hf_detr_ft.run_folder import CONFIG
 
@@ -78,13 +82,16 @@ def load_tensors(
     return model, LoadReport(problems, sorted(report["unexpected_keys"]))
 
 
-def load_for_finetuning(checkpoint: Checkpoint, settings: dict[str, Any], made_anew: Sequence[str] = ()) -> Detector:
+def load_for_finetuning(
+    checkpoint: Checkpoint, settings: dict[str, Any], made_anew: Sequence[str] = (), masks: bool = False
+) -> Detector:
     """A checkpoint of any family with class heads for other labels.
 
     Args:
         checkpoint: in the Hub's legacy or current layout.
         settings: fields of the config to change, `id2label` among them.
         made_anew: prefixes of the names of tensors that need not be there, nor fit, besides those of the class heads.
+        masks: give it a mask head, the checkpoint's or a new one; else it has none.
 
     Returns:
         The model in fp32. Its class heads are new unless the checkpoint has exactly these class names. With another
@@ -95,8 +102,14 @@ def load_for_finetuning(checkpoint: Checkpoint, settings: dict[str, Any], made_a
     """
     checkpoint.check_exists()
     config: Any = read_config(checkpoint)
-    family = FAMILIES[config.model_type]
+    family = saved_family(config)
     same_classes = list((config.id2label or {}).values()) == list(settings["id2label"].values())
+    if masks and not same_classes:
+        known = join_limited(list((config.id2label or {}).values()))
+        raise CheckpointError(
+            f"{checkpoint}: expected a DETR that finds the data's classes already, since beside a mask head nothing is "
+            f"trained, found one of {known}. Fine-tune its boxes first, without model.masks, and give that run folder."
+        )
     if family.auxiliary_loss_changes_network and config.auxiliary_loss:
         logger.warning(
             "%s was trained with Transformers' auxiliary_loss, which normalises between decoder layers. Its layers are "
@@ -119,7 +132,31 @@ def load_for_finetuning(checkpoint: Checkpoint, settings: dict[str, Any], made_a
     if not same_classes:
         family.reset_heads(model)
     detector: Detector = model
-    return detector
+    if family.masks == masks:
+        return detector
+    return with_mask_head(checkpoint, detector) if masks else without_mask_head(detector)
+
+
+def with_mask_head(checkpoint: Checkpoint, model: Detector) -> Detector:
+    """The same DETR inside one with a new mask head; see `balance_mask_head`.
+
+    Raises:
+        CheckpointError: a mask head does not fit it.
+    """
+    fault = make_ready_for_masks(model.config)
+    if fault is not None:
+        raise CheckpointError(f"{checkpoint}: {fault}")
+    made: Any = detector_class(DETR_MASKS)(model.config)
+    made.detr.load_state_dict(model.state_dict())
+    balance_mask_head(made)
+    return made
+
+
+def without_mask_head(model: Any) -> Detector:
+    """The DETR in a model with a mask head."""
+    made = detector_class(DETR)(model.config)
+    made.load_state_dict(model.detr.state_dict())
+    return made
 
 
 def _require_complete(checkpoint: Checkpoint, report: LoadReport, made_anew: Sequence[str]) -> None:
@@ -150,7 +187,7 @@ def load_for_inference(source: str, *, with_loss: bool = False) -> PreTrainedMod
     checkpoint = Checkpoint(source)
     checkpoint.check_exists()
     config = read_config(checkpoint)
-    family = FAMILIES[config.model_type]
+    family = saved_family(config)
     model, report = load_tensors(checkpoint, config, detector_class(family) if with_loss else family.stock_class)
     unset = sorted(report.problems)
     if unset and not report.besides(family.class_heads) and report.problems[unset[0]].endswith("is missing"):

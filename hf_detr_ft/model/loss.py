@@ -37,7 +37,18 @@ def set_criterion(
     weights: CriterionWeights,
     num_items: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """DETR's loss over all decoder layers given.
+    """DETR's loss over all decoder layers given; see `match_and_weigh`."""
+    return match_and_weigh(logits, boxes_cxcywh_rel, labels, weights, num_items)[:2]
+
+
+def match_and_weigh(
+    logits: torch.Tensor,
+    boxes_cxcywh_rel: torch.Tensor,
+    labels: Sequence[dict],
+    weights: CriterionWeights,
+    num_items: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """DETR's loss over all decoder layers given, and what else is to be computed of the same matches needs.
 
     Args:
         logits: `[L, B, Q, C+1]`, class C is "no object"; the last of the L layers is the model's output.
@@ -50,7 +61,8 @@ def set_criterion(
         The weighted sum of the losses, and its unweighted parts without gradient: `loss_ce`, `loss_bbox`, `loss_giou`
         and `cardinality_error` (mean difference between objects predicted and present) of the last layer, with the
         suffix `_0`, `_1`, … of the layers before it, and `class_error` (percentage of matched objects with the wrong
-        class). Parts of several processes or micro-batches add up to those of the whole batch.
+        class). Parts of several processes or micro-batches add up to those of the whole batch. Then the target of each
+        query, `[L, B, Q]`, as `match` gives it, and the boxes of the whole batch, at least 1, without dimension.
 
     Raises:
         UnusableBatchError: predictions or boxes are not finite, or labels are out of range.
@@ -64,10 +76,11 @@ def set_criterion(
         matched = match(logits.detach(), boxes_cxcywh_rel.detach(), targets, weights)
         wanted = matched_labels(matched, targets, no_object=logits.shape[-1] - 1)
         loss_ce = class_loss(logits, wanted, items, weights)
-        of_boxes = compare_boxes(boxes_cxcywh_rel, matched, targets).losses(items[0].clamp(min=1))
+        num_boxes = items[0].clamp(min=1)
+        of_boxes = compare_boxes(boxes_cxcywh_rel, matched, targets).losses(num_boxes)
         loss = loss_ce + weights.bbox_loss * of_boxes["loss_bbox"] + weights.giou_loss * of_boxes["loss_giou"]
         losses = {"loss_ce": loss_ce, **of_boxes}
-        return loss.sum(), loss_parts(losses, logits, wanted, targets.counts, items)
+        return loss.sum(), loss_parts(losses, logits, wanted, targets.counts, items), matched, num_boxes
 
 
 def matched_labels(matched: torch.Tensor, targets: Targets, no_object: int) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Everything that a detector predicts in one forward pass, in the shapes that the criteria of all families read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol, TypeVar, cast
 
@@ -41,6 +41,16 @@ class DenoisingPredictions:
 
 
 @dataclass(frozen=True)
+class MaskPredictions:
+    """Masks of the last layer's queries, computed for those that are asked for."""
+
+    logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    """Images `[N]` and queries `[N]` to logits `[N, h, w]` at the stride of the finest feature map."""
+    size: tuple[int, int]
+    """Height and width in pixels of the padded images, all of which the logits cover."""
+
+
+@dataclass(frozen=True)
 class Predictions:
     """Predictions of all layers; what a family does not have is None."""
 
@@ -56,6 +66,8 @@ class Predictions:
     """Groups of queries, each of which is matched to all objects (LW-DETR): Q is a multiple of it."""
     encoder_last_hidden_state: torch.Tensor | None = None
     """Places of the encoder's map, `[B, N, D]`, where there is one map."""
+    masks: MaskPredictions | None = None
+    """None without a mask head."""
 
 
 Dataclass = TypeVar("Dataclass", Predictions, DenoisingPredictions, LayerPredictions)
@@ -116,4 +128,6 @@ class DetectionOutput(ModelOutput):
     """`[B, Q, C]` of the last layer."""
     pred_boxes: torch.Tensor | None = None
     """`[B, Q, 4]`, cxcywh in [0, 1] of the image without its padding."""
+    pred_masks: torch.Tensor | None = None
+    """`[B, Q, h, w]`, logits over the padded image, of a model with a mask head in evaluation mode."""
     encoder_last_hidden_state: torch.Tensor | None = None

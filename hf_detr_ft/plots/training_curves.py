@@ -28,6 +28,8 @@ LOSS_TITLES = {
     "loss_mal": "Class loss: matchability-aware (MAL)",
     "loss_bbox": "L1 loss of boxes",
     "loss_giou": "GIoU loss of boxes",
+    "loss_mask": "Focal loss of masks",
+    "loss_dice": "Dice loss of masks",
     "loss_fgl": "Fine-grained localization (FGL)",
     "loss_ddf": "Distillation focal loss (DDF)",
     "loss_encoder_ce": "Class loss of the encoder",
@@ -44,6 +46,9 @@ METRIC_TITLES = {
     "map_small": "AP small",
     "map_medium": "AP medium",
     "map_large": "AP large",
+    "mask_map": "AP of masks",
+    "mask_map_50": "AP50 of masks",
+    "mask_map_75": "AP75 of masks",
 }
 MOST_POINTS = 300
 """Points of a line; of more, neighbours are averaged."""

@@ -20,6 +20,8 @@ METRICS = (
     *("mar_1", "mar_10", "mar_100", "mar_small", "mar_medium", "mar_large", "loss"),
 )
 """Numbers that the best weights can be chosen by, beside those of evaluation.max_detections."""
+MASK_METRICS = tuple(f"mask_{name}" for name in METRICS[:-1])
+"""Further ones of a model with a mask head."""
 DEFAULT_ALONE = {
     "remove_unused_columns": "a row's columns become the model's inputs only later",
     "prediction_loss_only": "AP is computed from predictions",
@@ -76,6 +78,7 @@ def check_recipe(recipe: Recipe) -> list[str]:
         *_kept_defaults(recipe),
         *_evaluation(recipe),
         *_learning_rate(recipe),
+        *_masks(recipe),
         *_machine(recipe),
     ]
 
@@ -105,6 +108,20 @@ def _splits(recipe: Recipe) -> list[str]:
     return problems
 
 
+def _masks(recipe: Recipe) -> list[str]:
+    """Fields that have no effect where nothing but a mask head is trained, or do not know masks."""
+    given = {
+        "model.trainable_stages": recipe.model.trainable_stages is not None,
+        "speed.compile_backbone": recipe.speed.compile_backbone,
+        "augment.mosaic": recipe.augment.mosaic > 0,
+    }
+    return [
+        f"{name}: expected none beside model.masks, which trains a mask head and nothing else. Leave it out."
+        for name, is_given in given.items()
+        if recipe.model.masks and is_given
+    ]
+
+
 def _kept_defaults(recipe: Recipe) -> list[str]:
     given, problems = recipe.resolved["training"], []
     for known in fields(recipe.training):
@@ -124,7 +141,7 @@ def _evaluation(recipe: Recipe) -> list[str]:
     metric = args.metric_for_best_model
     limit = recipe.evaluation.max_detections
     beyond = (f"map_at_{limit}", f"map_50_at_{limit}", f"map_75_at_{limit}", f"mar_{limit}") if limit > 100 else ()
-    known = (*METRICS, *beyond)
+    known = (*METRICS, *beyond, *(MASK_METRICS if recipe.model.masks else ()))
     if metric is not None and metric.removeprefix("eval_") not in known:
         problems.append(
             f"training.metric_for_best_model: expected one of {', '.join(known)}, found '{metric}'"

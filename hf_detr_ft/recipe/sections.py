@@ -161,6 +161,9 @@ class ModelConfig:
     sooner on a map of one shape, and nothing is padded (DETR keeps the shape)."""
     auxiliary_losses: bool = True
     """Compute the loss behind every decoder layer, not only the last (DETR: yes)."""
+    masks: bool = False
+    """Train a mask head on a DETR that finds the data's boxes already, and nothing else: `DetrForSegmentation`. Every
+    annotation has to have a mask (DETR: --masks --frozen_weights)."""
     trainable_stages: list[str] | None = None
     """Backbone stages to train, such as [layer3, layer4]; [all]; [] for none. Where not set everything
     behind a stride of 4 (DETR: the same, layer2 to layer4)."""

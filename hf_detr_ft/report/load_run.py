@@ -34,7 +34,8 @@ class Validation:
     @cached_property
     def matched(self) -> MatchedDetections:
         """Truth and detections as arrays, matched once for all that the page shows."""
-        return match_detections(read_truth(self.truth), self.detections, self.max_detections)
+        truth = read_truth(self.truth, self.detections.masks is not None)
+        return match_detections(truth, self.detections, self.max_detections)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.evaluation.matching import MatchedDetections
 from hf_detr_ft.plots.box_overlay import ComparedPhoto
 from hf_detr_ft.plots.comparison import plot_comparison
+from hf_detr_ft.plots.draw_masks import tint_masks
 from hf_detr_ft.plots.style import TILE, shrink, to_png
 from hf_detr_ft.report.load_run import Validation
 from hf_detr_ft.run_folder import RunFolder
@@ -106,9 +107,10 @@ def compare(
         place = np.searchsorted(objects.image_ids, row["image_id"])
         true, shown = objects.image == place, np.flatnonzero(above & (predictions.image == place))
         shown = shown[np.argsort(-predictions.score[shown], kind="stable")]
+        masks = None if predictions.masks is None else predictions.masks.select(shown[::-1])
         photos.append(
             ComparedPhoto(
-                image=image,
+                image=tint_masks(image, masks, predictions.category[shown[::-1]]),
                 size=size,
                 name=row["file_name"],
                 true_boxes_xyxy_px=xywh_to_xyxy(objects.boxes_xywh_px[true]),

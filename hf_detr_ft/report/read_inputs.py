@@ -61,21 +61,22 @@ def read_inputs(source: str, flags: Sequence[str]) -> ReportInputs:
     wants_images = not run.is_run or inputs.run.evaluation is not None or bool(flags)
     try:
         inputs.recipe = _recipe_of(source, inputs.run, flags)
-        val = load_sources(inputs.recipe.data, ("val",))["val"]
-        require_no_errors(check_coco(val.coco, val.annotations, None))
+        masks = inputs.recipe.model.masks
+        val = load_sources(inputs.recipe.data, ("val",), masks=masks)["val"]
+        require_no_errors(check_coco(val.coco, val.annotations, None, masks=masks))
     except InputError as error:
         if not run.is_run:
             raise
         inputs.notes += [_missing(source, error)] if wants_images else [f"Left out: the data. {error}"]
         return inputs
     try:
-        sources = {**load_sources(inputs.recipe.data, ("train",)), "val": val}
+        sources = {**load_sources(inputs.recipe.data, ("train",), masks=masks), "val": val}
         inputs.splits = build_splits(inputs.recipe.data, sources, check_sources(sources, decode=None))
     except InputError as error:
         inputs.notes.append(f"Left out: the data. {error}")
     if wants_images:
         splits = inputs.splits
-        truth = prepare_coco(val.coco, inputs.recipe.data.val_limit) if splits is None else splits.truth
+        truth = prepare_coco(val.coco, inputs.recipe.data.val_limit, masks) if splits is None else splits.truth
         try:
             _add_validation(inputs, source, val, truth)
         except InputError as error:

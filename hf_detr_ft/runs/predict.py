@@ -44,7 +44,8 @@ def predict(
 
     `output` gets every image with its detections drawn in (PNG for PNG, else JPEG) and `detections.json`, a list in
     COCO's results format: `image_id` (the image's place among all inputs, from 1), `category_id` (the data set's, where
-    the model knows it), `bbox` (xywh in pixels of the upright image), `score`, and beside COCO's keys `file_name`.
+    the model knows it), `bbox` (xywh in pixels of the upright image), `score`, of a model with a mask head
+    `segmentation` (RLE), and beside COCO's keys `file_name`.
 
     Args:
         source: a run folder, another folder of a model, or a Hub id.
@@ -74,6 +75,7 @@ def predict(
         from hf_detr_ft.inference import image_detector
         from hf_detr_ft.inference.detect_files import detect_files
         from hf_detr_ft.plots.draw_boxes import draw_detections
+        from hf_detr_ft.plots.draw_masks import tint_masks
 
     timed = precision != "auto" or len(files) >= LEAST_TIMED
     detector = image_detector.Detector.from_pretrained(source, precision=precision if timed else "fp32")
@@ -86,7 +88,10 @@ def predict(
     for path, image, detections in detect_files(detector.model, detector.processor, files, batch_size, say_skipped):
         highest = max(highest, float(detections.scores.max()))
         found[path] = detections.above(threshold)
-        save_image(draw_detections(image, *to_drawn(found[path], names)), drawn[path])
+        boxes, texts, labels = to_drawn(found[path], names)
+        masks = found[path].masks
+        image = tint_masks(image, None if masks is None else masks.select(slice(None, None, -1)), labels)
+        save_image(draw_detections(image, boxes, texts, labels), drawn[path])
     write_detections(output / DETECTIONS_JSON, files, found, detector.category_ids)
     print(summarise_predictions(list(found.values()), len(files), names, threshold, highest))
     print(f"{output}: {len(found)} drawn images, {DETECTIONS_JSON}")

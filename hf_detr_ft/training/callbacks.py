@@ -218,11 +218,11 @@ class ProgressLines(ProgressCallback):
             return
         where = f"epoch {state.epoch or 0:.2f}  step {state.global_step}"
         if "loss" in logs:
-            names = ("loss", "loss_ce", "loss_bbox", "loss_giou", "class_error", "grad_norm", "learning_rate")
-            parts = [f"{name} {logs[name]:.4g}" for name in names if name in logs]
+            names = ("loss", "loss_ce", "loss_bbox", "loss_giou", "loss_mask", "loss_dice", "class_error")
+            parts = [f"{name} {logs[name]:.4g}" for name in (*names, "grad_norm", "learning_rate") if name in logs]
             self.training_bar.write(f"{where}  {'  '.join(parts)}")
         elif "eval_map" in logs:
-            names = ("eval_map", "eval_map_50", "eval_map_75", "eval_mar_100", "eval_loss")
+            names = ("eval_map", "eval_map_50", "eval_map_75", "eval_mar_100", "eval_mask_map", "eval_loss")
             shown = [*names, *(name for name in logs if name.startswith("eval_map_at_"))]
             parts = [f"{name.removeprefix('eval_')} {logs[name]:.3f}" for name in shown if name in logs]
             self.training_bar.write(f"{where}  evaluation: {'  '.join(parts)}")

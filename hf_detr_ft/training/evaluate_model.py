@@ -72,9 +72,10 @@ def evaluate_model(source: str, recipe: Recipe, split: Source | None = None, nam
         val, problems = split, list[Problem]()
         if val is None:
             size = ImageSize.from_processor(processor)
-            val, problems = check_split(data, name, size, decode=False, progress=show_progress)
+            masks = model.family.masks
+            val, problems = check_split(data, name, size, decode=False, progress=show_progress, masks=masks)
         require_no_errors(problems)
-        truth = prepare_coco(val.coco, data.val_limit if name == "val" else None)
+        truth = prepare_coco(val.coco, data.val_limit if name == "val" else None, val.masks)
         label_map = match_classes(model.config, truth, source)
         return truth, label_map, val.load(truth, label_map)
 

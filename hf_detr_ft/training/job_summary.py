@@ -77,9 +77,13 @@ def summarise_job(job: Job, run: RunFolder, seconds: float) -> str:
         return f"no evaluation took place (training.eval_strategy: no); weights and processor are in {run}"
     keeps_best = job.trainer.args.load_best_model_at_end
     kept, which = (best, "best") if keeps_best else (last or best, "last")
+    shown = {"AP": best["metrics"]["map"], "AP50": best["metrics"]["map_50"]}
+    if best.get("mask_metrics"):
+        shown["mask AP"] = best["mask_metrics"]["mask_map"]
+    numbers = ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
     return (
         f"\nthe best weights, of epoch {best['epoch']:.4g}:\n{CocoResult.from_dict(best).table()}\n"
-        f"\nbest AP {best['metrics']['map']:.3f}, AP50 {best['metrics']['map_50']:.3f} in epoch {best['epoch']:.4g} "
+        f"\nbest {numbers} in epoch {best['epoch']:.4g} "
         f"({seconds:.0f} s until here)\n"
         f"run folder  {run}  (weights of the {which} evaluation, {METRICS}, {RESULTS}, {CARD})\n"
         f"look at it  hf-detr-ft predict {run} PHOTO_OR_FOLDER --threshold {kept['best_f1']['threshold']:.3f}\n"

@@ -1,7 +1,8 @@
 """The log of facebookresearch/detr, log.txt: written beside ours, and read as ours.
 
 It has a JSON object for each epoch, counted from 0: means of the training's losses (`train_`), sums or means over the
-validation (`test_`), COCO's twelve numbers in COCO's order (`test_coco_eval_bbox`), `epoch` and `n_parameters`. Losses
+validation (`test_`), COCO's twelve numbers in COCO's order (`test_coco_eval_bbox`, of masks `test_coco_eval_masks`),
+`epoch` and `n_parameters`. Losses
 have their weights in them, and end in `_unscaled` where they have not.
 """
 
@@ -17,6 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hf_detr_ft.atomic import write_text
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.coco_result import COCO_METRICS
+from hf_detr_ft.model.criteria.mask_losses import MaskWeights
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.hungarian_matching import CriterionWeights
 from hf_detr_ft.run_folder import RunFolder
@@ -24,7 +26,7 @@ from hf_detr_ft.training.callbacks import rows_of
 
 PART = re.compile(r"(loss_[a-z]+|class_error|cardinality_error)(_\w+)?")
 """Name of a part of the loss, and the layer that it is of."""
-BOXES = "test_coco_eval_bbox"
+BOXES, MASKS = "test_coco_eval_bbox", "test_coco_eval_masks"
 
 
 class OriginalLog(TrainerCallback):
@@ -40,6 +42,9 @@ class OriginalLog(TrainerCallback):
             config: Any = model.config
             weights = CriterionWeights.from_config(config)
             self.weights = {"loss_ce": 1.0, "loss_bbox": weights.bbox_loss, "loss_giou": weights.giou_loss}
+        if model.family.masks:
+            masks = MaskWeights.from_config(model.config)
+            self.weights |= {"loss_mask": masks.mask_loss, "loss_dice": masks.dice_loss}
         self.n_parameters = sum(each.numel() for each in model.parameters() if each.requires_grad)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -70,6 +75,9 @@ def original_lines(
         if "learning_rate" in trained:
             line["train_lr"] = trained["learning_rate"]
         line[BOXES] = [validated[key] for key, _, _ in COCO_METRICS if key in validated]
+        masks = [validated[f"mask_{key}"] for key, _, _ in COCO_METRICS if f"mask_{key}" in validated]
+        if masks:
+            line[MASKS] = masks
         epoch = float(evaluation.get("epoch") or 0) - 1
         line |= {"epoch": round(epoch) if epoch.is_integer() else epoch, "n_parameters": n_parameters}
         lines.append(dict(sorted(line.items())))  # a checkpoint's log comes back with its names in another order

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
@@ -14,6 +15,7 @@ from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.collate import collate
 from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.image_size import ImageProcessor
+from hf_detr_ft.data.masks import Masks
 from hf_detr_ft.data.sampling import EpochSampler, SortedSampler, rare_class_frequencies
 from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_matched
@@ -21,7 +23,7 @@ from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections, to_detections
 from hf_detr_ft.evaluation.matching import MAX_DETECTIONS, match_detections
 from hf_detr_ft.evaluation.truth import Truth, read_truth
-from hf_detr_ft.inference.detect import post_process
+from hf_detr_ft.inference.detect import encode_masks, post_process
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 from hf_detr_ft.training.callbacks import EpochCallback
@@ -73,6 +75,7 @@ class DetrTrainer(StepTrainer):
         self.result: CocoResult | None = None
         """Result of the last evaluation, and its detections."""
         self.detections: Detections | None = None
+        self._masks: dict[int, Masks] = {}
         super().__init__(
             model=model,
             args=args,
@@ -162,6 +165,9 @@ class DetrTrainer(StepTrainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         sizes = torch.stack([target["orig_size"] for target in inputs["labels"]])
+        if outputs.pred_masks is not None:
+            masks = encode_masks(outputs.pred_masks, inputs["pixel_mask"], sizes.tolist())
+            self._masks |= {int(t["image_id"]): own for t, own in zip(inputs["labels"], masks, strict=True)}
         scores, labels, boxes_xyxy_px = post_process(
             outputs.logits, outputs.pred_boxes, sizes, self._unwrapped().family, self.max_detections
         )
@@ -177,13 +183,20 @@ class DetrTrainer(StepTrainer):
 
     @cached_property
     def _truth_arrays(self) -> Truth:
-        return read_truth(self.truth)
+        return read_truth(self.truth, self._unwrapped().family.masks)
+
+    def _take_masks(self) -> dict[int, Masks] | None:
+        """Masks of all processes' images by image id, which are then forgotten; None without a mask head."""
+        if not self._unwrapped().family.masks:
+            return None
+        parts, self._masks = gather_object([self._masks]), {}
+        return {image_id: masks for part in parts for image_id, masks in part.items()}
 
     def _compute_coco_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         image_ids = np.asarray(prediction.label_ids)
         expected = sorted(image["id"] for image in self.truth["images"])
         assert sorted(image_ids.tolist()) == expected, "an image was not counted exactly once"
-        self.detections = to_detections(prediction.predictions, image_ids, self.label_map)
+        self.detections = to_detections(prediction.predictions, image_ids, self.label_map, self._take_masks())
         matched = match_detections(self._truth_arrays, self.detections, self.max_detections)
         self.result = evaluate_matched(matched, self.backend)
-        return dict(self.result.metrics)
+        return {**self.result.metrics, **self.result.mask_metrics}

@@ -54,7 +54,7 @@ def try_largest_batches(trainer: DetrTrainer) -> list[Trial]:
     ):
         most = most_objects(dataset)[0]
         objects = most_demanding_objects(most, denoising) if name == "training" else most
-        batch = random_batch(shape, objects, args.device)
+        batch = random_batch(shape, objects, args.device, detector.family.masks)
         reset_peak(args.device)
         started = time.monotonic()
         if name == "training":
@@ -143,14 +143,15 @@ def _pixels(shape: tuple[int, int, int]) -> int:
     return math.prod(shape)
 
 
-def random_batch(shape: tuple[int, int, int], objects: int, device: torch.device) -> dict:
-    """Noise of a shape, `objects` boxes on each image."""
+def random_batch(shape: tuple[int, int, int], objects: int, device: torch.device, masks: bool = False) -> dict:
+    """Noise of a shape, `objects` boxes on each image, with masks where these are asked for."""
     images, height, width = shape
     target = {
         "class_labels": torch.zeros(objects, dtype=torch.int64, device=device),
         "boxes": torch.tensor([0.5, 0.5, 0.2, 0.2], device=device).repeat(objects, 1),
         "image_id": torch.zeros(1, dtype=torch.int64, device=device),
         "orig_size": torch.tensor([height, width], device=device),
+        **({"masks": torch.zeros(objects, height, width, dtype=torch.bool, device=device)} if masks else {}),
     }
     return {
         "pixel_values": torch.randn(images, 3, height, width, device=device),

@@ -15,7 +15,7 @@ from hf_detr_ft.recipe.sections import DataConfig
 from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 from hf_detr_ft.training.trainer import DetrTrainer
 from hf_detr_ft.training.weight_average import save_trained
-from tests.fixtures import tiny_processor, trainable_tiny_detr, write_coco_folder
+from tests.fixtures import tiny_detr_with_masks, tiny_processor, trainable_tiny_detr, write_coco_folder
 
 DIVISIONS = ((2, 1), (1, 2))
 """Images per process and micro-batch, and micro-batches per step: four images on two processes."""
@@ -37,7 +37,7 @@ class KeepGradients(TrainerCallback):
         }
 
 
-def build(folder: Path, batch: int, accumulation: int, unreadable: bool = False) -> DetrTrainer:
+def build(folder: Path, batch: int, accumulation: int, unreadable: bool = False, masks: bool = False) -> DetrTrainer:
     """A trainer on images of one size with 1, 4, 0 and 2 objects, so that every process has another number of them.
 
     Args:
@@ -45,13 +45,14 @@ def build(folder: Path, batch: int, accumulation: int, unreadable: bool = False)
         batch: images of a micro-batch.
         accumulation: micro-batches of a step.
         unreadable: cut off the last photo of both splits when they have been read, and go on without them.
+        masks: train a mask head.
     """
     state = PartialState()
     if state.is_main_process:
         sizes = [(96, 128), (128, 96), (96, 96), (64, 160), (96, 128), (128, 96), (96, 112)]
         write_coco_folder(folder, [(96, 128)] * 4, sizes, train_objects=[1, 4, 0, 2])
     state.wait_for_everyone()
-    splits, processor = load_splits(DataConfig(root=str(folder))), tiny_processor()
+    splits, processor = load_splits(DataConfig(root=str(folder)), masks=masks), tiny_processor()
     transform = DetrTransform(processor, on_bad_image="skip" if unreadable else "stop")
     train, val = (transformed(rows, transform) for rows in (splits.train, splits.val))
     if unreadable and state.is_main_process:
@@ -76,7 +77,7 @@ def build(folder: Path, batch: int, accumulation: int, unreadable: bool = False)
         disable_tqdm=True,
     )
     trainer = DetrTrainer(
-        trainable_tiny_detr(dropout=0.0),
+        tiny_detr_with_masks() if masks else trainable_tiny_detr(dropout=0.0),
         arguments,
         train_dataset=train,
         eval_dataset=val,
@@ -87,13 +88,13 @@ def build(folder: Path, batch: int, accumulation: int, unreadable: bool = False)
     return trainer
 
 
-def run(folder: Path, name: str, batch: int, accumulation: int, unreadable: bool = False) -> None:
+def run(folder: Path, name: str, batch: int, accumulation: int, unreadable: bool = False, masks: bool = False) -> None:
     """Trains one step, evaluates twice, and writes from the first process what came out.
 
     `folder`/`name`.safetensors holds the gradients, `folder`/`name`_average.safetensors the averaged weights,
     `folder`/`name`.json the logged losses and both evaluations.
     """
-    trainer = build(folder / name, batch, accumulation, unreadable)
+    trainer = build(folder / name, batch, accumulation, unreadable, masks)
     trainer.args.learning_rate = 1e-3  # moves weights by more than they are rounded
     keep = KeepGradients(trainer.model)
     trainer.add_callback(keep)

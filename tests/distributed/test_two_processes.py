@@ -118,6 +118,17 @@ def test_two_processes_go_on_without_an_unreadable_photo_as_one_does(launched: P
     assert [evaluation["detections"] for evaluation in found[1]["evaluations"]] == [6 * 12] * 2
 
 
+def test_two_processes_train_and_measure_masks_as_one_does(launched: Path, folder: Path) -> None:
+    one_step.run(folder, "masks_alone", 4, 1, masks=True)
+    found, alone = read(launched, "masks"), read(folder, "masks_alone")
+    assert {name.split(".")[0] for name in found[0]} == {"mask_head", "bbox_attention"}
+    assert found[1]["logged"]["loss_dice"] > 0
+    assert_same_step(found, alone)
+    first, second = found[1]["evaluations"]
+    assert first == second and len(first["mask_metrics"]) == 12
+    assert first["mask_metrics"] == pytest.approx(alone[1]["evaluations"][0]["mask_metrics"], abs=1e-3)
+
+
 def test_two_processes_get_the_same_images_each_drawn_once(launched: Path) -> None:
     first, second = (json.loads((launched / "drawn" / f"{rank}.json").read_text()) for rank in range(2))
     assert first["digests"] == second["digests"]

@@ -1,5 +1,6 @@
 import contextlib
 import copy
+import dataclasses
 import io
 import json
 import logging
@@ -11,6 +12,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from hf_detr_ft.data.masks import Masks, decode_masks, encode_segmentation
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation import matching
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
@@ -68,13 +70,16 @@ def random_case(seed: int, categories: int = 6, images: int = 14) -> tuple[dict,
     return coco, Detections.from_results([results[index] for index in rng.permutation(len(results))])
 
 
-def official(coco: dict, detections: Detections) -> COCOeval:
+def official(coco: dict, detections: Detections, kind: str = "bbox") -> COCOeval:
     """Pycocotools as its own documentation uses it, on the dict itself."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = copy.deepcopy(coco)
         truth.createIndex()
-        evaluator = COCOeval(truth, truth.loadRes(detections.to_results()), "bbox")
+        results = detections.to_results()
+        if kind == "segm":  # with boxes in them, it takes the area of these
+            results = [{key: entry[key] for key in entry if key != "bbox"} for entry in results]
+        evaluator = COCOeval(truth, truth.loadRes(results), kind)
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
@@ -466,3 +471,70 @@ def test_balloon_truth_fed_back_is_perfect(balloon: Path, backend: str) -> None:
     assert result.metrics["map"] == pytest.approx(1)
     assert (result.images, result.objects, sum(result.sizes.values())) == (13, 50, 50)
     assert result.best_f1.f1 == 1
+
+
+def with_masks(coco: dict, detections: Detections, seed: int) -> tuple[dict, Detections]:
+    """The same with ellipses and rectangles in the boxes as masks: polygons, crowd regions run lengths as in COCO."""
+    rng, side = np.random.default_rng(seed), 480
+
+    def outline(x: float, y: float, w: float, h: float) -> list[float]:
+        angle = np.linspace(0, 2 * np.pi, 4 if rng.random() < 0.3 else 16, endpoint=False) + 0.3
+        return np.stack([x + w / 2 * (1 + np.cos(angle)), y + h / 2 * (1 + np.sin(angle))], axis=1).ravel().tolist()
+
+    for image in coco["images"]:
+        image.update(height=side, width=side)
+    for entry in coco["annotations"]:
+        entry["segmentation"] = [outline(*entry["bbox"])]
+        if entry["iscrowd"]:
+            runs = np.diff(np.flatnonzero(np.diff(np.r_[-1, pixels(entry["segmentation"], side), -1]) != 0))
+            entry["segmentation"] = {"size": [side, side], "counts": [int(run) for run in runs]}
+    encoded = [encode_segmentation([outline(*box)], side, side) for box in detections.boxes_xywh_px.tolist()]
+    return coco, dataclasses.replace(detections, masks=Masks.of(encoded))
+
+
+def pixels(outline: list, side: int) -> np.ndarray:
+    """A mask column by column."""
+    counts = encode_segmentation(outline, side, side)["counts"]
+    return decode_masks([counts], (side, side), (side, side))[0].T.ravel().astype(int)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_numbers_of_masks_are_those_of_pycocotools(seed: int, backend: str) -> None:
+    """Crowd regions, images without objects or detections, ties of scores, 250 detections of one class among them."""
+    coco, detections = with_masks(*random_case(seed), seed)
+    result = evaluate_detections(coco, detections, backend=backend)
+    expected = official(coco, detections, "segm").stats
+    assert list(result.mask_metrics) == [f"mask_{key}" for key in KEYS]
+    np.testing.assert_allclose(list(result.mask_metrics.values()), expected, atol=1e-6)
+    np.testing.assert_allclose(list(result.metrics.values()), official(coco, detections).stats, atol=1e-6)
+    assert abs(expected - list(result.metrics.values())).max() > 0.01
+    again = CocoResult.from_dict(json.loads(json.dumps(result.as_dict(), sort_keys=True)))
+    assert list(again.mask_metrics.items()) == list(result.mask_metrics.items())
+    assert "\n masks:\n Average Precision" in again.table()
+
+
+def test_masks_are_kept_with_detections() -> None:
+    _, detections = with_masks(*random_case(0), 0)
+    assert detections.masks is not None
+    for again in (
+        Detections.from_npz(detections.to_npz()),
+        Detections.from_results(json.loads(json.dumps(detections.to_results()))),
+    ):
+        assert again.masks is not None and again.masks.as_dicts() == detections.masks.as_dicts()
+    empty = dataclasses.replace(Detections.empty(), masks=Masks.empty())
+    assert Detections.from_npz(empty.to_npz()).masks is not None
+    assert Detections.from_npz(Detections.empty().to_npz()).masks is None
+    results = detections.to_results()
+    results[1]["segmentation"]["counts"] = "ooo"
+    with pytest.raises(DataError, match="'segmentation' of entry 1 .* 'counts' are not in COCO's encoding"):
+        Detections.from_results(results)
+
+
+def test_masks_of_detections_want_those_of_objects() -> None:
+    coco, detections = with_masks(*random_case(1), 1)
+    del coco["annotations"][2]["segmentation"]
+    with pytest.raises(DataError, match=r"expected a mask, .* none in 2 \(counted from 0\)"):
+        evaluate_detections(coco, detections)
+    result = evaluate_detections(coco, dataclasses.replace(detections, masks=None))
+    assert result.mask_metrics == {} and "masks" not in result.table()

@@ -11,6 +11,7 @@ from hf_detr_ft.data.checks.box_checks import check_areas, check_boxes
 from hf_detr_ft.data.checks.category_checks import check_crowds, check_unused_categories, compare_categories
 from hf_detr_ft.data.checks.equal_images import check_same_images
 from hf_detr_ft.data.checks.image_checks import Progress, check_image_shapes, check_images
+from hf_detr_ft.data.checks.mask_checks import check_masks
 from hf_detr_ft.data.formats.other_json import describe_json, structure_faults
 from hf_detr_ft.data.image_size import ImageSize
 
@@ -28,6 +29,7 @@ def check_coco(
     for_training: bool = True,
     white_level: int | None = None,
     thumbnails: dict[int, np.ndarray] | None = None,
+    masks: bool = False,
 ) -> list[Problem]:
     """Finds everything that is wrong with one split; no JSON makes it raise.
 
@@ -41,6 +43,7 @@ def check_coco(
         for_training: list categories without objects; those of a validation split `check_splits` lists.
         white_level: of images of 16 bits, see `decode_rgb`.
         thumbnails: gets those of `check_images`.
+        masks: every annotation has to have one.
 
     Returns:
         Errors first, then warnings.
@@ -73,6 +76,7 @@ def check_coco(
         *(check_image_shapes(entries.images, file, size) if size is not None else ()),
         *check_boxes(entries.annotations, sizes_px, file),
         *check_areas(entries.annotations, file),
+        *(check_masks(entries.annotations, sizes_px, file) if masks else ()),
     ]
     return sorted(problems, key=lambda problem: problem.severity)
 

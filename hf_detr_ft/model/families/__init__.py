@@ -8,6 +8,7 @@ from hf_detr_ft.model.families.d_fine import D_FINE
 from hf_detr_ft.model.families.dab_detr import DAB_DETR
 from hf_detr_ft.model.families.deformable_detr import DEFORMABLE_DETR
 from hf_detr_ft.model.families.detr import DETR
+from hf_detr_ft.model.families.detr_masks import DETR_MASKS
 from hf_detr_ft.model.families.family import Family
 from hf_detr_ft.model.families.lw_detr import LW_DETR
 from hf_detr_ft.model.families.rf_detr import RF_DETR
@@ -34,7 +35,13 @@ REFUSED: dict[str, str] = {
 
 def family_of(model: Any) -> Family:
     """The family of a model, ours or Transformers'."""
-    return FAMILIES[model.config.model_type]
+    return DETR_MASKS if hasattr(model, "mask_head") else FAMILIES[model.config.model_type]
+
+
+def saved_family(config: Any) -> Family:
+    """The family of the model that a config was saved with."""
+    has_masks = DETR_MASKS.architecture in (config.architectures or ())
+    return DETR_MASKS if has_masks else FAMILIES[config.model_type]
 
 
 def why_refused(settings: Mapping[str, Any]) -> str | None:

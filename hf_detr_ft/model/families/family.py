@@ -118,6 +118,9 @@ class Family:
     """Values of the original's training by a recipe's field, such as training.learning_rate, where they are not
     DETR's: by the settings in a checkpoint's config.json, which are none where a model is new."""
 
+    masks: bool = False
+    """True where a mask head is trained, which gives each detection a mask, and nothing else is."""
+
     @property
     def stock_class(self) -> Any:
         """The class in Transformers."""
@@ -146,7 +149,8 @@ class Family:
 
 def map_encoder_of(model: Any) -> nn.Module:
     """The module around the backbone, from images and masks to feature maps with their masks."""
-    encoder: nn.Module = getattr(model.model.backbone, "conv_encoder", model.model.backbone)
+    backbone = getattr(model, "detr", model).model.backbone
+    encoder: nn.Module = getattr(backbone, "conv_encoder", backbone)
     return encoder
 
 

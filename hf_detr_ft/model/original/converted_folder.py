@@ -14,7 +14,7 @@ _folders: list[TemporaryDirectory] = []
 
 @cache
 def convert_once(path: str, changed: int) -> str:
-    """The folder of a converted file, without a mask head: what is fine-tuned here are boxes.
+    """The folder of a converted file.
 
     Args:
         path: of the file.
@@ -23,7 +23,7 @@ def convert_once(path: str, changed: int) -> str:
     Raises:
         CheckpointError: it cannot be read, or is of another model.
     """
-    converted = convert_original(Path(path), masks=False)
+    converted = convert_original(Path(path))
     folder = TemporaryDirectory(prefix="hf_detr_ft_")
     _folders.append(folder)
     converted.save(Path(folder.name))

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_detr_ft.model.families.family import backbone_of, map_encoder_of
+from hf_detr_ft.model.mask_head import project_once
 from hf_detr_ft.model.speed.encoder_checks import skip_finite_checks
 from hf_detr_ft.model.speed.folded_norms import cache_folded_weights, fold_frozen_norms
 from hf_detr_ft.model.speed.fp32_attention import use_fp32_attention
@@ -30,6 +31,8 @@ def apply_speed(model: PreTrainedModel, speed: SpeedConfig, *, training: bool) -
         if not training:
             cache_folded_weights(backbone)
     skip_unused_stages(backbone)
+    if hasattr(model, "mask_head"):
+        project_once(model.mask_head)
     if speed.channels_last:
         model.register_forward_pre_hook(_to_channels_last, with_kwargs=True)
     if training:

@@ -35,11 +35,20 @@ def describe_curves(runs: Sequence[LoadedRun]) -> Section:
 def _precision(runs: Sequence[LoadedRun], histories: Histories) -> list[Block]:
     if not any("eval_map" in entry for history in histories.values() for entry in history):
         return [Note("No evaluation took place during the training (training.eval_strategy: no): there is no AP.")]
+    evaluated = set().union(*(entry for history in histories.values() for entry in history))
+    of_masks = [name for name in METRIC_TITLES if name.startswith("mask_") and f"eval_{name}" in evaluated]
     if len(histories) > 1:
-        plots = [Plot(f"ap-{name}", plot_average_precision(histories, [name])) for name in METRIC_TITLES]
+        names = [name for name in METRIC_TITLES if not name.startswith("mask_") or name in of_masks]
+        plots = [Plot(f"ap-{name}", plot_average_precision(histories, [name])) for name in names]
         return [Heading("Average precision on the validation images"), *plots]
     plot = Plot("average-precision-by-size", plot_average_precision(histories, SIZES))
-    return [Heading("Average precision on the validation images, by the objects' size"), plot]
+    blocks: list[Block] = [Heading("Average precision on the validation images, by the objects' size"), plot]
+    if of_masks:
+        blocks += [
+            Heading("Average precision of masks"),
+            Plot("average-precision-of-masks", plot_average_precision(histories, of_masks)),
+        ]
+    return blocks
 
 
 def _losses(histories: Histories) -> list[Block]:

@@ -13,6 +13,7 @@ from hf_detr_ft.evaluation.detections import is_above
 from hf_detr_ft.evaluation.matching import MatchedDetections
 from hf_detr_ft.evaluation.tide import ERRORS, Outcome, TideErrors
 from hf_detr_ft.formatting import pluralize
+from hf_detr_ft.plots.draw_masks import tint_masks
 from hf_detr_ft.report.blocks import Block, BoxMark, Gallery, GalleryItem, Note, Section, Text
 from hf_detr_ft.report.load_run import Validation
 
@@ -48,7 +49,7 @@ def describe_gallery(validation: Validation, errors: TideErrors, threshold: floa
     for image in images:
         row = plain[place[int(matched.truth.image_ids[image])]]
         try:
-            items.append(_build_item(row, matched, errors.outcome, image, least))
+            items.append(_build_item(row, matched, errors.outcome, image, least, threshold))
         except DataError as error:
             unreadable.append(str(error))
     blocks: list[Block] = []
@@ -61,6 +62,8 @@ def describe_gallery(validation: Validation, errors: TideErrors, threshold: floa
             f"{pluralize(total, 'validation image')}, {shown}, in the order of what is missed and wrong at the "
             "threshold of the best F1. A prediction is right that takes an object of its class at IoU 0.5."
         )
+        if matched.predictions.masks is not None:
+            text += " Masks are those of predictions above that threshold, wherever the slider stands."
         blocks += [Text(text), Gallery(items, threshold, least)]
     return Section(title, anchor, blocks)
 
@@ -98,7 +101,12 @@ def choose_images(matched: MatchedDetections, outcome: np.ndarray, threshold: fl
 
 
 def _build_item(
-    row: dict[str, Any], matched: MatchedDetections, outcome: np.ndarray, image: int, least_score: float
+    row: dict[str, Any],
+    matched: MatchedDetections,
+    outcome: np.ndarray,
+    image: int,
+    least_score: float,
+    threshold: float,
 ) -> GalleryItem:
     truth, predictions = matched.truth, matched.predictions
     shown, (height, width) = decode_cell_with_size(row["image"], SIDE, row.get("white_level"))
@@ -125,6 +133,9 @@ def _build_item(
         )
         for index in own[::-1]  # the surest on top
     ]
+    if predictions.masks is not None:
+        kept = own[is_above(predictions.score[own], threshold)][::-1]
+        shown = tint_masks(shown, predictions.masks.select(kept), predictions.category[kept])
     return GalleryItem(shown, row["file_name"], objects, marks)
 
 

@@ -35,6 +35,9 @@ def _key_numbers(evaluation: Mapping[str, Any], analysis: Analysis | None) -> Se
         if interval is not None:
             meaning = f"{interval.low:.2f} to {interval.high:.2f} with 95 % confidence"
         numbers.append(KeyNumber(name, "n/a" if value < 0 else f"{value:.3f}", meaning))
+    mask_ap = (evaluation.get("mask_metrics") or {}).get("mask_map", -1)
+    if mask_ap >= 0:
+        numbers.append(KeyNumber("Mask AP", f"{mask_ap:.3f}", "IoU of masks 0.50 to 0.95"))
     best = evaluation["best_f1"]
     if best["f1"]:
         objects = pluralize(evaluation["objects"], "object")

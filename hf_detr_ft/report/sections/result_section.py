@@ -31,7 +31,7 @@ def describe_result(run: LoadedRun, analysis: Analysis | None = None) -> Section
     blocks: list[Block] = [Text(_in_words(run, evaluation))]
     if not evaluation["objects"]:
         blocks.append(Note("The validation images have no objects: AP is not defined, and every prediction is wrong."))
-    blocks += [_coco_table(given), *(interval_table(analysis) if analysis else ()), _size_table(evaluation)]
+    blocks += [*_coco_tables(given), *(interval_table(analysis) if analysis else ()), _size_table(evaluation)]
     blocks += [*([recall_table(analysis)] if analysis else ()), *_threshold(evaluation), *_class_table(evaluation)]
     return Section("Result", "result", blocks)
 
@@ -52,7 +52,7 @@ def compare_results(runs: Sequence[LoadedRun]) -> Section:
     if len(data) > 1 or len(sizes) > 1:
         blocks.append(Note("These runs were evaluated on different data, so their numbers cannot be compared."))
     if given:
-        blocks.append(_coco_table(given))
+        blocks += _coco_tables(given)
     if own:
         blocks.append(_f1_table([(run.name, run.evaluation) for run in own if run.evaluation]))
     return Section("Result", "result", blocks)
@@ -72,14 +72,23 @@ def _in_words(run: LoadedRun, evaluation: Mapping[str, Any]) -> str:
     return f"The run folder holds the weights of the {which} evaluation{where}, {over}."
 
 
-def _coco_table(given: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+def _coco_tables(given: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Table]:
+    """COCO's numbers of boxes and, where there are masks, of these."""
+    columns, caption = ["", "Of", *(title for title, _ in given)], "COCO's twelve numbers"
     rows: list[Sequence[Cell]] = [
         (name, meaning, *(Number.of_metric(evaluation["metrics"].get(key, -1)) for _, evaluation in given))
         for key, name, meaning in metric_rows(key for _, evaluation in given for key in evaluation["metrics"])
     ]
     beyond = ", and those of more detections of an image" if len(rows) > len(COCO_METRICS) else ""
-    caption = f"COCO's twelve numbers{beyond}; n/a where there is no such object"
-    return Table("coco", caption, ["", "Of", *(title for title, _ in given)], rows)
+    tables = [Table("coco", f"{caption}{beyond}; n/a where there is no such object", columns, rows)]
+    if any(evaluation.get("mask_metrics") for _, evaluation in given):
+        of_masks = [evaluation.get("mask_metrics") or {} for _, evaluation in given]
+        rows = [
+            (f"{name} of masks", meaning, *(Number.of_metric(metrics.get(f"mask_{key}", -1)) for metrics in of_masks))
+            for key, name, meaning in COCO_METRICS
+        ]
+        tables.append(Table("coco-masks", f"{caption} of masks, by the IoU of masks", columns, rows))
+    return tables
 
 
 def _size_table(evaluation: Mapping[str, Any]) -> Table:
