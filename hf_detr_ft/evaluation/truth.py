@@ -77,6 +77,11 @@ def read_truth(coco: dict, masks: bool = False) -> Truth:
     )
 
 
+def has_masks(coco: dict) -> bool:
+    """True where every annotation of a COCO dict has a mask."""
+    return all(entry.get("segmentation") for entry in coco.get("annotations") or [])
+
+
 def _read_masks(coco: dict, annotations: list[dict]) -> Masks:
     """Masks of the annotations.
 

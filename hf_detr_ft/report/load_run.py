@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.matching import MAX_DETECTIONS, MatchedDetections, match_detections
-from hf_detr_ft.evaluation.truth import read_truth
+from hf_detr_ft.evaluation.truth import has_masks, read_truth
 from hf_detr_ft.plots.training_curves import History
 from hf_detr_ft.run_folder import RunFolder
 from hf_detr_ft.training.original_log import read_original_log
@@ -34,7 +34,7 @@ class Validation:
     @cached_property
     def matched(self) -> MatchedDetections:
         """Truth and detections as arrays, matched once for all that the page shows."""
-        truth = read_truth(self.truth, self.detections.masks is not None)
+        truth = read_truth(self.truth, self.detections.masks is not None and has_masks(self.truth))
         return match_detections(truth, self.detections, self.max_detections)
 
 

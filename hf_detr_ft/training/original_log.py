@@ -2,8 +2,7 @@
 
 It has a JSON object for each epoch, counted from 0: means of the training's losses (`train_`), sums or means over the
 validation (`test_`), COCO's twelve numbers in COCO's order (`test_coco_eval_bbox`, of masks `test_coco_eval_masks`),
-`epoch` and `n_parameters`. Losses
-have their weights in them, and end in `_unscaled` where they have not.
+`epoch` and `n_parameters`. Losses have their weights in them, and end in `_unscaled` where they have not.
 """
 
 import json

@@ -22,7 +22,7 @@ from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_matched
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections, to_detections
 from hf_detr_ft.evaluation.matching import MAX_DETECTIONS, match_detections
-from hf_detr_ft.evaluation.truth import Truth, read_truth
+from hf_detr_ft.evaluation.truth import Truth, has_masks, read_truth
 from hf_detr_ft.inference.detect import encode_masks, post_process
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
@@ -183,7 +183,7 @@ class DetrTrainer(StepTrainer):
 
     @cached_property
     def _truth_arrays(self) -> Truth:
-        return read_truth(self.truth, self._unwrapped().family.masks)
+        return read_truth(self.truth, self._unwrapped().family.masks and has_masks(self.truth))
 
     def _take_masks(self) -> dict[int, Masks] | None:
         """Masks of all processes' images by image id, which are then forgotten; None without a mask head."""
