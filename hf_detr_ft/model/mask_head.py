@@ -55,7 +55,7 @@ def project_once(head: Any) -> None:
 def _forward(
     self: Any, features: torch.Tensor, attention_masks: torch.Tensor, fpn_features: Sequence[torch.Tensor]
 ) -> torch.Tensor:
-    """As `DetrMaskHeadSmallConv.forward`: logits `[B * Q, 1, h, w]` of attention `[B, Q, heads, H, W]`."""
+    """Forward pass of `DetrMaskHeadSmallConv`: logits `[B * Q, 1, h, w]` of attention `[B, Q, heads, H, W]`."""
     batch, queries = attention_masks.shape[:2]
     images = torch.arange(batch, device=features.device).repeat_interleave(queries)
     return mask_logits(self, features, attention_masks.flatten(0, 1), fpn_features, images)[:, None]
