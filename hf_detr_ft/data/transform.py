@@ -106,7 +106,8 @@ class DetrTransform:
 
         Labels are dictionaries of tensors: `class_labels` `[n]`, `boxes` `[n, 4]` cxcywh in [0, 1] of this image,
         `image_id` `[1]`, `area` `[n]` in resized pixels, `size` and `orig_size` `[2]` (height, width); where the rows
-        have masks, `masks` `[n, h, w]` bool. Of a blank image they have no boxes, and say why as `unreadable`; the loss and AP leave it out.
+        have masks, `masks` `[n, h, w]` bool. Of a blank image they have no boxes, and say why as `unreadable`; the loss
+        and AP leave it out.
 
         Raises:
             DataError: an image cannot be read, or is so elongated that nothing of its short side would be left.
