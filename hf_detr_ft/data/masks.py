@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +53,7 @@ class Masks:
     def areas(self) -> np.ndarray:
         """Pixels of each, `[N]` float64."""
         return np.array(
-            [coco_mask.area(mask) for mask in self.as_dicts()], dtype=np.float64
+            [_coco_mask().area(mask) for mask in self.as_dicts()], dtype=np.float64
         )  # a list holds 255 at most
 
     def decode(self) -> np.ndarray:
@@ -63,11 +62,18 @@ class Masks:
         return decode_masks(self.counts.tolist(), size, size).astype(bool)
 
 
+def _coco_mask() -> Any:
+    """The module of pycocotools, which whoever has no masks need not wait for."""
+    from pycocotools import mask
+
+    return mask
+
+
 def encode_pixels(masks: np.ndarray) -> Masks:
     """Masks of pixels `[N, h, w]`."""
     if not len(masks):
         return Masks.empty()
-    return Masks.of(coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8))))
+    return Masks.of(_coco_mask().encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8))))
 
 
 def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str, Any]:
@@ -81,9 +87,9 @@ def encode_segmentation(segmentation: Any, height: int, width: int) -> dict[str,
     if isinstance(segmentation, dict):
         if isinstance(segmentation["counts"], str):
             return segmentation
-        encoded = coco_mask.frPyObjects(segmentation, *segmentation["size"])
+        encoded = _coco_mask().frPyObjects(segmentation, *segmentation["size"])
     else:
-        encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        encoded = _coco_mask().merge(_coco_mask().frPyObjects(segmentation, height, width))
     return as_text(encoded)
 
 
@@ -99,7 +105,7 @@ def decode_masks(counts: Sequence[str], size: tuple[int, int], shape: tuple[int,
     """
     masks = np.zeros((len(counts), *shape), dtype=np.uint8)
     for place, text in enumerate(counts):
-        mask = coco_mask.decode({"size": list(size), "counts": text.encode("ascii")})
+        mask = _coco_mask().decode({"size": list(size), "counts": text.encode("ascii")})
         masks[place] = resize_nearest(mask[None], shape)[0]
     return masks
 

@@ -10,7 +10,6 @@ import torch
 
 from hf_detr_ft.boxes import xyxy_to_xywh
 from hf_detr_ft.data.masks import Masks, encode_segmentation
-from hf_detr_ft.data.segmentation_area import segmentation_fault
 from hf_detr_ft.errors import DataError, first_line
 from hf_detr_ft.formatting import join_limited
 
@@ -112,6 +111,8 @@ class Detections:
 
 def _read_masks(results: list[dict]) -> Masks | None:
     """Masks of results each of which has an RLE as `segmentation`; None where they are of boxes alone."""
+    from hf_detr_ft.data.segmentation_area import segmentation_fault  # with pycocotools
+
     outlines = [entry.get("segmentation") for entry in results]
     if not outlines or not all(isinstance(outline, dict) for outline in outlines):
         return None
