@@ -23,7 +23,8 @@ class Suspect:
 
     Attributes:
         kind: `missing`: an object that is not annotated; `class`: one of another class; `place`: a box elsewhere.
-        weight: how sure the model is of it, less how much it agrees with the annotation, 0 to 1.
+        weight: how sure the model is of it, 0 to 1, see `weigh`; the square of the score of what is missing, since a
+            model finds what is not there more easily than it mistakes what is.
         image: position of the image in `Truth.image_ids`.
         annotation: position of the annotation in `Truth`; None where it is missing.
         detection: position of the contradicting detection in `Predictions`.
@@ -67,7 +68,7 @@ def _of_image(
         image: its position.
         objects: `[M]`, positions of its annotations.
         detections: `[D]`, positions of its detections, the best first.
-        least: score of a detection that contradicts; others can only agree.
+        least: weight that is asked for.
     """
     crowds, objects = objects[truth.crowd[objects]], objects[~truth.crowd[objects]]
     found = predictions.boxes_xywh_px[detections]
@@ -82,20 +83,20 @@ def _of_image(
     best: dict[tuple[str, int], Suspect] = {}
     missing: list[int] = []
     for place, detection in enumerate(detections.tolist()):
-        if scores[place] < least or in_crowd[place] or well[place]:
+        if scores[place] < least**2 or in_crowd[place] or well[place]:
             continue
         score = float(scores[place])
         own, others = np.where(same[place], ious[place], 0.0), np.where(same[place], 0.0, ious[place])
         near = int(own.argmax()) if len(objects) else UNMATCHED
         other = int(others.argmax()) if len(objects) else UNMATCHED
         if len(objects) and own[near] >= NEAR_IOU and placed[near] < score:
-            kind, target, weight = "place", near, score - float(placed[near])
+            kind, target, weight = "place", near, weigh(score, float(placed[near]))
         elif len(objects) and others[other] >= SAME_PLACE:
-            kind, target, weight = "class", other, score - float(agreed[other])
+            kind, target, weight = "class", other, weigh(score, float(agreed[other]))
         elif not len(objects) or (own[near] < NEAR_IOU and others[other] < APART):
             if _is_new(predictions, detection, missing):
                 missing.append(detection)
-                best["missing", detection] = Suspect("missing", score, image, None, detection)
+                best["missing", detection] = Suspect("missing", score**2, image, None, detection)
             continue
         else:
             continue
@@ -103,6 +104,16 @@ def _of_image(
         if known is None or known.weight < weight:
             best[kind, target] = Suspect(kind, weight, image, int(objects[target]), detection)
     return _one_each(list(best.values()))
+
+
+def weigh(score: float, agreed: float) -> float:
+    """Weight of a detection that contradicts an annotation, 0 to 1.
+
+    Args:
+        score: of the detection.
+        agreed: best score of a detection that agrees with the annotation.
+    """
+    return score**0.5 * (score - agreed) / (score + agreed)
 
 
 def _is_new(predictions: Predictions, detection: int, before: list[int]) -> bool:

@@ -8,7 +8,6 @@ from accelerate import PartialState
 
 from hf_detr_ft.atomic import is_free, write_bytes, write_json
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.suspects import find_suspects
 from hf_detr_ft.evaluation.truth import index_detections, read_truth
 from hf_detr_ft.formatting import pluralize
@@ -21,6 +20,8 @@ from hf_detr_ft.training.evaluate_model import Evaluation, evaluate_model
 SHOWN = 10
 """Suspects of each split that are printed."""
 SPLITS = ("train", "val")
+LEAST = 0.5
+"""Weight from which on a suspect is listed."""
 
 
 def check_model(path: Path | None, flags: Sequence[str], *, source: str, output: Path) -> int:
@@ -47,16 +48,11 @@ def check_model(path: Path | None, flags: Sequence[str], *, source: str, output:
     return 0
 
 
-def least_weight(result: CocoResult) -> float:
-    """Weight of a suspect that is worth a look: the score from which on detections are most often right."""
-    return result.best_f1.threshold
-
-
 def write_suspects(evaluation: Evaluation, split: str, output: Path) -> str:
     """Writes picture and list of one split, and returns the words for the terminal."""
     truth = read_truth(evaluation.truth)
     predictions = index_detections(truth, evaluation.detections)
-    suspects = find_suspects(truth, predictions, least_weight(evaluation.result))
+    suspects = find_suspects(truth, predictions, LEAST)
     ids = [entry["id"] for entry in evaluation.truth["annotations"]]
     names = {entry["id"]: entry["file_name"] for entry in evaluation.truth["images"]}
     lines, entries = [], []

@@ -42,22 +42,23 @@ def test_what_the_model_agrees_with_is_no_suspect() -> None:
 
 def test_an_object_that_is_not_annotated_comes_once() -> None:
     found = [(3, 0.9, A), (7, 0.8, B), (3, 0.7, B), (7, 0.6, [61, 10, 20, 20])]
-    assert suspects([(3, A)], found) == [("missing", None, 0.8)]
+    assert suspects([(3, A)], found) == [("missing", None, 0.64)]
 
 
 def test_another_class_weighs_what_the_model_is_surer_of() -> None:
-    assert suspects([(3, A)], [(7, 0.9, A), (3, 0.2, A)], least=0.1) == [("class", 0, 0.7)]
+    assert suspects([(3, A)], [(7, 0.9, A), (3, 0.2, A)], least=0.1) == [("class", 0, 0.603707)]
     assert suspects([(3, A)], [(7, 0.6, A), (3, 0.5, A)]) == []
 
 
 def test_a_box_elsewhere_is_badly_placed() -> None:
-    assert suspects([(3, [20, 10, 20, 20])], [(3, 0.9, A)]) == [("place", 0, 0.9)]
+    assert suspects([(3, [20, 10, 20, 20])], [(3, 0.9, A)]) == [("place", 0, 0.948683)]
     assert suspects([(3, [20, 10, 20, 20])], [(3, 0.9, A), (3, 0.95, [20, 10, 20, 20])]) == [], "two beside each other"
 
 
 def test_the_worst_comes_first_and_each_annotation_once() -> None:
     found = [(7, 0.5, B), (7, 0.9, A), (3, 0.7, [22, 10, 20, 20])]
-    assert suspects([(3, [12, 10, 20, 20])], found) == [("class", 0, 0.9), ("missing", None, 0.5)]
+    found_all = suspects([(3, [12, 10, 20, 20])], found, least=0.2)
+    assert found_all == [("class", 0, 0.948683), ("missing", None, 0.25)]
 
 
 def test_a_crowd_region_is_contradicted_by_nothing() -> None:
@@ -65,7 +66,7 @@ def test_a_crowd_region_is_contradicted_by_nothing() -> None:
 
 
 def test_an_image_without_annotations_and_no_detections_at_all() -> None:
-    assert suspects([], [(3, 0.9, A)]) == [("missing", None, 0.9)]
+    assert suspects([], [(3, 0.9, A)]) == [("missing", None, 0.81)]
     assert suspects([(3, A)], []) == []
 
 
