@@ -46,7 +46,7 @@ def test_an_object_that_is_not_annotated_comes_once() -> None:
 
 
 def test_another_class_weighs_what_the_model_is_surer_of() -> None:
-    assert suspects([(3, A)], [(7, 0.9, A), (3, 0.2, A)], least=0.1) == [("class", 0, 0.603707)]
+    assert suspects([(3, A)], [(7, 0.9, A), (3, 0.2, A)], least=0.1) == [("class", 0, 0.603708)]
     assert suspects([(3, A)], [(7, 0.6, A), (3, 0.5, A)]) == []
 
 
