@@ -173,7 +173,7 @@ def test_options_without_what_they_need_are_refused(
 def test_a_model_shows_what_it_contradicts_in_each_split(
     spread_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_model, "LEAST", 0.01)
+    monkeypatch.setattr(check_model, "LEAST", 0.001)
     root, output = write_coco_folder(tmp_path / "data"), tmp_path / "suspects"
     job = ["check", "--model", str(spread_run), "--output", str(output), "--data.root", str(root)]
     assert main([*job, "--training.use_cpu", "true", "--training.disable_tqdm", "true"]) == 0
