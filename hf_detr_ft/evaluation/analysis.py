@@ -12,10 +12,10 @@ import numpy as np
 from hf_detr_ft.evaluation.bootstrap import Interval, bootstrap_intervals
 from hf_detr_ft.evaluation.calibration import Calibration, calibrate
 from hf_detr_ft.evaluation.coco_eval import SIZE_NAMES, evaluate_with_curves, size_of
-from hf_detr_ft.evaluation.coco_result import CocoResult
+from hf_detr_ft.evaluation.coco_result import MAX_DETECTIONS, CocoResult
 from hf_detr_ft.evaluation.confusion import Confusion, confuse_classes
 from hf_detr_ft.evaluation.detections import Detections, is_above
-from hf_detr_ft.evaluation.matching import MAX_DETECTIONS, MatchedDetections, match_detections
+from hf_detr_ft.evaluation.matching import MatchedDetections, match_detections
 from hf_detr_ft.evaluation.threshold_curves import PrecisionRecall, ThresholdCurves, trace_thresholds
 from hf_detr_ft.evaluation.tide import TideErrors, find_errors
 from hf_detr_ft.evaluation.truth import read_truth

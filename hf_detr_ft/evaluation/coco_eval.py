@@ -14,9 +14,9 @@ import numpy as np
 
 from hf_detr_ft.data.masks import Masks
 from hf_detr_ft.data.segmentation_area import LARGE_AREA, MEDIUM_AREA
-from hf_detr_ft.evaluation.coco_result import ClassResult, CocoResult, metrics_beyond
+from hf_detr_ft.evaluation.coco_result import MAX_DETECTIONS, ClassResult, CocoResult, metrics_beyond
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.matching import IOUS, MAX_DETECTIONS, MatchedDetections, match_detections
+from hf_detr_ft.evaluation.matching import IOUS, MatchedDetections, match_detections
 from hf_detr_ft.evaluation.threshold_curves import RECALLS, PrecisionRecall, best_f1
 from hf_detr_ft.evaluation.truth import IndexedBoxes, Predictions, Truth, read_truth
 

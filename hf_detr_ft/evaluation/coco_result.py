@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from hf_detr_ft.evaluation.matching import MAX_DETECTIONS
 from hf_detr_ft.formatting import pluralize, printable
 
+MAX_DETECTIONS = 100
+"""Best detections per image and class that count in COCO's numbers."""
 CLASS_ROWS = 20
 """Most classes that `CocoResult.table` shows."""
 COCO_METRICS = (

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from hf_detr_ft.evaluation.coco_result import MAX_DETECTIONS
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.truth import Predictions, Truth, index_detections
 
@@ -17,8 +18,6 @@ IOUS = np.linspace(0.5, 0.95, 10)
 """IoUs that COCO's AP is the mean of; a match without further word is one at the first."""
 NEAR_IOU = 0.1
 """IoU from which on a detection is near an object: less is background (TIDE)."""
-MAX_DETECTIONS = 100
-"""Best detections per image and class that count in COCO's numbers."""
 UNMATCHED, IGNORED = -1, -2
 """Stand-ins for an object's position: none was taken; the detection does not count (crowd region, low rank)."""
 

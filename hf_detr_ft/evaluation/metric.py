@@ -13,9 +13,8 @@ import numpy as np
 from hf_detr_ft.boxes import xyxy_to_xywh
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_detections
-from hf_detr_ft.evaluation.coco_result import CocoResult
+from hf_detr_ft.evaluation.coco_result import MAX_DETECTIONS, CocoResult
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.matching import MAX_DETECTIONS
 
 _DESCRIPTION = "COCO average precision and recall of boxes, against the annotations as they stand in the COCO JSON."
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_detr_ft.evaluation.coco_result import BestF1
-from hf_detr_ft.evaluation.matching import MAX_DETECTIONS, MatchedDetections
+from hf_detr_ft.evaluation.coco_result import MAX_DETECTIONS, BestF1
+from hf_detr_ft.evaluation.matching import MatchedDetections
 
 RECALLS = np.linspace(0, 1, 101)
 """COCO's levels of recall."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from datasets import Dataset
 
+from hf_detr_ft.evaluation.coco_result import MAX_DETECTIONS
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.matching import MAX_DETECTIONS, MatchedDetections, match_detections
+from hf_detr_ft.evaluation.matching import MatchedDetections, match_detections
 from hf_detr_ft.evaluation.truth import has_masks, read_truth
 from hf_detr_ft.plots.training_curves import History
 from hf_detr_ft.run_folder import RunFolder

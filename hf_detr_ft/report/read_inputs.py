@@ -13,9 +13,8 @@ from hf_detr_ft.data.image_size import ImageProcessor
 from hf_detr_ft.data.split_source import Source
 from hf_detr_ft.data.splits import Splits, build_splits, check_sources, load_sources, require_no_errors
 from hf_detr_ft.errors import DataError, InputError
-from hf_detr_ft.evaluation.coco_result import CocoResult
+from hf_detr_ft.evaluation.coco_result import MAX_DETECTIONS, CocoResult
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.matching import MAX_DETECTIONS
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.report.arguments import require_data_flags

@@ -17,7 +17,7 @@ from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.data.splits import Splits, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import CheckpointError, Interrupted, RecipeError, TrainingError, first_line
-from hf_detr_ft.evaluation.matching import MAX_DETECTIONS
+from hf_detr_ft.evaluation.coco_result import MAX_DETECTIONS
 from hf_detr_ft.machine import keep_freed_memory, set_cpu_threads
 from hf_detr_ft.model.batch_norms import share_statistics
 from hf_detr_ft.model.build import build_model

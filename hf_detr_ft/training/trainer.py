@@ -19,9 +19,9 @@ from hf_detr_ft.data.masks import Masks
 from hf_detr_ft.data.sampling import EpochSampler, SortedSampler, rare_class_frequencies
 from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_matched
-from hf_detr_ft.evaluation.coco_result import CocoResult
+from hf_detr_ft.evaluation.coco_result import MAX_DETECTIONS, CocoResult
 from hf_detr_ft.evaluation.detections import Detections, to_detections
-from hf_detr_ft.evaluation.matching import MAX_DETECTIONS, match_detections
+from hf_detr_ft.evaluation.matching import match_detections
 from hf_detr_ft.evaluation.truth import Truth, has_masks, read_truth
 from hf_detr_ft.inference.detect import encode_masks, post_process
 from hf_detr_ft.model.detector import Detector

@@ -3,8 +3,9 @@ import pytest
 
 from hf_detr_ft.evaluation.analysis import analyse_detections
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
+from hf_detr_ft.evaluation.coco_result import MAX_DETECTIONS
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.evaluation.matching import MAX_DETECTIONS, UNMATCHED, rank_detections
+from hf_detr_ft.evaluation.matching import UNMATCHED, rank_detections
 from hf_detr_ft.evaluation.tide import ERRORS, Outcome, TideErrors
 from hf_detr_ft.evaluation.truth import index_detections, read_truth
 from tests.evaluation.test_coco_eval import boxes, one_image, random_case
@@ -156,7 +157,8 @@ def at_most_100(coco: dict, detections: Detections) -> Detections:
 
 
 def pick(detections: Detections, chosen: np.ndarray) -> Detections:
-    return Detections(*(getattr(detections, name)[chosen] for name in vars(detections)))
+    columns = (detections.image_id, detections.category_id, detections.score, detections.boxes_xywh_px)
+    return Detections(*(column[chosen] for column in columns))
 
 
 @pytest.mark.parametrize("seed", range(6))
