@@ -1,6 +1,6 @@
 """Truth of a COCO dict and detections to score against it, as arrays that share positions of image and category."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class IndexedBoxes:
     category: np.ndarray
     boxes_xywh_px: np.ndarray
     area: np.ndarray
-    masks: Masks | None
+    masks: Masks | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -165,7 +165,7 @@ class DetrTrainer(StepTrainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         sizes = torch.stack([target["orig_size"] for target in inputs["labels"]])
-        if outputs.pred_masks is not None:
+        if self._unwrapped().family.masks:
             masks = encode_masks(outputs.pred_masks, inputs["pixel_mask"], sizes.tolist())
             self._masks |= {int(t["image_id"]): own for t, own in zip(inputs["labels"], masks, strict=True)}
         scores, labels, boxes_xyxy_px = post_process(
