@@ -75,7 +75,7 @@ def test_classes_that_are_never_predicted() -> None:
 def test_what_most_wrong_detections_are(kind: str, wrong: Detections, sentence: str) -> None:
     coco = one_image(*row(10))
     assert sentence in describe(coco, found(row(10)), wrong)
-    few = Detections(*(getattr(wrong, name)[:4] for name in vars(wrong)))
+    few = Detections(*(values[:4] for values in vars(wrong).values() if values is not None))
     assert not any("Most wrong" in s for s in describe(coco, found(row(10)), few))
 
 
