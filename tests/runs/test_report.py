@@ -124,7 +124,7 @@ def test_data_that_have_moved_are_missed_and_found_again(
     assert main(["report", str(run)]) == 0
     page = read(run / "report.html")
     assert f"hf-detr-ft report {run} --data.root FOLDER" in said(page)
-    assert "custom_val.json: expected a COCO JSON, found no such file" in said(page)
+    assert "data: expected the folder of a data set, found nothing" in said(page)
     assert "The validation data cannot be read" in capsys.readouterr().out
     assert not page.all("article")
     best = json.loads((run / "metrics.json").read_text())["best"]
@@ -236,7 +236,7 @@ def test_a_folder_that_is_no_run_needs_data(tmp_path: Path, monkeypatch: pytest.
     assert table(page, "coco")[1]["AP"][1] is not None
     assert "evaluated on 2 images" in page.text()
     assert page.all("article")
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="nowhere: expected the folder of a data set, found nothing"):
         report([str(model)], ["--data.root", str(tmp_path / "nowhere")], overwrite=True)
 
 
