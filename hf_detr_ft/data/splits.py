@@ -1,5 +1,6 @@
 """Splits of a recipe: read, checked, and as data sets."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -93,7 +94,7 @@ def _load(config: DataConfig, split: str, masks: bool) -> Source:
 
 
 def _overlap(one: Path, other: Path) -> bool:
-    one, other = one.resolve(), other.resolve()
+    one, other = Path(os.path.realpath(one)), Path(os.path.realpath(other))  # `resolve` raises in a circle of links
     return one.is_relative_to(other) or other.is_relative_to(one)
 
 

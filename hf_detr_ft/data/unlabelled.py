@@ -20,10 +20,10 @@ def find_unlabelled(images_dir: Path, named: Iterable[tuple[Path, Any]]) -> list
     """
     if not images_dir.is_dir():
         return []
-    base = images_dir.resolve()
+    base = Path(os.path.realpath(images_dir))
     taken = {
         os.path.normpath(f"{root}/{image['file_name']}")
-        for root, coco in ((folder.resolve(), coco) for folder, coco in named)
+        for root, coco in ((Path(os.path.realpath(folder)), coco) for folder, coco in named)
         for image in coco["images"]
         if isinstance(image, dict) and isinstance(image.get("file_name"), str)
     }

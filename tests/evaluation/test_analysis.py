@@ -9,6 +9,7 @@ from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.evaluation.tide import ERRORS
 from hf_detr_ft.report.describe_errors import describe_result
 from tests.evaluation.test_coco_eval import boxes, official, one_image, random_case
+from tests.evaluation.test_tide import pick
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -46,7 +47,7 @@ def test_threshold_curves_are_counts_and_their_top_is_the_best_f1(seed: int) -> 
     for threshold in (0.2, best.threshold, 0.7):
         # Detections of a lower score take nothing from those of a higher one, so leaving them out is what keeping is.
         kept = detections.score > threshold
-        left = Detections(*(getattr(detections, name)[kept] for name in vars(detections)))
+        left = pick(detections, kept)
         at = np.searchsorted(curves.thresholds, threshold)
         counts = analyse_detections(coco, left, 0.0).confusion.counts
         hits = np.diag(counts)[:-1]
@@ -71,7 +72,7 @@ def test_a_class_of_its_own_has_the_best_f1_of_its_own_data_set() -> None:
     curves = analyse_detections(coco, detections).thresholds
     for category, curve in zip(sorted(c["id"] for c in coco["categories"]), curves.classes, strict=True):
         own = detections.category_id == category
-        alone = Detections(*(getattr(detections, name)[own] for name in vars(detections)))
+        alone = pick(detections, own)
         annotations = [a for a in coco["annotations"] if a["category_id"] == category]
         if curve.best is not None:
             assert curve.best == evaluate_detections({**coco, "annotations": annotations}, alone).best_f1
