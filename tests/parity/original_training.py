@@ -82,7 +82,7 @@ def train_original(checkout: Path, folder: Path, model: Model, fp64: bool) -> di
 
 def exact_inputs(_: Any, args: tuple, inputs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
     """Levels of 8 bits and quarters of a pixel, which fp32 had rounded, in fp64."""
-    mean, deviation = (torch.tensor(value).double()[:, None, None] for value in (MEAN, DEVIATION))
+    mean, deviation = (torch.tensor(value, dtype=torch.float64)[:, None, None] for value in (MEAN, DEVIATION))
     levels = ((inputs["pixel_values"].double() * deviation + mean) * 255).round() / 255
     pixels = (levels - mean) / deviation * inputs["pixel_mask"][:, None]
     labels = []

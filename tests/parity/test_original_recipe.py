@@ -31,5 +31,5 @@ def test_ten_steps_are_the_originals(tmp_path: Path) -> None:
     mine = shown(moves(train_ours(tmp_path, TESTED, fp64=True), before))
     assert mine.keys() == theirs.keys()
     apart = {name: np.abs(np.array(mine[name]) - values).max() for name, values in theirs.items()}
-    assert max(apart.values()) < 1e-7, max(apart, key=lambda name: apart[name])
+    assert max(apart.values()) < 1e-9, max(apart, key=lambda name: apart[name])
     assert min(np.abs(values).max() for values in theirs.values()) > 1e-6, "each was trained"
