@@ -78,16 +78,10 @@ def names_files(config: DataConfig) -> bool:
     return any(getattr(config, name) not in (getattr(usual, name), None) for name in PATHS)
 
 
-def makes_validation(config: DataConfig) -> bool:
-    """True where the validation split is made of the training images: it is asked for, or there is none.
-
-    Raises:
-        DataError: see `find_data`.
-    """
-    if config.synthetic_images is not None:
-        return False
+def makes_validation(config: DataConfig, found: Layout) -> bool:
+    """True where the validation split is made of the training images: it is asked for, or none was found."""
     asked = config.val_annotations is None or config.val_share or config.folds or config.split_file
-    return bool(asked) or "val" not in find_data(config).splits
+    return bool(asked) or "val" not in found.splits
 
 
 def require_annotations(*splits: str) -> Callable[[DataConfig], None]:
@@ -102,7 +96,8 @@ def require_annotations(*splits: str) -> Callable[[DataConfig], None]:
         found, said, needed = None, "", list(splits)
         try:
             found = find_data(config)
-            if makes_validation(config) and "train" in found.splits and found.splits["train"].annotations.exists():
+            train = found.splits.get("train")
+            if makes_validation(config, found) and train is not None and train.annotations.exists():
                 needed = [split for split in splits if split != "val"] or ["train"]
         except DataError as error:
             said = str(error)

@@ -72,10 +72,10 @@ class Origin:
     record: dict[str, Any]
 
 
-def load_source(config: DataConfig, split: str, masks: bool = False) -> Source:
+def load_source(config: DataConfig, split: str, masks: bool = False, layout: Layout | None = None) -> Source:
     """The split "train", "val" or "test" of a recipe's `data`, as it is there, with masks where they are asked for.
 
-    See `splits.load_sources`.
+    See `splits.load_sources`. Files are searched for where their layout is not given.
 
     Raises:
         RecipeError: synthetic images are described wrongly.
@@ -83,7 +83,7 @@ def load_source(config: DataConfig, split: str, masks: bool = False) -> Source:
     """
     if config.synthetic_images is not None:
         return _draw(config, split, masks)
-    layout = find_data(config)
+    layout = layout or find_data(config)
     notes = [describe_layout(layout)] if layout.reason else []
     if layout.format == "coco":
         places = {key: place for key, place in layout.splits.items() if key == split}

@@ -18,6 +18,7 @@ from hf_detr_ft.data.class_names import map_classes, require_classes
 from hf_detr_ft.data.coco import LabelMap, without_collector
 from hf_detr_ft.data.dataset import iterate_column, prepare_coco
 from hf_detr_ft.data.find_data import find_data, makes_validation
+from hf_detr_ft.data.formats.layout import Layout
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.made_splits import make_splits
 from hf_detr_ft.data.once_per_machine import once_per_machine
@@ -67,20 +68,20 @@ def load_sources(
     Raises:
         InputError: see `load_source` and `make_splits`.
     """
-    made = {}
-    if set(splits) != {"test"} and makes_validation(config):
-        made = make_splits(config, _load(config, "train", masks), progress)
-    return {split: made.get(split) or _load(config, split, masks) for split in splits}
+    layout, made = None if config.synthetic_images is not None else find_data(config), {}
+    if layout is not None and set(splits) != {"test"} and makes_validation(config, layout):
+        made = make_splits(config, _load(config, "train", masks, layout), progress)
+    return {split: made.get(split) or _load(config, split, masks, layout) for split in splits}
 
 
-def _load(config: DataConfig, split: str, masks: bool) -> Source:
+def _load(config: DataConfig, split: str, masks: bool, layout: Layout | None) -> Source:
     """A split with the classes that the recipe asks for, and of training the images that no annotation names."""
-    source, notes = load_source(config, split, masks), list[str]()
+    source, notes = load_source(config, split, masks, layout), list[str]()
     coco, folder, file = source.coco, source.images_dir, str(source.annotations)
-    if split == "train" and folder is not None:
-        places = find_data(config).splits
+    if split == "train" and folder is not None and layout is not None:
+        places = layout.splits
         beside = [other for other in places if other != split and _overlap(folder, places[other].images_dir)]
-        others = (load_source(config, other) for other in beside)
+        others = (load_source(config, other, layout=layout) for other in beside)
         named = [(other.images_dir, other.coco) for other in others if other.images_dir is not None]
         names = find_unlabelled(folder, [(folder, coco), *named])
         coco, note = use_unlabelled(coco, folder, names, config.unlabelled, file)

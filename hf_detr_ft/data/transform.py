@@ -173,10 +173,11 @@ class DetrTransform:
     def _augment(self, tile: Tile, seed: int) -> tuple[Tile, int]:
         """Augmented image with its objects, and the short side to resize it to."""
         assert self.augmentation is not None
-        draws = np.random.default_rng((seed, TILES))
-        if self.rows is not None and draws.random() < self.augmentation.mosaic:
-            others = [self._read_other(int(index)) for index in draws.integers(len(self.rows), size=TILES - 1)]
-            tile = draw_mosaic([tile, *others], draws, self.augmentation.min_visibility)
+        if self.rows is not None:
+            draws = np.random.default_rng((seed, TILES))
+            if draws.random() < self.augmentation.mosaic:
+                others = [self._read_other(int(index)) for index in draws.integers(len(self.rows), size=TILES - 1)]
+                tile = draw_mosaic([tile, *others], draws, self.augmentation.min_visibility)
         augmented = self.augmentation(tile.pixels, tile.boxes_xywh_px, seed, tile.masks)
         boxes, kept = augmented.boxes_xywh_px, augmented.kept
         shares = boxes[:, 2:].prod(axis=1) / tile.boxes_xywh_px[kept, 2:].prod(axis=1)

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import supervision as sv
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from hf_detr_ft.boxes import xywh_to_xyxy
+from hf_detr_ft.data.masks import decode_masks, encode_segmentation
 from hf_detr_ft.data.segmentation_area import segmentation_fault
 from hf_detr_ft.plots.draw_boxes import class_colour
+from hf_detr_ft.plots.draw_masks import OPACITY
 from hf_detr_ft.plots.samples import SAMPLE_SIDE, draw_sample
 from hf_detr_ft.plots.style import shrink
 
-MASK_OPACITY = 0.45
 TILE_GAP = 8
 """Pixels between images of a sheet."""
 
@@ -47,7 +47,7 @@ def draw_annotations(
             found[place] = mask
     if found:
         palette = sv.ColorPalette([class_colour(labels[place]) for place in found])
-        annotator = sv.MaskAnnotator(palette, MASK_OPACITY, sv.ColorLookup.INDEX)
+        annotator = sv.MaskAnnotator(palette, OPACITY, sv.ColorLookup.INDEX)
         detections = sv.Detections(xywh_to_xyxy(boxes_xywh_px[list(found)]), np.stack(list(found.values())))
         image = annotator.annotate(image.copy(), detections)
     return draw_sample(image, xywh_to_xyxy(boxes_xywh_px), labels, [names[id_] for id_ in ids], crowd, edge)
@@ -62,11 +62,8 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> np.ndarray 
     """
     if not segmentation or segmentation_fault(segmentation) is not None:
         return None
-    rle = segmentation
-    if isinstance(rle, list) or isinstance(rle["counts"], list):
-        rle = coco_mask.frPyObjects(rle, *size)
-    mask = coco_mask.decode(coco_mask.merge(rle) if isinstance(rle, list) else rle).astype(bool)
-    return mask if mask.shape == size else None
+    rle = encode_segmentation(segmentation, *size)
+    return decode_masks([rle["counts"]], size, size)[0].astype(bool) if tuple(rle["size"]) == size else None
 
 
 def tile_images(images: Sequence[Image.Image], columns: int = 3, edge: int = 300) -> Image.Image:

@@ -6,18 +6,15 @@ from typing import Any
 from hf_detr_ft.atomic import is_free, write_folder
 from hf_detr_ft.data.coco import with_polygon_areas
 from hf_detr_ft.data.find_data import find_data
-from hf_detr_ft.data.formats.annotation_text import load_text
-from hf_detr_ft.data.formats.coco_folder import mend_coco
 from hf_detr_ft.data.formats.coco_json import (
     describe,
     image_size_reader,
     load_categories,
     load_json,
-    parse_json,
     write_coco,
 )
 from hf_detr_ft.data.formats.find_format import READERS
-from hf_detr_ft.data.formats.turned import turn_coco
+from hf_detr_ft.data.formats.layout import SPLITS
 from hf_detr_ft.data.formats.via import VIA_FILE_NAME, convert_via
 from hf_detr_ft.data.formats.write_data import WRITERS, WholeSplit
 from hf_detr_ft.errors import DataError, RecipeError
@@ -96,23 +93,12 @@ def convert_folder(config: DataConfig, destination: Path, to: str) -> int:
         from hf_detr_ft.data.splits import list_problems
     print(f"found {layout.format}: {layout.reason}")
     splits, notes, problems = {}, list[str](), []
-    for split in ("train", "val", "test"):
-        try:
-            found = load_source(config, split)
-        except DataError:
-            if split in layout.splits:
-                raise
-            continue
+    for split in (name for name in SPLITS if name in layout.splits):
+        found = load_source(config, split, masks=True)  # with the outlines
         folder = found.images_dir
         assert folder is not None, "only drawn images are no files"
-        coco = found.coco
-        if layout.format == "coco":  # once more, with the outlines that training has no use for
-            text = load_text(found.annotations).encode("utf-8", errors="replace")
-            outlines: Any = parse_json(text, str(found.annotations))
-            coco, _ = mend_coco({**outlines, "images": coco["images"]}, folder)
-            coco = turn_coco(coco, folder)[0] if config.exif == "stored" else coco
-        problems += check_coco(coco, found.annotations, folder, decode=False)
-        splits[split] = WholeSplit(coco, folder)
+        problems += check_coco(found.coco, found.annotations, folder, decode=False)
+        splits[split] = WholeSplit(found.coco, folder)
         notes += found.notes[1:]
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:

@@ -31,6 +31,8 @@ TIMEOUT_S = 60.0
 READ_BYTES = 1 << 16
 MAX_BYTES = 1 << 28
 """Largest size of the archive, and of what is in it; both are about 38 million. Anything larger is something else."""
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError)
+"""Errors with which `zipfile` meets an archive that is damaged, cut off or none."""
 ELSEWHERE = "if the data set is on this machine already, give its folder to the recipe with --data.root"
 
 
@@ -51,7 +53,7 @@ def write_balloon_folder(destination: Path) -> list[str]:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened, write_folder(destination) as folder:
             check_members(opened, URL)
             return [f"{destination} {split}: {_unpack_split(opened, split, folder)}" for split in SPLITS]
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError) as error:
+    except DAMAGE as error:
         is_zip = archive.startswith(b"PK")
         found = "a zip archive that is damaged or cut off" if is_zip else f"a file that begins {archive[:16]!r}"
         raise DataError(f"{URL}: expected a zip archive, found {found} ({error}); run again, or {ELSEWHERE}") from error

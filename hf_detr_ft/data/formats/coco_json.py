@@ -4,9 +4,11 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hf_detr_ft.atomic import write_json
 from hf_detr_ft.data.coco import leaves_folder
+from hf_detr_ft.data.formats.annotation_text import load_text
 from hf_detr_ft.data.images import upright_size
 from hf_detr_ft.data.segmentation_area import LARGE_AREA, MEDIUM_AREA
 from hf_detr_ft.errors import DataError
@@ -23,6 +25,11 @@ def load_json(path: Path) -> object:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     return parse_json(content, str(path))
+
+
+def load_annotation_json(path: Path, most_bytes: int | None = None) -> Any:
+    """Value of a JSON file in any encoding of labelling tools. Raises DataError, see `load_text` and `parse_json`."""
+    return parse_json(load_text(path, most_bytes).encode("utf-8", errors="replace"), str(path))
 
 
 def parse_json(content: bytes, source: str) -> object:

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from hf_detr_ft.data.formats.annotation_text import load_text
-from hf_detr_ft.data.formats.coco_json import parse_json
+from hf_detr_ft.data.formats.coco_json import load_annotation_json
 from hf_detr_ft.data.formats.json_kinds import find_json_kinds
 from hf_detr_ft.data.formats.labelled import (
     Faults,
-    Labelled,
     LabelledImage,
     LabelledObject,
     OpenPhotos,
@@ -15,6 +13,7 @@ from hf_detr_ft.data.formats.labelled import (
     Reading,
     class_name,
     finite,
+    read_splits,
 )
 from hf_detr_ft.data.formats.layout import Layout, Place, Tree, group_by_split
 from hf_detr_ft.errors import DataError
@@ -41,22 +40,20 @@ def read_createml(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
     Raises:
         DataError: lists what is wrong with the files.
     """
-    faults, splits = Faults(next(iter(layout.splits.values())).annotations), {}
-    for split, place in layout.splits.items():
-        photos, images = open_photos(place.images_dir), []
-        for number, entry in enumerate(_load(place.annotations)):
-            where = f"{place.annotations}, entry {number}"
-            try:
-                images.append(_read_image(entry, where, photos, faults))
-            except DataError as error:
-                faults.add(where, error)
-        splits[split] = Labelled(images, place.images_dir)
-    faults.refuse()
-    return splits, None
+    return read_splits(layout, open_photos, _read_place), None
+
+
+def _read_place(place: Place, photos: Photos, faults: Faults) -> list[LabelledImage]:
+    images = []
+    for number, entry in enumerate(_load(place.annotations)):
+        where = f"{place.annotations}, entry {number}"
+        with faults.at(where):
+            images.append(_read_image(entry, where, photos, faults))
+    return images
 
 
 def _load(path: Path) -> list:
-    content = parse_json(load_text(path).encode("utf-8", errors="replace"), str(path))
+    content = load_annotation_json(path)
     if not isinstance(content, list):
         raise DataError(f"{path}: expected a list of images, as CreateML writes it, found something else")
     return content
@@ -73,10 +70,8 @@ def _read_image(entry: object, where: str, photos: Photos, faults: Faults) -> La
     file_name = photos.find(name)
     image = LabelledImage(file_name, photos.size(file_name), [])
     for number, thing in enumerate(objects):
-        try:
+        with faults.at(f"{where} ({name!r}), annotation {number}"):
             image.objects.append(_read_object(thing))
-        except DataError as error:
-            faults.add(f"{where} ({name!r}), annotation {number}", error)
     return image
 
 

@@ -34,14 +34,12 @@ def read_image_folder(layout: Layout, open_photos: OpenPhotos = Photos) -> Readi
     for split, place in layout.splits.items():
         photos, images = open_photos(place.images_dir), read.setdefault(split, [])
         for number, row in _rows(place.annotations, faults):
-            try:
+            with faults.at(f"{place.annotations}, line {number}"):
                 name = row.get("file_name")
                 if not isinstance(name, str):
                     raise DataError(f"expected a text 'file_name', found {name!r:.60}")
                 file_name = photos.find(name)
                 images.append((file_name, photos.size(file_name), read_objects(row)))
-            except DataError as error:
-                faults.add(f"{place.annotations}, line {number}", error)
     faults.refuse()
     placed = place_objects(read)
     return {split: Labelled(placed[split], place.images_dir) for split, place in layout.splits.items()}, None

@@ -2,12 +2,14 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from hf_detr_ft.data.coco import leaves_folder
 from hf_detr_ft.data.file_names import ImageNames
+from hf_detr_ft.data.formats.layout import Layout, Place
 from hf_detr_ft.data.formats.via import polygon_area
 from hf_detr_ft.data.images import read_frame, upright_size
 from hf_detr_ft.errors import DataError
@@ -63,6 +65,14 @@ class Faults:
     def add(self, place: object, what: object) -> None:
         """Notes one fault and where it is."""
         self.found.append(f"{place}: {what}")
+
+    @contextmanager
+    def at(self, place: object) -> Iterator[None]:
+        """Notes a DataError as a fault of a place, and goes on behind the block."""
+        try:
+            yield
+        except DataError as error:
+            self.add(place, error)
 
     def refuse(self) -> None:
         """Raises DataError where there are faults; it lists the first and counts the rest."""
@@ -131,6 +141,28 @@ class Photos:
 
 
 OpenPhotos = Callable[[Path], Photos]
+
+
+def read_splits(
+    layout: Layout, open_photos: OpenPhotos, read: Callable[[Place, Photos, Faults], list[LabelledImage]]
+) -> dict[str, Labelled]:
+    """All splits of a layout, whose faults are said at once.
+
+    Args:
+        layout: on the disk.
+        open_photos: makes `Photos` of a folder.
+        read: gives the images of a place; it notes what is wrong with single ones.
+
+    Raises:
+        DataError: lists what is wrong with the files.
+    """
+    faults = Faults(next(iter(layout.splits.values())).annotations)
+    splits = {
+        split: Labelled(read(place, open_photos(place.images_dir), faults), place.images_dir)
+        for split, place in layout.splits.items()
+    }
+    faults.refuse()
+    return splits
 
 
 def whole_side(value: object) -> int:

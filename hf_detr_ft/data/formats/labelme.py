@@ -5,12 +5,10 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hf_detr_ft.data.formats.annotation_text import load_text
-from hf_detr_ft.data.formats.coco_json import parse_json
+from hf_detr_ft.data.formats.coco_json import load_annotation_json
 from hf_detr_ft.data.formats.json_kinds import find_json_kinds, json_kind
 from hf_detr_ft.data.formats.labelled import (
     Faults,
-    Labelled,
     LabelledImage,
     LabelledObject,
     OpenPhotos,
@@ -19,6 +17,7 @@ from hf_detr_ft.data.formats.labelled import (
     class_name,
     finite,
     outline_box,
+    read_splits,
 )
 from hf_detr_ft.data.formats.layout import Layout, Place, Tree, split_of
 from hf_detr_ft.errors import DataError
@@ -53,25 +52,22 @@ def read_labelme(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
     Raises:
         DataError: lists what is wrong with the files.
     """
-    faults, splits = Faults(next(iter(layout.splits.values())).annotations), {}
-    for split, place in layout.splits.items():
-        photos, images = open_photos(place.images_dir), []
-        others = {other.annotations for other in layout.splits.values()} - {place.annotations}
+    folders = {place.annotations for place in layout.splits.values()}
+
+    def read(place: Place, photos: Photos, faults: Faults) -> list[LabelledImage]:
+        images, others = [], folders - {place.annotations}
         for name in Tree(place.annotations).named(".json"):
             file = place.annotations / name
-            if others & set(file.parents) or json_kind(file) != "labelme":
-                continue
-            try:
-                images.append(_read_image(_load(file), file, photos, faults))
-            except DataError as error:
-                faults.add(file, error)
-        splits[split] = Labelled(images, place.images_dir)
-    faults.refuse()
-    return splits, None
+            if not others & set(file.parents) and json_kind(file) == "labelme":
+                with faults.at(file):
+                    images.append(_read_image(_load(file), file, photos, faults))
+        return images
+
+    return read_splits(layout, open_photos, read), None
 
 
 def _load(path: Path) -> dict[str, Any]:
-    content = parse_json(load_text(path, MOST_BYTES).encode("utf-8", errors="replace"), str(path))
+    content = load_annotation_json(path, MOST_BYTES)
     if not isinstance(content, dict):
         raise DataError("expected an object with 'shapes' and 'imagePath'")
     return content

@@ -7,9 +7,7 @@ what it holds is written under names that are letters and digits.
 
 import hashlib
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hf_detr_ft.atomic import write_folder
-from hf_detr_ft.data.formats.balloon_archive import check_members, download
+from hf_detr_ft.data.formats.balloon_archive import DAMAGE, check_members, download
 from hf_detr_ft.data.formats.coco_json import describe, write_coco
 from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.errors import DataError
@@ -100,7 +98,7 @@ def _opened(source: Path | None) -> Iterator[tuple[str, dict[str, Read]]]:
             check_members(opened, name)
             members = [member for member in opened.infolist() if not member.is_dir()]
             yield name, {member.filename: _member(opened, member) for member in members}
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError) as error:
+    except DAMAGE as error:
         raise DataError(f"{name}: expected a whole zip archive ({error}); {ELSEWHERE}") from error
 
 

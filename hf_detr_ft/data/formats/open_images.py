@@ -5,7 +5,6 @@ from pathlib import Path
 from hf_detr_ft.data.formats.csv_table import Table, load_head, load_table
 from hf_detr_ft.data.formats.labelled import (
     Faults,
-    Labelled,
     LabelledImage,
     LabelledObject,
     OpenPhotos,
@@ -14,6 +13,7 @@ from hf_detr_ft.data.formats.labelled import (
     class_name,
     corners_box,
     finite,
+    read_splits,
 )
 from hf_detr_ft.data.formats.layout import Layout, Place, Tree, group_by_split, read_head
 from hf_detr_ft.errors import DataError
@@ -44,16 +44,15 @@ def read_open_images(layout: Layout, open_photos: OpenPhotos = Photos) -> Readin
         DataError: lists what is wrong with the files.
     """
     labels = {} if layout.classes is None else _read_classes(layout.classes)
-    faults, splits = Faults(next(iter(layout.splits.values())).annotations), {}
-    for split, place in layout.splits.items():
+
+    def read(place: Place, photos: Photos, faults: Faults) -> list[LabelledImage]:
         table = load_table(place.annotations)
         if not set(COLUMNS) <= set(table.heading):
             found = f"{', '.join(table.heading):.200}"
             raise DataError(f"{place.annotations}: expected the columns {', '.join(COLUMNS)}, found {found}")
-        images = _read_rows(table, place.annotations, open_photos(place.images_dir), labels, faults)
-        splits[split] = Labelled(images, place.images_dir)
-    faults.refuse()
-    return splits, None
+        return _read_rows(table, place.annotations, photos, labels, faults)
+
+    return read_splits(layout, open_photos, read), None
 
 
 def _read_classes(path: Path) -> dict[str, str]:
@@ -66,7 +65,7 @@ def _read_rows(table: Table, path: Path, photos: Photos, labels: dict[str, str],
     group = table.heading.index("isgroupof") if "isgroupof" in table.heading else None
     images: dict[str, LabelledImage] = {}
     for number, cells in table.rows:
-        try:
+        with faults.at(f"{path}, line {number}"):
             if len(cells) < len(table.heading):
                 raise DataError(f"expected {len(table.heading)} cells, found {len(cells)}")
             name = cells[image_id]
@@ -76,8 +75,6 @@ def _read_rows(table: Table, path: Path, photos: Photos, labels: dict[str, str],
             if any(cells[place] for place in box):
                 crowd = group is not None and cells[group] == "1"
                 images[name].objects.append(_read_object(cells, label, box, images[name].size, labels, crowd))
-        except DataError as error:
-            faults.add(f"{path}, line {number}", error)
     return list(images.values())
 
 

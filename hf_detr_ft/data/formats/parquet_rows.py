@@ -45,11 +45,9 @@ def read_parquet(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
             classes = read_class_names(path)
             names |= dict.fromkeys(classes)
             for row in iterate_rows(path, with_images=False):
-                try:
+                with faults.at(f"{path}, row {number}"):
                     file_name = stored[f"{number:06d}"]
                     images.append((file_name, photos.size(file_name), read_objects(row, classes)))
-                except DataError as error:
-                    faults.add(f"{path}, row {number}", error)
                 number += 1
     faults.refuse()
     placed = place_objects(read)

@@ -181,7 +181,7 @@ def _read_rows(
     """Images in the order in which they come up."""
     images: dict[str, LabelledImage] = {}
     for number, cells in rows:
-        try:
+        with faults.at(f"{path}, line {number}"):
             least = 1 + max(columns.file, columns.label, *columns.box)
             if len(cells) < least:
                 raise DataError(f"expected {least} cells, found {len(cells)}")
@@ -192,8 +192,6 @@ def _read_rows(
                 images[name] = LabelledImage(name, photos.size(name, stated), [])
             if any(cells[place] for place in columns.box):
                 images[name].objects.append(_read_object(cells, columns, images[name].size, relative))
-        except DataError as error:
-            faults.add(f"{path}, line {number}", error)
     return list(images.values())
 
 

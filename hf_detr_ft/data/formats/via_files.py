@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_detr_ft.data.formats.annotation_text import load_text
-from hf_detr_ft.data.formats.coco_json import parse_json
+from hf_detr_ft.data.formats.coco_json import load_annotation_json, parse_json
 from hf_detr_ft.data.formats.csv_table import load_head, load_table
 from hf_detr_ft.data.formats.json_kinds import find_json_kinds
 from hf_detr_ft.data.formats.labelled import Labelled, LabelledImage, LabelledObject, OpenPhotos, Photos, Reading
@@ -37,7 +36,7 @@ def find_via(tree: Tree) -> Layout | None:
 def load_via(path: Path) -> Any:
     """A JSON of VIA as it is, or a CSV as VIA would have written it as JSON. Raises DataError where it is neither."""
     if path.suffix.lower() != ".csv":
-        return parse_json(load_text(path).encode("utf-8", errors="replace"), str(path))
+        return load_annotation_json(path)
     table = load_table(path)
     needed = ("filename", SHAPE, ATTRIBUTES)
     if not set(needed) <= set(table.heading):

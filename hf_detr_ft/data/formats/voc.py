@@ -14,7 +14,6 @@ from defusedxml.ElementTree import fromstring
 from hf_detr_ft.data.formats.annotation_text import decode_text, lines_of, load_text
 from hf_detr_ft.data.formats.labelled import (
     Faults,
-    Labelled,
     LabelledImage,
     LabelledObject,
     OpenPhotos,
@@ -23,6 +22,7 @@ from hf_detr_ft.data.formats.labelled import (
     class_name,
     corners_box,
     finite,
+    read_splits,
 )
 from hf_detr_ft.data.formats.layout import Layout, Place, Tree, read_head, split_of
 from hf_detr_ft.errors import DataError
@@ -61,17 +61,15 @@ def read_voc(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
     Raises:
         DataError: lists what is wrong with the files.
     """
-    faults, splits = Faults(next(iter(layout.splits.values())).annotations), {}
-    for split, place in layout.splits.items():
-        photos, images = open_photos(place.images_dir), []
+
+    def read(place: Place, photos: Photos, faults: Faults) -> list[LabelledImage]:
+        images = []
         for file in _files(layout, place):
-            try:
+            with faults.at(file):
                 images.append(_read_image(parse_xml(file), file, photos, faults))
-            except DataError as error:
-                faults.add(file, error)
-        splits[split] = Labelled(images, place.images_dir)
-    faults.refuse()
-    return splits, None
+        return images
+
+    return read_splits(layout, open_photos, read), None
 
 
 def _files(layout: Layout, place: Place) -> list[Path]:
@@ -119,10 +117,8 @@ def _read_image(root: Element, file: Path, photos: Photos, faults: Faults) -> La
     from_one = "voc" in (root.findtext("source/database") or "").lower()
     objects = []
     for number, thing in enumerate(root.findall("object"), start=1):
-        try:
+        with faults.at(f"{file}, object {number}"):
             objects.append(_read_object(thing, from_one))
-        except DataError as error:
-            faults.add(f"{file}, object {number}", error)
     return LabelledImage(name, size, objects)
 
 

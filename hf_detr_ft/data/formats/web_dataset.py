@@ -54,12 +54,10 @@ def read_web_dataset(layout: Layout, open_photos: OpenPhotos = Photos) -> Readin
     for split in layout.splits:
         photos, images = open_photos(unpacked / split), read.setdefault(split, [])
         for label in sorted((unpacked / split).glob("*.json")):
-            try:
+            with faults.at(f"sample {label.stem!r}"):
                 value: Any = parse_json(label.read_bytes(), label.name)
                 row = value if isinstance(value, dict) else {"objects": value}
                 images.append((label.stem, photos.size(label.stem), read_objects(row)))
-            except DataError as error:
-                faults.add(f"sample {label.stem!r}", error)
     faults.refuse()
     placed = place_objects(read)
     return {split: Labelled(placed[split], unpacked / split) for split in placed}, None
