@@ -32,6 +32,8 @@ class Place(NamedTuple):
     """File with its annotations, or the folder of such files."""
     images_dir: Path
     """Folder that the names of images are relative to."""
+    parts: tuple[Path, ...] = ()
+    """Folders and lists of images that are the split's, where it is not all of the folder; read by YOLO's reader."""
 
 
 class Layout(NamedTuple):

@@ -11,7 +11,6 @@ from pathlib import Path
 from hf_detr_ft.data.formats.annotation_text import lines_of, load_text
 from hf_detr_ft.data.formats.labelled import (
     Faults,
-    Labelled,
     LabelledImage,
     LabelledObject,
     OpenPhotos,
@@ -19,9 +18,16 @@ from hf_detr_ft.data.formats.labelled import (
     Reading,
     finite,
     outline_box,
+    read_splits,
 )
-from hf_detr_ft.data.formats.layout import Layout, Tree
-from hf_detr_ft.data.formats.yolo_folders import MOST_BYTES, count_keypoint_values, label_name, load_names
+from hf_detr_ft.data.formats.layout import Layout, Place
+from hf_detr_ft.data.formats.yolo_folders import (
+    MOST_BYTES,
+    count_keypoint_values,
+    label_name,
+    load_names,
+    names_of_split,
+)
 from hf_detr_ft.errors import DataError
 
 REACH = 1.01
@@ -35,50 +41,40 @@ def read_yolo(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
         DataError: lists what is wrong with the files.
     """
     names, keypoints = load_names(layout.classes), count_keypoint_values(layout.classes)
-    faults, splits, most = Faults(next(iter(layout.splits.values())).annotations), {}, -1
-    for split, place in layout.splits.items():
+
+    def read(place: Place, photos: Photos, faults: Faults) -> list[LabelledImage]:
         images = []
-        for image in Tree(place.images_dir).images:
-            photos = open_photos(place.images_dir)
-            try:
-                size = photos.size(image)
-            except DataError as error:
-                faults.add(split, error)
-                continue
-            labels = _labels_file(place.images_dir / image)
-            objects, largest = _read_labels(labels, size, names, keypoints, faults) if labels.exists() else ([], -1)
-            most = max(most, largest)
-            images.append(LabelledImage(image, size, objects))
-        splits[split] = Labelled(images, place.images_dir)
-    faults.refuse()
-    return splits, names or [str(index) for index in range(most + 1)]
+        for image in names_of_split(place, photos, faults):
+            with faults.at(image):
+                size, labels = photos.size(image), _labels_file(place.images_dir / image)
+                objects = _read_labels(labels, size, names, keypoints, faults) if labels.exists() else []
+                images.append(LabelledImage(image, size, objects))
+        return images
+
+    splits = read_splits(layout, open_photos, read)
+    if names:
+        return splits, names
+    numbers = {int(thing.name) for split in splits.values() for image in split.images for thing in image.objects}
+    return splits, [str(index) for index in range(max(numbers, default=-1) + 1)]
 
 
 def _labels_file(image: Path) -> Path:
-    return Path(label_name(image.as_posix())).with_suffix(".txt")
+    labels, beside = Path(label_name(image.as_posix())).with_suffix(".txt"), image.with_suffix(".txt")
+    return labels if labels.exists() or not beside.exists() else beside  # where a folder above is called images
 
 
 def _read_labels(
     path: Path, size: tuple[int, int], names: list[str], keypoints: int, faults: Faults
-) -> tuple[list[LabelledObject], int]:
-    """Objects of one file of labels, and the largest number of a class."""
-    objects, largest = [], -1
-    try:
-        lines = lines_of(load_text(path, MOST_BYTES))
-    except DataError as error:
-        faults.add(path, error)
-        return [], -1
-    for number, line in lines:
-        try:
+) -> list[LabelledObject]:
+    """Objects of one file of labels."""
+    objects = []
+    for number, line in lines_of(load_text(path, MOST_BYTES)):
+        with faults.at(f"{path}, line {number}"):
             index, box, polygons = parse_line(line, size, keypoints)
             if names and index >= len(names):
                 raise DataError(f"expected a class from 0 to {len(names) - 1}, found {index}")
-        except DataError as error:
-            faults.add(f"{path}, line {number}", error)
-            continue
-        objects.append(LabelledObject(names[index] if names else str(index), box, polygons))
-        largest = max(largest, index)
-    return objects, largest
+            objects.append(LabelledObject(names[index] if names else str(index), box, polygons))
+    return objects
 
 
 def parse_line(

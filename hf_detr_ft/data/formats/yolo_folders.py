@@ -1,4 +1,7 @@
-"""YOLO folders: where their images and labels lie, and what `data.yaml` says of classes, splits and keypoints."""
+"""YOLO folders: where their images and labels lie, and what `data.yaml` says of classes, splits and keypoints.
+
+A split of `data.yaml` is a folder of images, a text file with the path of an image in each line, or a list of these.
+"""
 
 import os
 import re
@@ -9,7 +12,7 @@ import yaml
 
 from hf_detr_ft.data.find_images import is_image
 from hf_detr_ft.data.formats.annotation_text import lines_of, load_text
-from hf_detr_ft.data.formats.labelled import class_name
+from hf_detr_ft.data.formats.labelled import Faults, Photos, class_name
 from hf_detr_ft.data.formats.layout import SPLIT_WORDS, Layout, Place, Tree, split_of
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.yaml12 import parse_yaml
@@ -27,12 +30,14 @@ def find_yolo(tree: Tree) -> Layout | None:
         if "/" not in name and "names:" in (text := load_text(tree.root / name, MOST_BYTES)):
             settings = _parse(text, tree.root / name)
             splits = {
-                split: Place(tree.root / name, folder)
+                split: _place(settings, key, tree.root, name)
                 for split, key in (("train", "train"), ("val", "val"), ("val", "valid"), ("test", "test"))
-                if settings.get(key) and (folder := _folder(settings, key, tree.root, name))
+                if settings.get(key)
             }
             if not splits:
-                raise DataError(f"{tree.root / name}: expected folders of images as 'train' and 'val', found none")
+                raise DataError(
+                    f"{tree.root / name}: expected folders or lists of images as 'train' and 'val', found none"
+                )
             return Layout("yolo", splits, f"{name} names its classes and folders", tree.root / name)
     labels = [name for name in tree.named(".txt") if PurePosixPath(name).name.lower() not in NO_LABELS]
     stems = {re.sub(r"\.[^./]*$", "", label_name(image)) for image in tree.images}
@@ -68,32 +73,59 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     return settings
 
 
-def _folder(settings: dict[str, Any], key: str, root: Path, name: str) -> Path:
-    """The folder of images of a split: below the one of the YAML file, whatever machine the file was written on."""
+def _place(settings: dict[str, Any], key: str, root: Path, name: str) -> Place:
+    """The images of a split: below the folder of the YAML file, whatever machine that was written on."""
     value = settings[key]
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if not isinstance(value, str) or value.endswith(".txt"):
-        raise DataError(f"{root / name}: expected one folder of images as {key!r}, found {value!r:.80}")
-    parts, above = _parts(value), _parts(str(settings.get("path") or ""))
-    for start in range(len(parts)):  # ../train/images, as exports have it, is train/images
-        for base in (root, root.joinpath(*above)):
-            folder = base.joinpath(*parts[start:])
-            if os.path.isdir(folder):
-                images = folder / "images"
-                return images if images.is_dir() and not any(map(is_image, _names(folder))) else folder
-    raise DataError(
-        f"{root / name}: expected a folder below {root} as {key!r}, found {value!r}, which is none; write it relative "
-        "to the file"
-    )
+    values = value if isinstance(value, list) else [value]
+    above = _parts(str(settings.get("path") or ""))
+    found = [_find(one, above, root) if isinstance(one, str) else None for one in values]
+    wrong = [one for one, path in zip(values, found, strict=True) if path is None]
+    if wrong:
+        raise DataError(
+            f"{root / name}: expected a folder or a list of images (.txt) below {root} as {key!r}, found "
+            f"{wrong[0]!r:.80}, which is none; write it relative to the file"
+        )
+    paths = [path for path in found if path is not None]
+    if len(paths) == 1 and paths[0].is_dir():
+        images = paths[0] / "images"
+        holds_images = any(is_image(entry.name) for entry in paths[0].iterdir())
+        return Place(root / name, images if images.is_dir() and not holds_images else paths[0])
+    return Place(root / name, root, tuple(paths))
+
+
+def _find(value: str, above: list[str], root: Path) -> Path | None:
+    """The folder or list below the root that is meant: ../train/images, as exports have it, is train/images."""
+    parts = _parts(value)
+    places = (base.joinpath(*parts[start:]) for start in range(len(parts)) for base in (root, root.joinpath(*above)))
+    exists = os.path.isfile if value.endswith(".txt") else os.path.isdir
+    return next((place for place in places if exists(place)), None)
+
+
+def names_of_split(place: Place, photos: Photos, faults: Faults) -> list[str]:
+    """Names of a split's images, relative to its folder; lines of lists that mean none are faults.
+
+    A line is relative to the list's folder or the data set's; of a path of another machine the beginning is left out.
+    """
+    images = Tree(place.images_dir).images
+    if not place.parts:
+        return images
+    known, names = set(images), dict[str, None]()
+    for part in place.parts:
+        within = part.relative_to(place.images_dir)
+        if part.is_dir():
+            names |= dict.fromkeys(image for image in images if PurePosixPath(image).is_relative_to(within))
+            continue
+        for number, line in lines_of(load_text(part, MOST_BYTES)):
+            parts = _parts(line)
+            meant = ("/".join((*a, *parts[n:])) for n in range(len(parts)) for a in (within.parent.parts, ()))
+            name = next((one for one in meant if one in known), None)
+            with faults.at(f"{part}, line {number}"):
+                names[name or photos.find(line)] = None
+    return list(names)
 
 
 def _parts(path: str) -> list[str]:
     return [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-
-
-def _names(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir()]
 
 
 def label_name(image: str) -> str:

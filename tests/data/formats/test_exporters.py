@@ -326,3 +326,9 @@ def test_keypoints_of_yolo_are_no_outline(values: int, tmp_path: Path) -> None:
         path.write_text("\n".join(line + " 0.9" * (4 * values) for line in lines))
     back = read_back({"train": read(tmp_path).coco})["train"]
     assert back["a.png"][2][0][1:] == pytest.approx((2, 3, 10, 12), abs=1e-3)
+
+
+def test_labels_beside_their_images_are_found_below_a_folder_called_images(tmp_path: Path) -> None:
+    WRITERS["yolo_plain"][0](tmp_path / "images/mine")
+    assert read_back({"train": read(tmp_path / "images/mine").coco})["train"].keys() == DRAWN["train"].keys()
+    assert len(read(tmp_path / "images/mine").coco["annotations"]) == 6

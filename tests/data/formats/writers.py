@@ -128,6 +128,21 @@ def yolo_roboflow(root: Path) -> None:
     (root / "data.yaml").write_text(f"train: ../train/images\nval: ../valid/images\nnc: 2\nnames: {CLASSES}\n")
 
 
+def yolo_lists(root: Path) -> None:
+    """Ultralytics' lists of images, relative to themselves or of another machine, and lists of folders and of lists."""
+    yolo(root)
+    (root / "images/more").mkdir()
+    (root / "labels/more").mkdir()
+    for folder, suffix in (("images", "png"), ("labels", "txt")):
+        (root / folder / "val" / f"f.{suffix}").rename(root / folder / "more" / f"f.{suffix}")
+    (root / "lists").mkdir()
+    (root / "lists/val.txt").write_text("images/val/e.png\n")
+    lines = "./images/train/a.png\nimages\\train\\b.png\n\n/datasets/mine/images/train/c.png\r\n../images/train/d.png"
+    (root / "train.txt").write_text(lines)
+    text = (root / "data.yaml").read_text().replace("train: images/train", "train: /datasets/mine/train.txt")
+    (root / "data.yaml").write_text(text.replace("val: images/val", "val: [./lists/val.txt, images/more]"))
+
+
 def yolo_plain(root: Path) -> None:
     """LabelImg's: labels beside the images, and classes.txt."""
     for split in DRAWN:
@@ -422,6 +437,7 @@ WRITERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "cvat": (cvat, "coco"),
     "yolo": (yolo, "yolo"),
     "yolo_roboflow": (yolo_roboflow, "yolo"),
+    "yolo_lists": (yolo_lists, "yolo"),
     "yolo_plain": (yolo_plain, "yolo"),
     "voc": (voc, "voc"),
     "voc_beside": (voc_beside, "voc"),
