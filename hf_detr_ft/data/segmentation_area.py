@@ -158,7 +158,9 @@ def _measure_other(segmentation: object, annotation: dict[str, Any]) -> Measured
     """Measures what is no list of polygons."""
     stated = annotation.get("area")
     if isinstance(segmentation, Measured):
-        return segmentation._replace(right_area=None if segmentation.right_area == stated else segmentation.right_area)
+        if segmentation.right_area is None or segmentation.right_area != stated:
+            return segmentation
+        return segmentation._replace(right_area=None)
     fault = segmentation_fault(segmentation)
     if fault is not None or not isinstance(segmentation, dict) or annotation.get("iscrowd") == 1:
         return Measured(fault)

@@ -4,6 +4,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from hf_detr_ft.data.segmentation_area import is_number
@@ -56,7 +57,8 @@ class Entry(NamedTuple):
         return self.describe(self.place, self.fields)
 
 
-class Entries(NamedTuple):
+@dataclass(frozen=True)
+class Entries:
     """All entries of a file, and what is wrong with their fields."""
 
     images: list[Entry]
@@ -66,11 +68,16 @@ class Entries(NamedTuple):
 
     def count_by_category(self, crowd: bool | None = None) -> Counter[int | None]:
         """Annotations by category id: the crowd regions, those that are none, or all."""
-        return Counter(
-            annotation.fields.get("category_id")
-            for annotation in self.annotations
-            if crowd is None or bool(annotation.fields.get("iscrowd")) == crowd
-        )
+        counts: Counter[int | None] = Counter()
+        for (category_id, is_crowd), count in self._counts.items():
+            if crowd is None or bool(is_crowd) == crowd:
+                counts[category_id] += count
+        return counts
+
+    @cached_property
+    def _counts(self) -> Counter[tuple[int | None, int | None]]:
+        """Annotations by category id and `iscrowd`."""
+        return Counter([(fields.get("category_id"), fields.get("iscrowd")) for fields, _, _ in self.annotations])
 
 
 class Field(NamedTuple):
