@@ -25,7 +25,7 @@ DETR_CROP_SCALES = (400, 500, 600)
 DETR_CROP = (384, 600)
 
 PRESETS: dict[str, dict[str, float]] = {
-    "detr": {"horizontal_flip": 0.5, "random_crop": 0.5, "multi_scale": 1},
+    "detr": {"horizontal_flip": 0.5, "random_crop": 0.5, "multi_scale": True},
     "light": {"horizontal_flip": 0.5, "color_jitter": 0.2},
     "none": {},
 }
@@ -239,7 +239,7 @@ def build_augmentation(config: AugmentConfig, shortest_edge: int) -> Augmentatio
     )
     used = [step for name, step in steps.items() if chosen[name]]
     pipeline = A.Compose([A.NoOp(), *used], bbox_params=boxes)  # it warns where no step of it can move a box
-    edges = [scaled(edge) for edge in DETR_SCALES] if chosen["multi_scale"] else [shortest_edge]
+    edges = [scaled(edge) for edge in DETR_SCALES] if chosen["multi_scale"] is True else [shortest_edge]
     return Augmentation(
         pipeline,
         edges,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 
 def collate(rows: Sequence[Mapping[str, Any]], step: int = 1) -> dict[str, Any]:
@@ -48,3 +49,15 @@ def collate(rows: Sequence[Mapping[str, Any]], step: int = 1) -> dict[str, Any]:
     if "labels" in rows[0]:
         batch["labels"] = [row["labels"] for row in rows]
     return batch
+
+
+def resize_batch(batch: dict[str, Any], edge: int) -> dict[str, Any]:
+    """The batch with all images resized to squares of `edge` pixels a side; labels, which are relative, stay.
+
+    Averaged where they get smaller; the originals of RT-DETR and D-FINE take the nearest pixel.
+    """
+    images, size = batch["pixel_values"], (edge, edge)
+    if images.shape[2:] == size:
+        return batch
+    resized = functional.interpolate(images, size, mode="bilinear", antialias=True)
+    return {**batch, "pixel_values": resized, "pixel_mask": batch["pixel_mask"].new_ones(len(images), *size)}

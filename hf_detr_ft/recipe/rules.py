@@ -114,6 +114,7 @@ def _masks(recipe: Recipe) -> list[str]:
         "model.trainable_stages": recipe.model.trainable_stages is not None,
         "speed.compile_backbone": recipe.speed.compile_backbone,
         "augment.mosaic": recipe.augment.mosaic > 0,
+        "augment.multi_scale batch": recipe.augment.multi_scale == "batch",
     }
     return [
         f"{name}: expected none beside model.masks, which trains a mask head and nothing else. Leave it out."

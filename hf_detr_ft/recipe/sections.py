@@ -131,8 +131,10 @@ class AugmentConfig:
     """Probability of an upside-down image; the preset's where not set (DETR: 0)."""
     random_crop: float | None = bounded(None, 0, 1)
     """Probability of a crop before the final resize; the preset's where not set (DETR: 0.5)."""
-    multi_scale: bool | None = None
-    """Draw the short side from 60 % to 100 % of model.shortest_edge; the preset's where not set (DETR: yes)."""
+    multi_scale: bool | Literal["batch"] | None = None
+    """Draw the short side of each image from 60 % to 100 % of model.shortest_edge; the preset's where not set
+    (DETR: yes). `batch`, for square images: each step has one side, from 75 % to 125 % of model.square_edge and most
+    often that, as the originals of RT-DETR and D-FINE draw it for each batch; the same in all processes."""
     color_jitter: float | None = bounded(None, 0, 1)
     """Strength of random brightness, contrast and saturation, 0 to 1; the preset's where not set (DETR: 0)."""
     rotate: float | None = bounded(None, 0, 180)

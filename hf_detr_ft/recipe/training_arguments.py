@@ -110,6 +110,11 @@ class DetrTrainingArguments(TrainingArguments):
         self._n_gpu = min(1, self.n_gpu)
 
     @property
+    def seed_of_images(self) -> int:
+        """Seed of the images' order, augmentation and sizes."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+    @property
     def precision(self) -> str:
         """Precision that training computes in: bf16, fp16 or fp32."""
         return "bf16" if self.bf16 else "fp16" if self.fp16 else "fp32"

@@ -27,7 +27,13 @@ from hf_detr_ft.recipe.sections import ModelConfig, Recipe, SpeedConfig
 from hf_detr_ft.run_folder import LOG, WEIGHTS, read_object
 from hf_detr_ft.training.callbacks import RunFolderCallback, print_progress_lines
 from hf_detr_ft.training.checkpoints import rotate_checkpoints
-from hf_detr_ft.training.data_pipeline import build_processor, build_train_transform, choose_size_step, store_splits
+from hf_detr_ft.training.data_pipeline import (
+    build_processor,
+    build_train_transform,
+    choose_batch_edges,
+    choose_size_step,
+    store_splits,
+)
 from hf_detr_ft.training.failures import dead_worker, explain_damage, explain_full_disk
 from hf_detr_ft.training.interruption import TERMINATED, StopCallback
 from hf_detr_ft.training.original_log import OriginalLog
@@ -163,6 +169,7 @@ def build_trainer(recipe: Recipe, splits: Splits, model: Detector, processor: Im
             processor=processor,
             train_transform=augment,
             size_step=size_step,
+            batch_edges=choose_batch_edges(recipe, model),
             backend=recipe.evaluation.backend,
             max_detections=recipe.evaluation.max_detections,
             balance=recipe.data.balance,

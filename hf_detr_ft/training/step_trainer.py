@@ -2,11 +2,12 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, cast
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
@@ -14,6 +15,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 
+from hf_detr_ft.data.collate import resize_batch
 from hf_detr_ft.data.dataset import iterate_column
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.model.detector import Detector
@@ -36,6 +38,7 @@ class StepTrainer(CheckpointTrainer):
         model: ours, whose loss accepts the counts of the whole batch.
         args: the recipe's `training` section.
         size_step: pixels that heights and widths of training batches are multiples of.
+        batch_edges: sides in pixels to draw each step's from, see `resize_batch`; none: images keep their size.
         callbacks: more of them.
         others: arguments of Transformers' Trainer.
     """
@@ -50,10 +53,12 @@ class StepTrainer(CheckpointTrainer):
         args: DetrTrainingArguments,
         *,
         size_step: int,
+        batch_edges: Sequence[int],
         callbacks: list[TrainerCallback],
         **others: Any,
     ) -> None:
         self.size_step = size_step
+        self.batch_edges = batch_edges
         self._backbone_rate: float | None = None
         self._parts = {"train": LossParts(), "eval": LossParts()}
         self._new_parts: list[dict[str, torch.Tensor]] = []
@@ -76,9 +81,16 @@ class StepTrainer(CheckpointTrainer):
         for batch in samples:
             self.skipped.note("training", batch["labels"])
         samples = [readable_images(batch) for batch in samples]
+        if self.batch_edges:
+            samples = [resize_batch(batch, self._draw_edge()) for batch in samples]
         counted = [target for batch in samples if NOT_COUNTED not in batch for target in batch["labels"]]
         items = count_items(counted, self._unwrapped().config.num_queries)
         return samples, self.accelerator.reduce(items.to(device, non_blocking=True), reduction="sum")
+
+    def _draw_edge(self) -> int:
+        """Side in pixels of the running step's images: a function of seed and step, so that all processes agree."""
+        draws = np.random.default_rng((self.args.seed_of_images, self.state.global_step))
+        return int(draws.choice(self.batch_edges))
 
     def _own_images(self, batch: dict[str, Any], step: int = 1) -> dict[str, Any]:
         args = self.args

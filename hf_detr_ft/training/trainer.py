@@ -1,6 +1,7 @@
 """Transformers' Trainer for DETRs: samplers and loaders of both splits, evaluation by COCO's numbers."""
 
 import math
+from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -44,6 +45,7 @@ class DetrTrainer(StepTrainer):
         processor: saved beside the weights.
         train_transform: that `train_dataset` has: it is told the epoch, and tells the sampler the shapes.
         size_step: pixels that heights and widths of training batches are multiples of.
+        batch_edges: see `StepTrainer`.
         backend: of the COCO evaluation.
         max_detections: the best per image and class that count beside COCO's numbers.
         balance: share of the images below which a class is rare, see `rare_class_frequencies`; None: all come alike.
@@ -61,6 +63,7 @@ class DetrTrainer(StepTrainer):
         processor: ImageProcessor,
         train_transform: DetrTransform | None = None,
         size_step: int = 1,
+        batch_edges: Sequence[int] = (),
         backend: Backend = "faster-coco-eval",
         max_detections: int = MAX_DETECTIONS,
         balance: float | None = None,
@@ -80,6 +83,7 @@ class DetrTrainer(StepTrainer):
             model=model,
             args=args,
             size_step=size_step,
+            batch_edges=batch_edges,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             data_collator=collate,
@@ -92,7 +96,7 @@ class DetrTrainer(StepTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        seed = self.args.seed_of_images
         if self.args.train_sampling_strategy == "sequential":
             return super()._get_train_sampler(dataset)
         shapes = None

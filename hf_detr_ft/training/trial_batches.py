@@ -91,7 +91,8 @@ def largest_training_batch(trainer: DetrTrainer) -> tuple[int, int, int]:
         shapes = transform.shapes(drawn_ids, drawn_ratios, trainer.size_step)
         largest = max(largest, _largest(shapes, trainer.args.train_batch_size), key=_pixels)
     transform.epoch.set(0)
-    return largest
+    edge = max(trainer.batch_edges, default=0)
+    return (largest[0], edge, edge) if edge else largest
 
 
 def largest_evaluation_batch(trainer: DetrTrainer) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_detr_ft.data import collate as module
-from hf_detr_ft.data.collate import collate
+from hf_detr_ft.data.collate import collate, resize_batch
 
 
 def rows(*sizes: tuple[int, int]) -> list[dict]:
@@ -57,3 +57,16 @@ def test_labels_are_passed_on_as_they_are():
 def test_the_dtype_stays(dtype: torch.dtype):
     samples = [{"pixel_values": row["pixel_values"].to(dtype)} for row in rows((2, 3), (3, 2))]
     assert collate(samples)["pixel_values"].dtype == dtype
+
+
+def test_a_batch_resized_to_a_square_has_its_labels_and_no_padding():
+    samples = [{**row, "labels": {"boxes": torch.rand(2, 4)}} for row in rows((8, 6), (6, 8))]
+    batch = collate(samples)
+    same, smaller = resize_batch(batch, 8), resize_batch(batch, 4)
+    assert same is batch
+    assert smaller["pixel_values"].shape == (2, 3, 4, 4)
+    assert smaller["pixel_values"][0, 0, 1, 1] == pytest.approx(
+        float(batch["pixel_values"][0, 0, 1:5, 1:5].mean()), 0.1
+    )
+    assert smaller["pixel_mask"].tolist() == [[[1] * 4] * 4] * 2
+    assert smaller["labels"] is batch["labels"]

@@ -28,6 +28,7 @@ def main(folder: Path, flags: list[str]) -> None:
         one_step.run(folder, f"two_processes_{accumulation}", batch, accumulation)
     one_step.run(folder, "unreadable", 2, 1, unreadable=True)
     one_step.run(folder, "masks", 2, 1, masks=True)
+    one_step.run(folder, "sizes", 1, 2, edges=(48, 64, 80, 96))
     few_boxes.run(folder / "few_boxes")
     write_report.render_page = fail
     status = cli.main(["train", *flags, "--training.output_dir", str(folder / "without_page")])

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -37,7 +39,14 @@ class KeepGradients(TrainerCallback):
         }
 
 
-def build(folder: Path, batch: int, accumulation: int, unreadable: bool = False, masks: bool = False) -> DetrTrainer:
+def build(
+    folder: Path,
+    batch: int,
+    accumulation: int,
+    unreadable: bool = False,
+    masks: bool = False,
+    edges: Sequence[int] = (),
+) -> DetrTrainer:
     """A trainer on images of one size with 1, 4, 0 and 2 objects, so that every process has another number of them.
 
     Args:
@@ -46,6 +55,7 @@ def build(folder: Path, batch: int, accumulation: int, unreadable: bool = False,
         accumulation: micro-batches of a step.
         unreadable: cut off the last photo of both splits when they have been read, and go on without them.
         masks: train a mask head.
+        edges: sides in pixels to draw that of each step's images from.
     """
     state = PartialState()
     if state.is_main_process:
@@ -84,17 +94,18 @@ def build(folder: Path, batch: int, accumulation: int, unreadable: bool = False,
         truth=splits.truth,
         label_map=splits.label_map,
         processor=processor,
+        batch_edges=edges,
     )
     return trainer
 
 
-def run(folder: Path, name: str, batch: int, accumulation: int, unreadable: bool = False, masks: bool = False) -> None:
+def run(folder: Path, name: str, batch: int, accumulation: int, **given: Any) -> None:
     """Trains one step, evaluates twice, and writes from the first process what came out.
 
     `folder`/`name`.safetensors holds the gradients, `folder`/`name`_average.safetensors the averaged weights,
     `folder`/`name`.json the logged losses and both evaluations.
     """
-    trainer = build(folder / name, batch, accumulation, unreadable, masks)
+    trainer = build(folder / name, batch, accumulation, **given)
     trainer.args.learning_rate = 1e-3  # moves weights by more than they are rounded
     keep = KeepGradients(trainer.model)
     trainer.add_callback(keep)

@@ -129,6 +129,11 @@ def test_two_processes_train_and_measure_masks_as_one_does(launched: Path, folde
     assert first["mask_metrics"] == pytest.approx(alone[1]["evaluations"][0]["mask_metrics"], abs=1e-3)
 
 
+def test_two_processes_give_all_images_of_a_step_one_size(launched: Path, folder: Path) -> None:
+    one_step.run(folder, "sizes_alone", 4, 1, edges=(48, 64, 80, 96))
+    assert_same_step(read(launched, "sizes"), read(folder, "sizes_alone"))
+
+
 def test_two_processes_get_the_same_images_each_drawn_once(launched: Path) -> None:
     first, second = (json.loads((launched / "drawn" / f"{rank}.json").read_text()) for rank in range(2))
     assert first["digests"] == second["digests"]

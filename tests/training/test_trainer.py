@@ -174,3 +174,23 @@ def test_the_first_process_alone_needs_the_best_checkpoint(tmp_path: Path, monke
     monkeypatch.undo()
     with pytest.raises(CheckpointError):
         trainer._load_best_model()
+
+
+def test_a_step_has_one_size_which_a_resumed_training_draws_again(tmp_path: Path) -> None:
+    edges, shapes = (64, 80, 96), {"whole": [], "resumed": []}
+    weights = []
+    for name, seen in shapes.items():
+        trainer = one_step.build(tmp_path, batch=1, accumulation=2, edges=edges)  # 4 images: 2 steps an epoch
+        trainer.args.max_steps, trainer.args.save_strategy, trainer.args.save_steps = 8, "steps", 4
+        trainer.model.register_forward_pre_hook(
+            lambda _, __, inputs, seen=seen: seen.append((tuple(inputs["pixel_values"].shape[2:]), inputs)),
+            with_kwargs=True,
+        )
+        trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4") if name == "resumed" else None)
+        weights.append({name: weight.clone() for name, weight in trainer.model.state_dict().items()})
+    whole, resumed = ([shape for shape, _ in seen] for seen in shapes.values())
+    assert whole[::2] == whole[1::2] and {shape[0] for shape in whole} == set(edges)
+    assert all(height == width for height, width in whole)
+    assert resumed == whole[8:]
+    assert all(bool(inputs["pixel_mask"].all()) for _, inputs in shapes["whole"])
+    assert all(torch.equal(weights[1][name], weight) for name, weight in weights[0].items())
