@@ -11,14 +11,16 @@ from hf_detr_ft.run_folder import CARD, REPORT
 
 RECIPE_VERBS = ("train", "check")
 """Verbs that take a recipe and its flags, without a parser of their own."""
-FLAG_VERBS = ("evaluate", "report", "benchmark")
+FLAG_VERBS = ("evaluate", "compare", "report", "benchmark")
 """Verbs that take a recipe's flags behind their own arguments."""
 DESCRIPTION = """Fine-tune DETR on your own images.
 
   hf-detr-ft train RECIPE [--section.key VALUE ...]     train, evaluate, write a run folder
+  hf-detr-ft train RECIPE --seeds 3 | --folds 5         several such runs, and what they come to together
   hf-detr-ft launch --num_processes N RECIPE ...        the same in several processes, by Accelerate's launcher
   hf-detr-ft check RECIPE [--section.key VALUE ...]     data, model and memory, before any training
   hf-detr-ft evaluate RUN                               the 12 COCO numbers
+  hf-detr-ft compare RUN RUN                            whether one is better, as far as its images tell
   hf-detr-ft report RUN [RUN ...]                       one HTML page of a run, or of several side by side
   hf-detr-ft benchmark RECIPE                           training steps of stock Transformers and of ours, timed
   hf-detr-ft predict RUN PHOTO_OR_FOLDER ...            drawn images and a COCO results JSON
@@ -46,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         verbs.add_parser(verb, add_help=False)
     for add in (
         add_evaluate,
+        add_compare,
         add_report,
         add_benchmark,
         add_predict,
@@ -67,6 +70,15 @@ def add_evaluate(verbs: Any) -> None:
         "--split", choices=["val", "test"], default="val", help="test: data.test_annotations (default: val)"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the result as JSON")
+
+
+def add_compare(verbs: Any) -> None:
+    """Arguments of `compare`."""
+    parser = verbs.add_parser("compare", help="whether one of two runs, or groups of runs, is better")
+    for name in ("a", "b"):
+        parser.add_argument(name, metavar=name.upper(), help="a run, or a folder of runs as `train --seeds` makes it")
+    parser.add_argument("--split", choices=["val", "test"], default="val", help="(default: val)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the numbers as JSON")
 
 
 def add_report(verbs: Any) -> None:
@@ -231,20 +243,43 @@ def take_check_options(flags: list[str]) -> dict[str, Any]:
     taken: dict[str, Any] = {name: switch in flags for switch, name in CHECK_SWITCHES.items()}
     flags[:] = [flag for flag in flags if flag not in CHECK_SWITCHES]
     for option, default in CHECK_OPTIONS.items():
-        taken[option.removeprefix("--")] = None
-        for index, flag in enumerate(flags):
-            name, equals, value = flag.partition("=")
-            if name == option:
-                named = not equals and index + 1 < len(flags) and not flags[index + 1].startswith("--")
-                value = (flags[index + 1] if named else value) or default
-                del flags[index : index + 1 + named]
-                if not value:
-                    raise RecipeError(f"{option}: expected a {'run' if option == '--model' else 'folder'} behind it")
-                taken[option.removeprefix("--")] = value if option == "--model" else Path(value)
-                break
+        value = _take_value(flags, option)
+        if value is not None and not (value or default):
+            raise RecipeError(f"{option}: expected a {'run' if option == '--model' else 'folder'} behind it")
+        given = None if value is None else value or default
+        taken[option.removeprefix("--")] = given if given is None or option == "--model" else Path(given)
     source, output = taken.pop("model"), taken.pop("output")
     if source is not None:
         return {"source": source, "output": output or Path(CHECK_OPTIONS["--output"])}
     if output is not None:
         raise RecipeError("--output: expected --model RUN beside it, found none. Leave it out, or name a run.")
     return taken
+
+
+def take_series_options(flags: list[str]) -> dict[str, int]:
+    """Takes `--seeds N` and `--folds N` out of the flags of `train`, by name; empty where there are none.
+
+    Raises:
+        RecipeError: a value is no number, or too small.
+    """
+    taken = {}
+    for option, least in (("--seeds", 1), ("--folds", 2)):
+        value = _take_value(flags, option)
+        if value is None:
+            continue
+        if not value.isdecimal() or int(value) < least:
+            raise RecipeError(f"{option}: expected a number, {least} or more, found '{value}'")
+        taken[option.removeprefix("--")] = int(value)
+    return taken
+
+
+def _take_value(flags: list[str], option: str) -> str | None:
+    """Takes an option and its value out of flags; None where it is not there, and empty where it has no value."""
+    for index, flag in enumerate(flags):
+        name, equals, value = flag.partition("=")
+        if name == option:
+            named = not equals and index + 1 < len(flags) and not flags[index + 1].startswith("--")
+            value = flags[index + 1] if named else value
+            del flags[index : index + 1 + named]
+            return value
+    return None

@@ -54,7 +54,7 @@ def weighted_average_precision(matched: MatchedDetections, weights: np.ndarray) 
     start = np.searchsorted(predictions.category[order], np.arange(len(truth.names) + 1))
     for category in range(len(truth.names)):
         own = order[start[category] : start[category + 1]]
-        objects = truth.image[~truth.crowd & (truth.category == category)]
+        objects = truth.image[~truth.ignored & (truth.category == category)]
         right = int((matched_gt[:, own] >= 0).any(axis=0).sum())
         block = max(1, _NUMBERS_AT_ONCE // max(1, right))
         for first in range(0, replicates, block):

@@ -45,18 +45,29 @@ def bootstrap_intervals(matched: MatchedDetections) -> dict[str, Interval | None
     undefined: dict[str, Interval | None] = dict.fromkeys(("map", "map_50", "map_75"))
     if len(np.unique(truth.image[~truth.crowd])) < 2:
         return undefined
-    weights = np.ones((images, 1 + REPLICATES))  # the first is the data set as it is
+    values = weighted_average_precision(matched, draw_images(images))
+    return {"map": _interval(values), "map_50": _interval(values[:1]), "map_75": _interval(values[5:6])}
+
+
+def draw_images(images: int) -> np.ndarray:
+    """Counts of each image, [images, 1 + R]: one in the first column, those of R draws with replacement behind it."""
+    weights = np.ones((images, 1 + REPLICATES))
     drawn = np.random.default_rng(0).integers(images, size=(REPLICATES, images))
     for replicate, chosen in enumerate(drawn, start=1):
         weights[:, replicate] = np.bincount(chosen, minlength=images)
-    values = weighted_average_precision(matched, weights)
-    return {"map": _interval(values), "map_50": _interval(values[:1]), "map_75": _interval(values[5:6])}
+    return weights
+
+
+def mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """COCO's mean of AP [IoU, class, 1 + R], over what is defined, [1 + R]; NaN where nothing is."""
+    defined = (~np.isnan(values)).sum(axis=(0, 1))
+    return np.where(defined > 0, np.nansum(values, axis=(0, 1)) / np.maximum(defined, 1), np.nan)
 
 
 def _interval(values: np.ndarray) -> Interval | None:
     """Interval from AP [IoU, class, 1 + R]; replicates without any object are left out."""
-    defined = (~np.isnan(values)).sum(axis=(0, 1))
-    measured, *drawn = (np.nansum(values, axis=(0, 1))[defined > 0] / defined[defined > 0]).tolist()
+    means = mean_of_defined(values)
+    measured, *drawn = means[~np.isnan(means)].tolist()
     spread = NORMAL_95 * float(np.std(drawn))
     if spread < 1e-9:  # the rounding of one and the same AP
         return None

@@ -8,6 +8,7 @@ from 1 on, since both take a match with annotation id 0 for no match. Everything
 import contextlib
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, cast
 
 import numpy as np
@@ -27,6 +28,8 @@ COCO_LIMITS = (1, 10, MAX_DETECTIONS)
 """Best detections per image and class that COCO's AR is computed from; AP from the last."""
 SIZE_NAMES = ("small", "medium", "large")
 """COCO's names of objects' sizes, see `size_of`."""
+SIZE_LIMITS = dict(zip(SIZE_NAMES, pairwise((0.0, MEDIUM_AREA, LARGE_AREA, 1e10)), strict=True))
+"""COCO's least and largest area of each size, in square pixels, both included."""
 
 
 def evaluate_detections(

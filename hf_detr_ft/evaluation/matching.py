@@ -5,7 +5,7 @@ right nor wrong, and knows neither pairs of different classes nor those below Io
 AP comes from there, or from pycocotools, and all else from the matches here: one order of equal scores and equal IoUs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -29,7 +29,7 @@ _PAIRS_AT_ONCE = 1_000_000
 class Pairs:
     """Detections and the objects and crowd regions that they overlap, in the order in which they are taken.
 
-    Detections come by image and score, what one can take by IoU, crowd regions last; of equal scores the earlier
+    Detections come by image and score, what one can take by IoU, what does not count last; of equal scores the earlier
     detection, of equal IoUs the later object is first, as in COCO.
 
     Attributes:
@@ -58,17 +58,28 @@ class MatchedDetections:
         predictions: [N] detections.
         rank: [N], place of the detection in its image and class, 0 for the best score.
         max_detections: the best per image and class that count.
+        area_range: the least and the largest area that counts; None for all.
     """
 
     truth: Truth
     predictions: Predictions
     rank: np.ndarray
     max_detections: int = MAX_DETECTIONS
+    area_range: tuple[float, float] | None = None
+
+    def of_size(self, least: float, most: float) -> "MatchedDetections":
+        """COCO's matching for objects from an area to another, in square pixels, both included.
+
+        Detections that take an object of another size do not count, nor those that take none and are of another size.
+        """
+        inside = (self.truth.area >= least) & (self.truth.area <= most)
+        truth = replace(self.truth, ignored=self.truth.ignored | ~inside)
+        return replace(self, truth=truth, area_range=(least, most))
 
     def of_coco(self) -> "MatchedDetections":
         """The same with no more detections than count in COCO's numbers."""
         few = self.max_detections <= MAX_DETECTIONS
-        return self if few else MatchedDetections(self.truth, self.predictions, self.rank)
+        return self if few else replace(self, max_detections=MAX_DETECTIONS)
 
     @cached_property
     def in_rank(self) -> np.ndarray:
@@ -78,14 +89,13 @@ class MatchedDetections:
     @cached_property
     def matched_gt(self) -> np.ndarray:
         """Position in `truth` of the object that each detection took at IoU 0.5, `UNMATCHED` or `IGNORED`, [N]."""
-        return take_objects(self.truth, self._own_pairs, self.in_rank)
+        return self._take(self._own_pairs)
 
     @cached_property
     def matched_gt_by_iou(self) -> np.ndarray:
         """Objects taken as in `matched_gt`, at each of `IOUS`, [10, N]."""
         pairs = self._own_pairs
-        higher = [take_objects(self.truth, pairs.select(pairs.iou >= iou), self.in_rank) for iou in IOUS[1:]]
-        return np.stack([self.matched_gt, *higher])
+        return np.stack([self.matched_gt, *(self._take(pairs.select(pairs.iou >= iou)) for iou in IOUS[1:])])
 
     @cached_property
     def near_pairs(self) -> Pairs:
@@ -95,6 +105,13 @@ class MatchedDetections:
     @cached_property
     def _own_pairs(self) -> Pairs:
         return find_pairs(self.truth, self.predictions, self.in_rank, IOUS[0])
+
+    def _take(self, pairs: Pairs) -> np.ndarray:
+        matched = take_objects(self.truth, pairs, self.in_rank)
+        if self.area_range is not None:
+            area, (least, most) = self.predictions.area, self.area_range
+            matched[(matched == UNMATCHED) & ((area < least) | (area > most))] = IGNORED
+        return matched
 
     @property
     def counts(self) -> np.ndarray:
@@ -166,7 +183,7 @@ def find_pairs(
         iou = _iou(predictions, order[place], truth, target)
         near = iou >= least_iou
         place, target, iou = place[near], target[near], iou[near]
-        best_first = np.lexsort((-target, -iou, truth.crowd[target], place))
+        best_first = np.lexsort((-target, -iou, truth.ignored[target], place))
         parts.append((order[place[best_first]], target[best_first], iou[best_first]))
     return Pairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
@@ -184,10 +201,10 @@ def take_objects(truth: Truth, pairs: Pairs, counts: np.ndarray) -> np.ndarray:
     """
     matched = np.where(counts, UNMATCHED, IGNORED).tolist()
     free = bytearray(b"\1") * len(truth.area)
-    triples = zip(pairs.detection.tolist(), pairs.target.tolist(), truth.crowd[pairs.target].tolist(), strict=True)
-    for detection, target, crowd in triples:
+    flags = (truth.crowd[pairs.target].tolist(), truth.ignored[pairs.target].tolist())
+    for detection, target, crowd, ignored in zip(pairs.detection.tolist(), pairs.target.tolist(), *flags, strict=True):
         if matched[detection] == UNMATCHED and (crowd or free[target]):
-            matched[detection] = IGNORED if crowd else target
+            matched[detection] = IGNORED if ignored else target
             free[target] = 0
     return np.array(matched, dtype=np.int64)
 

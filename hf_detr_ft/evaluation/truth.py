@@ -23,9 +23,15 @@ class IndexedBoxes:
 
 @dataclass(frozen=True, eq=False)
 class Truth(IndexedBoxes):
-    """Objects and crowd regions of a COCO dict; ids ascending and `names` in the order of the category ids."""
+    """Objects and crowd regions of a COCO dict; ids ascending and `names` in the order of the category ids.
+
+    Attributes:
+        crowd: [M] bool, regions that any number of detections can take.
+        ignored: [M] bool, crowd regions and objects that do not count, see `MatchedDetections.of_size`.
+    """
 
     crowd: np.ndarray
+    ignored: np.ndarray
     image_ids: np.ndarray
     category_ids: np.ndarray
     names: list[str]
@@ -71,6 +77,7 @@ def read_truth(coco: dict, masks: bool = False) -> Truth:
         area=area[known],
         masks=_read_masks(coco, annotations).select(known) if masks else None,
         crowd=crowd[known],
+        ignored=crowd[known],
         image_ids=image_ids,
         category_ids=category_ids,
         names=[names[category] for category in category_ids.tolist()],

@@ -1,7 +1,7 @@
 """A run as its folder tells it, and its validation split with detections."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -116,3 +116,11 @@ def load_run(run: RunFolder) -> LoadedRun:
         recipe_text=text,
         folder=str(run),
     )
+
+
+def read_runs(runs: Sequence[RunFolder]) -> list[LoadedRun]:
+    """Run folders by names that tell them apart: their own, or the paths as given."""
+    records = [load_run(run) for run in runs]
+    if len({record.name for record in records}) < len(records):
+        return [replace(record, name=str(run)) for record, run in zip(records, runs, strict=True)]
+    return records

@@ -85,6 +85,31 @@ def read_inputs(source: str, flags: Sequence[str]) -> ReportInputs:
     return inputs
 
 
+def read_validation(source: str, flags: Sequence[str], split: str = "val") -> tuple[Validation, list[str]]:
+    """Truth and detections of a run alone, and what has to be said of them.
+
+    Args:
+        source: a run folder, another folder of a model, or a Hub id.
+        flags: over the run's recipe.
+        split: "val", whose detections the training kept, or "test", on which the model runs.
+
+    Raises:
+        InputError: they cannot be had.
+    """
+    run = RunFolder(source)
+    inputs = ReportInputs(load_run(run) if run.is_run else LoadedRun(source))
+    inputs.recipe = _recipe_of(source, inputs.run, flags)
+    if split == "test":
+        evaluation = evaluate_model(source, inputs.recipe, name=split)
+        return Validation(evaluation.truth, evaluation.detections, None), []
+    masks = inputs.recipe.model.masks
+    val = load_sources(inputs.recipe.data, ("val",), masks=masks)["val"]
+    require_no_errors(check_coco(val.coco, val.annotations, None, masks=masks))
+    _add_validation(inputs, source, val, prepare_coco(val.coco, inputs.recipe.data.val_limit, masks))
+    assert inputs.validation is not None
+    return inputs.validation, inputs.notes
+
+
 def _add_validation(inputs: ReportInputs, source: str, val: Source, truth: dict) -> None:
     """Adds the detections that the training kept, or those of the model where these will not do.
 

@@ -40,7 +40,7 @@ def benchmark(
     check_output_file(output)
     check_early(path, flags, require_annotations("train", "val"))
     with large_imports():
-        from hf_detr_ft.benchmark.compare import TimedJob, compare_variants, profile_training
+        from hf_detr_ft.benchmark.timed_job import TimedJob, compare_variants, profile_training
         from hf_detr_ft.benchmark.timings_table import render_timings
         from hf_detr_ft.data.image_size import ImageSize
         from hf_detr_ft.data.splits import load_splits

@@ -1,9 +1,7 @@
 """`hf-detr-ft report RUN`: one self-contained HTML page of a run, or of several beside each other."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hf_detr_ft.atomic import check_output_file
 from hf_detr_ft.data.images import require_image
@@ -13,9 +11,6 @@ from hf_detr_ft.model.checkpoint import Checkpoint
 from hf_detr_ft.recipe.files import check_early
 from hf_detr_ft.report.arguments import check_page, require_data_flags
 from hf_detr_ft.run_folder import METRICS, ORIGINAL_LOG, RECIPE, REPORT, RunFolder
-
-if TYPE_CHECKING:
-    from hf_detr_ft.report.load_run import LoadedRun
 
 
 def report(
@@ -115,6 +110,7 @@ def _compare(runs: Sequence[RunFolder], flags: Sequence[str], target: Path, plot
         raise RecipeError(f"argument '{[*flags, '--plots'][0]}': flags go with one run, found {found}.")
     require_runs(runs)
     with large_imports():
+        from hf_detr_ft.report.load_run import read_runs
         from hf_detr_ft.report.pages import build_comparison_page
         from hf_detr_ft.report.svg import report_style
         from hf_detr_ft.report.write_report import write_page
@@ -140,13 +136,3 @@ def require_runs(runs: Sequence[RunFolder]) -> None:
         raise RecipeError(f"expected run folders to compare, found {found}.")
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RecipeError(f"expected runs to compare, found one of them twice: {', '.join(map(str, runs))}.")
-
-
-def read_runs(runs: Sequence[RunFolder]) -> "list[LoadedRun]":
-    """Run folders by names that tell them apart: their own, or the paths as given."""
-    from hf_detr_ft.report.load_run import load_run
-
-    records = [load_run(run) for run in runs]
-    if len({record.name for record in records}) < len(records):
-        return [replace(record, name=str(run)) for record, run in zip(records, runs, strict=True)]
-    return records

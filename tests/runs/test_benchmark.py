@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import Trainer
 
-from hf_detr_ft.benchmark import compare, stopwatch, variants
+from hf_detr_ft.benchmark import stopwatch, timed_job, variants
 from hf_detr_ft.benchmark.baseline import build_baseline
 from hf_detr_ft.benchmark.stopwatch import Measurement
 from hf_detr_ft.benchmark.timings_table import Row, table
@@ -37,7 +37,7 @@ FLAGS = [
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One step of warming up, and a small matrix product for the peak."""
     monkeypatch.setattr(stopwatch, "WARM_UP", 1)
-    monkeypatch.setattr(compare, "WARM_UP", 1)
+    monkeypatch.setattr(timed_job, "WARM_UP", 1)
     monkeypatch.setattr(stopwatch, "MATRIX_SIDES", {"cpu": 128})
 
 

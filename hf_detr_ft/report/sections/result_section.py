@@ -5,6 +5,7 @@ from typing import Any
 
 from hf_detr_ft.evaluation.analysis import Analysis
 from hf_detr_ft.evaluation.coco_result import COCO_METRICS, metric_rows
+from hf_detr_ft.evaluation.groups import Estimate
 from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.report.blocks import Block, Cell, Note, Number, Section, Table, Text
 from hf_detr_ft.report.load_run import LoadedRun
@@ -34,6 +35,28 @@ def describe_result(run: LoadedRun, analysis: Analysis | None = None) -> Section
     blocks += [*_coco_tables(given), *(interval_table(analysis) if analysis else ()), _size_table(evaluation)]
     blocks += [*([recall_table(analysis)] if analysis else ()), *_threshold(evaluation), *_class_table(evaluation)]
     return Section("Result", "result", blocks)
+
+
+def describe_together(together: Mapping[str, Estimate], images: int) -> Section:
+    """Describes what runs of one recipe come to together.
+
+    Args:
+        together: AP and AP50, of the mean over seeds, or of the detections of all folds.
+        images: that they are of.
+    """
+    columns = ["", "Mean", "Deviation between seeds", "Least", "Most"]
+    rows: list[tuple[Cell, ...]] = [
+        (
+            name,
+            Number(found.mean),
+            Number(found.deviation),
+            *(Number(getattr(found.interval, limit, None)) for limit in ("low", "high")),
+        )
+        for name, found in together.items()
+    ]
+    caption = f"{pluralize(images, 'validation image')}, detections of all folds pooled; 95 % limits"
+    note = "The limits are for other images of the kind and, where there are several, for other seeds."
+    return Section("Together", "together", [Table("together", caption, columns, rows), Text(note)])
 
 
 def compare_results(runs: Sequence[LoadedRun]) -> Section:
