@@ -17,7 +17,7 @@ from hf_detr_ft.yaml12 import parse_yaml
 RECIPE = "recipe.yaml"
 """The recipe as resolved, with versions and fingerprints; it runs again as it is."""
 METRICS = "metrics.json"
-"""Best and last evaluation, and the numbers of the report."""
+"""Best and last evaluation, that of a test split, and the numbers of the report."""
 SPLITS = "splits.json"
 """File names of the training and the validation images, where the run divided them itself."""
 SERIES = "series.json"
@@ -149,13 +149,13 @@ class RunFolder:
         return (recipe if isinstance(recipe, dict) else {}), text
 
     def read_metrics(self) -> dict[str, Any]:
-        """Best and last evaluation; empty where there is none.
+        """Best and last evaluation, and that of a test split; empty where there is none.
 
         Raises:
             DataError: it is no JSON object, or holds something else than evaluations.
         """
         content = read_object(self.metrics)
-        for name in ("best", "last"):
+        for name in ("best", "last", "test"):
             evaluation = content.get(name)
             if evaluation is not None and not (
                 isinstance(evaluation, dict) and isinstance(evaluation.get("metrics"), dict)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from hf_detr_ft.data.checks.coco_checks import check_coco
+from hf_detr_ft.data.checks.problems import list_problems
 from hf_detr_ft.data.coco import LabelMap, read_coco
 from hf_detr_ft.data.dataset import load_split, prepare_coco
-from hf_detr_ft.data.splits import list_problems
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.formatting import printable_lines
 from hf_detr_ft.recipe.entries import read_sections

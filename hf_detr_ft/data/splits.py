@@ -1,7 +1,6 @@
 """Splits of a recipe: read, checked, and as data sets."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from hf_detr_ft.data.checks.annotation_fields import Entries, Problem, read_entries
+from hf_detr_ft.data.checks.annotation_fields import Entries, read_entries
 from hf_detr_ft.data.checks.coco_checks import check_coco, check_splits
 from hf_detr_ft.data.checks.image_checks import Progress
+from hf_detr_ft.data.checks.problems import Problem, require_no_errors
 from hf_detr_ft.data.checks.training_checks import Grid, check_alike, check_for_training, check_measure
 from hf_detr_ft.data.class_names import map_classes, require_classes
 from hf_detr_ft.data.coco import LabelMap, without_collector
@@ -25,12 +25,23 @@ from hf_detr_ft.data.once_per_machine import once_per_machine
 from hf_detr_ft.data.split_source import Source, load_source
 from hf_detr_ft.data.statistics import SplitStatistics, describe_split
 from hf_detr_ft.data.unlabelled import find_unlabelled, use_unlabelled
-from hf_detr_ft.errors import DataError
 from hf_detr_ft.formatting import join_limited
 from hf_detr_ft.recipe.sections import DataConfig
 
-SHOWN = 20
-"""Problems that an error lists before it only counts."""
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The test split of a recipe.
+
+    Attributes:
+        rows: of its images.
+        truth: its COCO dict as `prepare_coco` makes it.
+        fingerprint: SHA-256 of its annotations.
+    """
+
+    rows: Dataset
+    truth: dict
+    fingerprint: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class Splits:
         fingerprints: SHA-256 of each split's annotations, for the record.
         notes: what was found, taken to be so or mended, a line each, for the terminal.
         record: settings and file names of splits that were made of one; None where each has its own annotations.
+        test: the split that training never sees; None without one.
     """
 
     train: Dataset
@@ -58,6 +70,7 @@ class Splits:
     fingerprints: dict[str, str]
     notes: tuple[str, ...] = ()
     record: dict[str, Any] | None = None
+    test: HeldOut | None = None
 
 
 def load_sources(
@@ -131,8 +144,8 @@ def check_data(
         decode: read every image to its last pixel; False: its header alone, which finds all but truncated files; None:
             no image at all.
         progress: wraps the images of a split, where they are files.
-        stride: pixels of a cell of the model's finest feature map, where all checks of `check` are wanted, which a
-            training does without: those of `training_checks`, and the test split where there is one.
+        stride: pixels of a cell of the model's finest feature map, where those checks are wanted that a training does
+            without, see `training_checks`.
         masks: of all objects are needed.
 
     Returns:
@@ -142,9 +155,12 @@ def check_data(
         RecipeError: synthetic images are described wrongly.
         DataError: a file is not there or is no COCO JSON, or images cannot be drawn.
     """
-    has_test = stride is not None and config.synthetic_images is None and "test" in find_data(config).splits
+    has_test = config.synthetic_images is None and "test" in find_data(config).splits
     splits = ("train", "val", "test") if has_test else ("train", "val")
     sources = load_sources(config, splits, progress, masks)
+    if has_test and not sources["test"].coco["annotations"]:
+        note = f"{sources.pop('test').annotations}: no object is annotated, so there is no test split"
+        sources["train"] = replace(sources["train"], notes=(*sources["train"].notes, note))
     return sources, check_sources(sources, size, decode=decode, progress=progress, stride=stride)
 
 
@@ -221,53 +237,23 @@ def _check_source(
     )
 
 
-def tabulate_problems(problems: Sequence[Problem]) -> str:
-    """Number of problems of each kind, a line each: errors first, and what is most frequent."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for problem in problems:
-        counts[problem.severity, problem.kind] += problem.count
-    order = sorted(counts, key=lambda key: (key[0], -counts[key], key[1]))
-    width = max((len(kind) for _, kind in order), default=0)
-    return "\n".join(f"{kind:{width}} {counts[severity, kind]:>9,}  {severity}" for severity, kind in order)
-
-
-def list_problems(problems: list[Problem], shown: int = SHOWN) -> str:
-    """The first `shown` problems of each kind, a line each, and how many more there are of it."""
-    kinds: dict[tuple[str, str], list[Problem]] = {}
-    for problem in problems:
-        kinds.setdefault((problem.severity, problem.kind), []).append(problem)
-    lines = []
-    for (severity, kind), found in kinds.items():
-        lines += [str(problem) for problem in found[:shown]]
-        if len(found) > shown:
-            lines.append(f"{severity} [{kind}] … and {len(found) - shown} more of this kind")
-    return "\n".join(lines)
-
-
-def require_no_errors(problems: list[Problem]) -> None:
-    """Raises DataError with every error among the problems; warnings pass."""
-    errors = [problem for problem in problems if problem.severity == "error"]
-    if errors:
-        raise DataError(f"{len(errors)} errors in the data:\n{list_problems(errors)}")
-
-
 def load_splits(
     config: DataConfig, size: ImageSize | None = None, progress: Progress = iter, masks: bool = False
 ) -> Splits:
-    """Reads both splits and checks their images' headers, by one process of each machine for all; see `check_data`."""
+    """Reads all splits and checks their images' headers, by one process of each machine for all; see `check_data`."""
     return once_per_machine(
         lambda: build_splits(config, *check_data(config, size, decode=False, progress=progress, masks=masks))
     )
 
 
 def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[Problem]) -> Splits:
-    """Makes both splits of what `check_data` returned.
+    """Makes the splits of what `check_data` returned.
 
     Raises:
         DataError: lists every error that the checks found.
     """
     require_no_errors(problems)
-    train, val = sources["train"], sources["val"]
+    train, val, test = sources["train"], sources["val"], sources.get("test")
     label_map = LabelMap.from_coco(train.coco)
     with without_collector():
         limits = (config.train_limit, config.val_limit)
@@ -279,15 +265,21 @@ def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[
             statistics={"training": describe_split(used), "validation": describe_split(truth)},
             label_map=label_map,
             problems=problems,
-            fingerprints=train.fingerprint | val.fingerprint,
-            notes=tuple(dict.fromkeys((*train.notes, *val.notes))),
+            fingerprints={name: digest for source in sources.values() for name, digest in source.fingerprint.items()},
+            notes=tuple(dict.fromkeys(note for source in sources.values() for note in source.notes)),
             record=None if val.origin is None else val.origin.record,
+            test=None if test is None else _hold_out(test, label_map),
         )
+
+
+def _hold_out(test: Source, label_map: LabelMap) -> HeldOut:
+    truth = prepare_coco(test.coco, None, test.masks)
+    return HeldOut(test.load(truth, label_map), truth, test.fingerprint)
 
 
 def image_files(splits: Splits) -> Iterator[str]:
     """Files of the images that a run reads; drawn ones are none."""
-    for rows in (splits.train, splits.val):
+    for rows in (splits.train, splits.val, *([splits.test.rows] if splits.test else [])):
         for image in iterate_column(rows, "image"):
             if not image["bytes"]:
                 yield image["path"]

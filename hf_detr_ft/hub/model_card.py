@@ -79,6 +79,7 @@ def render_model_card(
         dataset_id=dataset_id,
         split=data.get("split", "validation"),
         best=best,
+        test=metrics.get("test"),
         rows=metric_rows(best["metrics"]),
         per_class=sorted(best.get("per_class", []), key=lambda row: -row["objects"]),
         shown=CLASSES_SHOWN,
@@ -124,7 +125,9 @@ def _build_metadata(
 ) -> ModelCardData:
     data = metrics.get("data", {})
     name = printable(data.get("name") or "custom")
-    best, task = {**(metrics["best"].get("mask_metrics") or {}), **metrics["best"]["metrics"]}, _task(metrics)
+    task, evaluations = _task(metrics), [(data.get("split", "validation"), metrics["best"])]
+    evaluations += [("test", metrics["test"])] if metrics.get("test") else []
+    of_split = [(split, {**(e.get("mask_metrics") or {}), **e["metrics"]}) for split, e in evaluations]
     numbers = list(zip(("", "mask_"), ("", "Mask "), TASKS, strict=True))
     results = [
         EvalResult(
@@ -132,14 +135,15 @@ def _build_metadata(
             task_name=of_task.replace("-", " ").title(),
             dataset_type=dataset_id or (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "custom"),
             dataset_name=name,
-            dataset_split=printable(data.get("split", "validation")),
+            dataset_split=printable(split),
             metric_type=f"{prefix}{key}",
             metric_name=f"{kind}{title}",
-            metric_value=best[f"{prefix}{key}"],
+            metric_value=values[f"{prefix}{key}"],
         )
+        for split, values in of_split
         for prefix, kind, of_task in numbers
         for key, title, _ in COCO_METRICS
-        if key in PUBLISHED and best.get(f"{prefix}{key}", -1) >= 0
+        if key in PUBLISHED and values.get(f"{prefix}{key}", -1) >= 0
     ]
     return ModelCardData(
         library_name="transformers",

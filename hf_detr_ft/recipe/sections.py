@@ -48,7 +48,8 @@ class DataConfig:
     val_images: str = "val2017"
     """Folder of the validation images (DETR: the same)."""
     test_annotations: str | None = None
-    """COCO JSON of images for `evaluate --split test`, which training never sees (DETR: none)."""
+    """COCO JSON of images that training never sees: evaluated once, at its end, and by `evaluate --split test` (DETR:
+    none)."""
     test_images: str = "test2017"
     """Folder of the test images (DETR: none)."""
     val_share: float | None = bounded(None, 0.01, 0.9)

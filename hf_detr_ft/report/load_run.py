@@ -72,6 +72,11 @@ class LoadedRun:
         return self.metrics.get("last")
 
     @property
+    def test(self) -> Mapping[str, Any] | None:
+        """The evaluation of these weights on a test split; None without one."""
+        return self.metrics.get("test")
+
+    @property
     def keeps_best_weights(self) -> bool:
         """True where the weights in the folder are those of the best evaluation, false where of the last."""
         return not self.is_original and self.setting("training", "load_best_model_at_end") is not False

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from hf_detr_ft.data.checks.annotation_fields import Problem
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.evaluation.analysis import Analysis
 from hf_detr_ft.evaluation.groups import Estimate
 from hf_detr_ft.formatting import pluralize

@@ -7,11 +7,12 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from hf_detr_ft.data.checks.coco_checks import check_coco
+from hf_detr_ft.data.checks.problems import require_no_errors
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.image_size import ImageProcessor
 from hf_detr_ft.data.split_source import Source
-from hf_detr_ft.data.splits import Splits, build_splits, check_sources, load_sources, require_no_errors
+from hf_detr_ft.data.splits import Splits, build_splits, check_sources, load_sources
 from hf_detr_ft.errors import DataError, InputError
 from hf_detr_ft.evaluation.coco_result import MAX_DETECTIONS, CocoResult
 from hf_detr_ft.evaluation.detections import Detections

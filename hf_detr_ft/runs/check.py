@@ -12,11 +12,11 @@ from typing import Any, cast
 from tqdm.auto import tqdm
 
 from hf_detr_ft.atomic import check_output_file
-from hf_detr_ft.data.checks.annotation_fields import Problem
+from hf_detr_ft.data.checks.problems import Problem, list_problems, tabulate_problems
 from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.repaired_copy import CHANGES, require_new, write_repaired
-from hf_detr_ft.data.splits import Splits, build_splits, check_data, list_problems, tabulate_problems
+from hf_detr_ft.data.splits import Splits, build_splits, check_data
 from hf_detr_ft.errors import InputError
 from hf_detr_ft.formatting import pluralize, printable
 from hf_detr_ft.model.build import find_family

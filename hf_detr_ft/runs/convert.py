@@ -89,8 +89,8 @@ def convert_folder(config: DataConfig, destination: Path, to: str) -> int:
     layout = find_data(config)
     with large_imports():
         from hf_detr_ft.data.checks.coco_checks import check_coco
+        from hf_detr_ft.data.checks.problems import list_problems
         from hf_detr_ft.data.split_source import load_source
-        from hf_detr_ft.data.splits import list_problems
     print(f"found {layout.format}: {layout.reason}")
     splits, notes, problems = {}, list[str](), []
     for split in (name for name in SPLITS if name in layout.splits):

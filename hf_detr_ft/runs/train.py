@@ -19,6 +19,7 @@ from hf_detr_ft.report.write_report import report_training
 from hf_detr_ft.run_folder import REPLACED, RunFolder
 from hf_detr_ft.training.callbacks import restore_detections
 from hf_detr_ft.training.checkpoints import LAST, find_checkpoint
+from hf_detr_ft.training.evaluate_model import evaluate_test
 from hf_detr_ft.training.failures import explain_full_disk
 from hf_detr_ft.training.interruption import explain_interruption
 from hf_detr_ft.training.job import Job, ModelBuilder, prepare_job, train_model
@@ -54,6 +55,7 @@ def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuil
                 begin_folder(run, checkpoint, job)
         with explain_interruption(run, job.stop), explain_full_disk():
             train_model(job, checkpoint)
+            evaluate_test(job)
             if is_first:
                 finish_folder(run, job, time.monotonic() - started)
             PartialState().wait_for_everyone()  # nobody waits for what follows

@@ -97,13 +97,15 @@ class CheckpointTrainer(Trainer):
         self.average.stop()
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             super()._load_best_model()
-        elif self.is_world_process_zero():  # whose weights are saved; other machines may not have the checkpoint
+            return
+        if self.is_world_process_zero():  # other machines may not have the checkpoint
             load_weights(
                 self._unwrapped(),
                 Path(str(self.state.best_model_checkpoint)),
                 "training.load_best_model_at_end",
                 f"Training is done, and the other checkpoints in '{self.args.output_dir}' are models as they are.",
             )
+        broadcast(list(self._unwrapped().state_dict().values()))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:

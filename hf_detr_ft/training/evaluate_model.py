@@ -6,16 +6,17 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import PreTrainedConfig
 
-from hf_detr_ft.data.checks.annotation_fields import Problem
+from hf_detr_ft.data.checks.problems import Problem, require_no_errors
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.data.once_per_machine import once_per_machine
 from hf_detr_ft.data.split_source import Source
-from hf_detr_ft.data.splits import check_split, require_no_errors
+from hf_detr_ft.data.splits import check_split
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.coco_result import CocoResult
@@ -27,9 +28,9 @@ from hf_detr_ft.model.processor import load_processor
 from hf_detr_ft.model.speed.apply_speed import apply_speed
 from hf_detr_ft.model.speed.bf16_backbone import choose_backbone_precision
 from hf_detr_ft.recipe.sections import Recipe
-from hf_detr_ft.run_folder import CONFIG
+from hf_detr_ft.run_folder import CONFIG, RunFolder
 from hf_detr_ft.training.callbacks import print_progress_lines
-from hf_detr_ft.training.job import show_progress
+from hf_detr_ft.training.job import Job, show_progress
 from hf_detr_ft.training.trainer import DetrTrainer
 
 
@@ -101,6 +102,25 @@ def evaluate_model(source: str, recipe: Recipe, split: Source | None = None, nam
         trainer.evaluate()
     assert trainer.result is not None and trainer.detections is not None
     return Evaluation(trainer.result, trainer.detections, truth, rows, model, processor)
+
+
+def evaluate_test(job: Job) -> None:
+    """Evaluates the weights that are kept on the test split, where there is one, and notes the result for metrics.json.
+
+    A run that goes on after its end has the result of this step and these annotations: nothing is evaluated twice.
+    """
+    trainer, results, test = job.trainer, job.results, job.splits.test
+    kept = results.best if trainer.args.load_best_model_at_end else results.last
+    if test is None or kept is None:
+        return
+    of = {"epoch": kept["epoch"], "step": kept["step"], "annotations_sha256": test.fingerprint}
+    before = RunFolder(str(trainer.args.output_dir)).read_metrics().get("test")
+    found = broadcast_object_list([before])[0] or {}  # other machines may not have the folder
+    if any(found.get(name) != value for name, value in of.items()):
+        processor = cast(ImageProcessor, trainer.processing_class)
+        rows = transformed(test.rows, DetrTransform(processor, on_bad_image=job.recipe.data.on_bad_image))
+        found = {**of, **trainer.evaluate_test(rows, test.truth)}
+    results.about["test"] = found
 
 
 def match_classes(config: PreTrainedConfig, truth: dict, source: str) -> LabelMap:

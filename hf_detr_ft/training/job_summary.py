@@ -1,7 +1,7 @@
 """Summaries of a training for the terminal: before it begins, and of its result."""
 
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from datasets import Dataset
@@ -23,11 +23,12 @@ def describe_job(job: Job) -> str:
     model = cast(Detector, job.trainer.model)
     warnings = len(splits.problems)
     name, train, val = printable(recipe.data.name), len(splits.train), len(splits.val)
+    test = f"; {len(splits.test.rows)} test images are evaluated at the end" if splits.test else ""
     names = ", ".join(map(printable, splits.label_map.names[:5])) + (", …" if len(splits.label_map) > 5 else "")
     length = f"{args.max_steps} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs"
     start = recipe.model.checkpoint or recipe.model.backbone
     lines = [
-        f"data      {name}: {train} training and {val} validation images",
+        f"data      {name}: {train} training and {val} validation images{test}",
         *(f"          {printable(note)}" for note in splits.notes),
         f"          classes ({len(splits.label_map)}): {names}",
         *([f"          warnings: {warnings}; `hf-detr-ft check` lists them"] if warnings else []),
@@ -84,8 +85,16 @@ def summarise_job(job: Job, run: RunFolder, seconds: float) -> str:
     return (
         f"\nthe best weights, of epoch {best['epoch']:.4g}:\n{CocoResult.from_dict(best).table()}\n"
         f"\nbest {numbers} in epoch {best['epoch']:.4g} "
-        f"({seconds:.0f} s until here)\n"
+        f"({seconds:.0f} s until here)\n{_describe_test(job.results.about.get('test'))}"
         f"run folder  {run}  (weights of the {which} evaluation, {METRICS}, {RESULTS}, {CARD})\n"
         f"look at it  hf-detr-ft predict {run} PHOTO_OR_FOLDER --threshold {kept['best_f1']['threshold']:.3f}\n"
         f"publish it  hf-detr-ft push {run} USER/NAME"
     )
+
+
+def _describe_test(test: dict[str, Any] | None) -> str:
+    """A line on the test split, where it was evaluated."""
+    if test is None:
+        return ""
+    numbers = f"AP {test['metrics']['map']:.3f}, AP50 {test['metrics']['map_50']:.3f}"
+    return f"test {numbers} of the weights that are kept, on {test['images']} images that chose nothing\n"

@@ -29,6 +29,7 @@ from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.recipe.training_arguments import DetrTrainingArguments
 from hf_detr_ft.training.callbacks import EpochCallback
 from hf_detr_ft.training.loss_parts import LossParts, readable_images, readable_places
+from hf_detr_ft.training.skipped_photos import SkippedPhotos
 from hf_detr_ft.training.step_trainer import StepTrainer
 
 
@@ -126,6 +127,22 @@ class DetrTrainer(StepTrainer):
         return SortedSampler(sorted(range(len(ratios)), key=lambda index: -ratios[index]))
 
     # Evaluation
+
+    def evaluate_test(self, rows: Dataset, truth: dict) -> dict[str, Any]:
+        """Result on a test split, of which log and callbacks learn nothing, for JSON; evaluates it from now on.
+
+        Args:
+            rows: like `eval_dataset`.
+            truth: their COCO dict.
+        """
+        self.eval_dataset, self.truth, self.skipped = rows, truth, SkippedPhotos()
+        for kept in ("_truth_arrays", "_validation_items"):
+            vars(self).pop(kept, None)
+        self.predict(cast(Any, rows))
+        self.skipped.share(self.args)
+        assert self.result is not None
+        skipped = self.skipped.validation
+        return {**self.result.as_dict(), **({"skipped": skipped} if skipped else {})}
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader:
         """All images: `dataloader_drop_last` is about training alone."""

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageFile
 
-from hf_detr_ft.data.checks.annotation_fields import Problem
 from hf_detr_ft.data.checks.coco_checks import check_coco, check_splits
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.data.coco import LabelMap, read_coco, with_polygon_areas
 from hf_detr_ft.errors import DataError
 from tests.fixtures import CATEGORIES, CLASSES, draw_split

@@ -160,4 +160,10 @@ def test_a_test_split_is_checked_against_training(root: Path) -> None:
     _, problems = check_data(config, decode=False, stride=32)
     kinds = {problem.kind for problem in problems if problem.file.endswith("test.json")}
     assert {"unknown-category", "same-photo"} <= kinds
-    assert check_data(config, decode=False)[1] == []
+    with pytest.raises(DataError, match="unknown-category"):
+        load_splits(config)
+    coco["annotations"] = []
+    (root / "annotations" / "test.json").write_text(json.dumps(coco))
+    splits = load_splits(config)
+    assert splits.test is None
+    assert f"{root / 'annotations/test.json'}: no object is annotated, so there is no test split" in splits.notes

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hf_detr_ft.data.checks.annotation_fields import Problem
+from hf_detr_ft.data.checks.problems import Problem, list_problems
 from hf_detr_ft.data.dataset import prepare_coco
-from hf_detr_ft.data.splits import check_data, list_problems, load_splits
+from hf_detr_ft.data.splits import check_data, load_splits
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.recipe.sections import DataConfig
 from tests.fixtures import CLASSES, write_coco_folder

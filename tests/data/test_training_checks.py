@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_detr_ft.data.checks.annotation_fields import Entries, Entry, Problem, read_entries
+from hf_detr_ft.data.checks.annotation_fields import Entries, Entry, read_entries
 from hf_detr_ft.data.checks.image_checks import read_image
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.data.checks.training_checks import Grid, check_for_training, check_measure, find_twice, plain_name
 from hf_detr_ft.data.image_size import ImageSize
 from tests.fixtures import CATEGORIES

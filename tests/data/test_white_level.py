@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import DetrImageProcessor
 
 from hf_detr_ft.data.cache.image_cache import cache_images
-from hf_detr_ft.data.checks.annotation_fields import Problem
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.data.image_size import ImageSize, white_level_of
 from hf_detr_ft.data.images import decode_rgb, decode_row
 from hf_detr_ft.data.splits import check_data, load_splits

@@ -6,15 +6,18 @@ those of a training.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def main(folder: Path, flags: list[str]) -> None:
     """Draws, reads, trains one step in every division, and trains with a report that fails."""
     import torch
     from accelerate import PartialState  # here, since the processes that draw import this module, too
+    from safetensors.torch import save_model
 
     from hf_detr_ft import cli
     from hf_detr_ft.report import write_report
+    from hf_detr_ft.training import trainer
     from tests.distributed import draw, few_boxes, one_step, read_once
     from tests.parity import shares
     from tests.parity.cases import COUNTS
@@ -31,6 +34,13 @@ def main(folder: Path, flags: list[str]) -> None:
     one_step.run(folder, "sizes", 1, 2, edges=(48, 64, 80, 96))
     few_boxes.run(folder / "few_boxes")
     write_report.render_page = fail
+    evaluate_test = trainer.DetrTrainer.evaluate_test
+
+    def note_weights(self: trainer.DetrTrainer, *split: Any) -> dict[str, Any]:
+        save_model(self.model, str(folder / f"tested {state.process_index}.safetensors"))
+        return evaluate_test(self, *split)
+
+    trainer.DetrTrainer.evaluate_test = note_weights  # type: ignore[method-assign]
     status = cli.main(["train", *flags, "--training.output_dir", str(folder / "without_page")])
     (folder / f"status {state.process_index}").write_text(f"{status}, seed {torch.initial_seed()}")
     state.wait_for_everyone()

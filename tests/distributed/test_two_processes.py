@@ -11,6 +11,7 @@ import yaml
 from safetensors.torch import load_file
 
 from hf_detr_ft import cli
+from hf_detr_ft.training.trainer import DetrTrainer
 from tests.distributed import one_step
 from tests.distributed.table import largest_difference
 from tests.fixtures import free_port
@@ -42,9 +43,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def launched(folder: Path, job: list[str]) -> Path:
     """The folder that two processes wrote."""
-    epoch = ("--training.num_train_epochs", "1", "--training.per_device_train_batch_size", "2")
-    report = ("--report.enabled", "true")
-    launch(2, "-m", "tests.distributed", str(folder), *job, *epoch, *report)
+    flags = ["--training.num_train_epochs", "1", "--training.per_device_train_batch_size", "2"]
+    for kind in ("eval", "save"):
+        flags += [f"--training.{kind}_strategy", "steps", f"--training.{kind}_steps", "1"]
+    flags += ["--data.test_annotations", "annotations/custom_val.json", "--data.test_images", "val2017"]
+    launch(2, "-m", "tests.distributed", str(folder), *job, *flags, "--report.enabled", "true")
     return folder
 
 
@@ -163,11 +166,17 @@ def test_an_image_that_is_missing_from_an_evaluation_is_noticed(folder: Path) ->
         trainer.evaluate()
 
 
-def test_train_in_three_processes_is_the_training_of_one(job: list[str], tmp_path: Path) -> None:
-    """10 training and 2 validation images, so that the third process has none of its own in each last batch."""
+def test_train_in_three_processes_is_the_training_of_one(
+    job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10 training and 2 validation images, so that the third process has none of its own in each last batch.
+
+    The test split is the validation's images: the weights of the best evaluation have its result.
+    """
     whole, run = tmp_path / "one", tmp_path / "run"
     flags = ["--training.num_train_epochs", "2", "--data.train_limit", "10", "--model.config.dropout", "0"]
-    flags += ["--training.ema_decay", "0.9"]
+    flags += ["--training.ema_decay", "0.9", "--data.balance", "0.9"]
+    flags += ["--data.test_annotations", "annotations/custom_val.json", "--data.test_images", "val2017"]
     alone = ["--training.per_device_train_batch_size", "6"]
     assert cli.main(["train", *job, *flags, *alone, "--training.output_dir", str(whole)]) == 0
     folder = ("--training.output_dir", str(run), "--report.enabled", "true")
@@ -177,11 +186,20 @@ def test_train_in_three_processes_is_the_training_of_one(job: list[str], tmp_pat
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["last"]["step"], metrics["last"]["epoch"]) == (4, 2.0)
     assert metrics["best"]["images"] == 2
+    of_test, of_best = (
+        {name: values[name] for name in values if name != "annotations_sha256"}
+        for values in (metrics["test"], metrics["best"])
+    )
+    assert of_test == {name: of_best[name] for name in of_test}
     assert_whole(run, metrics["best"])
     assert largest_difference(run, whole) < 1e-3
     resumed = ["--training.output_dir", str(run), "--training.resume_from_checkpoint", str(run / "checkpoint-2")]
     assert cli.main(["train", *job, *flags, *alone, *resumed]) == 0
     assert largest_difference(run, whole) < 1e-3
+    monkeypatch.delattr(DetrTrainer, "evaluate_test")  # once is enough
+    resumed[-1] = "last"
+    assert cli.main(["train", *job, *flags, *alone, *resumed]) == 0
+    assert json.loads((run / "metrics.json").read_text())["test"].keys() == metrics["test"].keys()
 
 
 def assert_whole(run: Path, best: dict) -> None:
@@ -212,4 +230,6 @@ def test_a_page_that_fails_leaves_the_training_of_two_processes_whole(launched: 
     saved = load_file(run / f"checkpoint-{best['step']}" / "model.safetensors")
     weights = load_file(run / "model.safetensors")
     assert all(torch.equal(weights[name], saved[name]) for name in saved)
+    first, second = (load_file(launched / f"tested {rank}.safetensors") for rank in range(2))
+    assert best["step"] < 3 and all(torch.equal(first[name], second[name]) for name in first), "not the best in both"
     assert (run / "README.md").is_file() and (run / "config.json").is_file()

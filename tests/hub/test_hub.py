@@ -220,6 +220,16 @@ def test_a_data_set_of_the_hub_becomes_a_link(run: Path) -> None:
     assert "[anna/cppe-5](https://huggingface.co/datasets/anna/cppe-5)" in text
 
 
+def test_a_test_split_is_named_apart(run: Path) -> None:
+    best = evaluation()["best"]
+    text, data = card_of(run, test={**best, "metrics": {**best["metrics"], "map": 0.314}, "images": 9, "objects": 21})
+    results = [(r["dataset"]["split"], r["metrics"][0]["value"]) for r in data["model-index"][0]["results"]]
+    assert results == [("validation", best["metrics"]["map"]), ("test", 0.314)]
+    assert "On the test split (9 images, 21 objects), which was evaluated once, at the end" in text
+    assert "chose nothing: **AP 0.314, " in text
+    assert "On the test split" not in card_of(run)[0]
+
+
 def test_the_licence_is_the_stated_one(run: Path) -> None:
     assert ModelCard(build_model_card(run, "anna/x", license="apache-2.0")).data["license"] == "apache-2.0"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hf_detr_ft.data.checks.annotation_fields import Problem
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
@@ -79,6 +79,17 @@ def test_the_page_opens_with_images_ap_its_interval_and_its_curve(run: Path) -> 
     assert len(page.all("svg", **{"aria-label": "average-precision"})) == 1, "a figure is drawn once"
     tables = [element.attributes["id"] for element in page.all("*") if element.tag in ("section", "table")]
     assert tables.index("gallery") < tables.index("curves") < tables.index("table-coco")
+
+
+def test_a_test_split_is_named_apart(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", tmp_path / "data")
+    metrics = json.loads((run / "metrics.json").read_text())
+    test = {**metrics["best"], "metrics": {**metrics["best"]["metrics"], "map": 0.25}, "images": 9}
+    (run / "metrics.json").write_text(json.dumps({**metrics, "test": test}))
+    page = page_of(load_run(RunFolder(run)))
+    assert table(page, "test")[1]["AP"][1] == 0.25
+    assert "On the test split, 9 images with " in page.text() and "used to choose nothing" in page.text()
+    assert "Test AP9 images that chose nothing0.250" in page.all("dl")[0].text()
 
 
 def test_numbers_are_of_the_weights_in_the_folder(tmp_path: Path) -> None:

@@ -580,7 +580,7 @@ def test_links_that_lead_round_in_circles_are_said(
     assert [path.name for path in tmp_path.iterdir()] == ["circle"]
 
 
-@pytest.mark.parametrize("content", ["{", "", "[]", '{"best": 3}', '{"last": {"metrics": []}}'])
+@pytest.mark.parametrize("content", ["{", "", "[]", '{"best": 3}', '{"test": []}', '{"last": {"metrics": []}}'])
 def test_damaged_metrics_are_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text(content)
     with pytest.raises(DataError, match=r"metrics\.json: expected .*remove it"):

@@ -1,44 +1,18 @@
-"""The entries of a COCO file with their fields' types checked once, so that no later check has to; and `Problem`."""
+"""The entries of a COCO file with their fields' types checked once, so that no later check has to."""
 
 import reprlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.data.segmentation_area import is_number
-from hf_detr_ft.formatting import has_half_characters, printable
+from hf_detr_ft.formatting import has_half_characters
 
 SHORT = reprlib.Repr()
 SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother, SHORT.maxlong = 2, 6, 4, 80, 60, 30
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with annotations or images.
-
-    Attributes:
-        severity: an `error` stops a run, a `warning` is counted.
-        kind: a short name, the same for all problems of one sort.
-        file: the annotation file, or the image where it is the image that is wrong.
-        entry: where in the file, such as "annotation id 17 (image 'a.jpg')".
-        message: what was expected and what was found.
-        remedy: what to do about it.
-        count: things that are wrong in this way, where one problem stands for several.
-    """
-
-    severity: Literal["error", "warning"]
-    kind: str
-    file: str
-    entry: str
-    message: str
-    remedy: str
-    count: int = 1
-
-    def __str__(self) -> str:
-        line = f"{self.severity} [{self.kind}] {self.file}: {self.entry}: {self.message}; {self.remedy}"
-        return printable(line)
 
 
 class Entry(NamedTuple):

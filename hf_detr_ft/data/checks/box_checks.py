@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hf_detr_ft.data.checks.annotation_fields import Entry, Problem
+from hf_detr_ft.data.checks.annotation_fields import Entry
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.data.segmentation_area import measure_segmentations
 
 ROUNDING_PX = 1.0

@@ -2,7 +2,8 @@
 
 from collections import Counter
 
-from hf_detr_ft.data.checks.annotation_fields import Entries, Entry, Problem
+from hf_detr_ft.data.checks.annotation_fields import Entries, Entry
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.formatting import join_limited
 
 FEW_CROWDS = 0.1

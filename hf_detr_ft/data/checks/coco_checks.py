@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from hf_detr_ft.data.checks.annotation_fields import Entries, Entry, Problem, read_entries
+from hf_detr_ft.data.checks.annotation_fields import Entries, Entry, read_entries
 from hf_detr_ft.data.checks.box_checks import check_areas, check_boxes
 from hf_detr_ft.data.checks.category_checks import check_crowds, check_unused_categories, compare_categories
 from hf_detr_ft.data.checks.equal_images import check_same_images
 from hf_detr_ft.data.checks.image_checks import Progress, check_image_shapes, check_images
 from hf_detr_ft.data.checks.mask_checks import check_masks
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.data.formats.other_json import describe_json, structure_faults
 from hf_detr_ft.data.image_size import ImageSize
 

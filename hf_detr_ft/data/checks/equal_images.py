@@ -7,7 +7,8 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from hf_detr_ft.data.checks.annotation_fields import Entry, Problem
+from hf_detr_ft.data.checks.annotation_fields import Entry
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.data.coco import leaves_folder
 
 PIECE = 4096

@@ -11,8 +11,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from hf_detr_ft.data.checks.annotation_fields import Entry, Problem
+from hf_detr_ft.data.checks.annotation_fields import Entry
 from hf_detr_ft.data.checks.near_duplicates import CELLS, make_thumbnail
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.data.coco import leaves_folder
 from hf_detr_ft.data.file_names import ImageNames, describe_difference
 from hf_detr_ft.data.formats.other_json import FETCH_REMEDY

@@ -1,6 +1,7 @@
 """Checks of masks, where a mask head is to learn them: every object has one, of its image's size."""
 
-from hf_detr_ft.data.checks.annotation_fields import Entry, Problem
+from hf_detr_ft.data.checks.annotation_fields import Entry
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.data.segmentation_area import segmentation_fault
 
 REMEDY = "outline the object, or remove the annotation; boxes alone need no masks (model.masks: false)"

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hf_detr_ft.data.checks.annotation_fields import Entries, Entry, Problem
+from hf_detr_ft.data.checks.annotation_fields import Entries, Entry
 from hf_detr_ft.data.checks.near_duplicates import ALIKE, COMMON, describe_changes, find_alike
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.formatting import join_limited, pluralize
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from hf_detr_ft.data.checks.annotation_fields import Problem
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.data.statistics import SplitStatistics
 from hf_detr_ft.plots.data_plots import (
     plot_aspect_ratios,

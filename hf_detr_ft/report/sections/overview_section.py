@@ -1,6 +1,6 @@
 """The section At a glance: AP with its interval and its curve, and how much is found and right."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from hf_detr_ft.evaluation.analysis import Analysis
@@ -20,14 +20,18 @@ def describe_overview(run: LoadedRun, analysis: Analysis | None) -> Section:
     """
     assert run.evaluation is not None
     words = [] if analysis is None else [Text(" ".join(describe_result(analysis)))]
-    blocks: list[Block] = [KeyNumbers(_key_numbers(run.evaluation, analysis)), *words]
+    numbers = _key_numbers(run.evaluation, analysis)
+    if run.test and run.test["metrics"]["map"] >= 0:
+        over = f"{pluralize(run.test['images'], 'image')} that chose nothing"
+        numbers.append(KeyNumber("Test AP", f"{run.test['metrics']['map']:.3f}", over))
+    blocks: list[Block] = [KeyNumbers(numbers), *words]
     if run.has_ap_curve:
         best_epoch = run.best.get("epoch") if run.best else None
         blocks.append(Plot("average-precision", plot_average_precision({run.name: run.history}, best_epoch=best_epoch)))
     return Section("At a glance", "overview", blocks)
 
 
-def _key_numbers(evaluation: Mapping[str, Any], analysis: Analysis | None) -> Sequence[KeyNumber]:
+def _key_numbers(evaluation: Mapping[str, Any], analysis: Analysis | None) -> list[KeyNumber]:
     numbers = []
     for key, name, meaning in (("map", "AP", "IoU 0.50 to 0.95"), ("map_50", "AP50", "IoU 0.50")):
         value = evaluation["metrics"][key]

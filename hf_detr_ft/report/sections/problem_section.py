@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hf_detr_ft.data.checks.annotation_fields import Problem
+from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.report.blocks import Block, Collapsible, Section, Table, Text
 

@@ -34,6 +34,7 @@ def describe_result(run: LoadedRun, analysis: Analysis | None = None) -> Section
         blocks.append(Note("The validation images have no objects: AP is not defined, and every prediction is wrong."))
     blocks += [*_coco_tables(given), *(interval_table(analysis) if analysis else ()), _size_table(evaluation)]
     blocks += [*([recall_table(analysis)] if analysis else ()), *_threshold(evaluation), *_class_table(evaluation)]
+    blocks += [_test_table(run.test)] if run.test else []
     return Section("Result", "result", blocks)
 
 
@@ -112,6 +113,15 @@ def _coco_tables(given: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Table]:
         ]
         tables.append(Table("coco-masks", f"{caption} of masks, by the IoU of masks", columns, rows))
     return tables
+
+
+def _test_table(test: Mapping[str, Any]) -> Table:
+    over = f"{pluralize(test['images'], 'image')} with {pluralize(test['objects'], 'object')}"
+    caption = f"On the test split, {over}: evaluated once, at the end, and used to choose nothing"
+    rows = [
+        (name, meaning, Number.of_metric(test["metrics"][key])) for key, name, meaning in metric_rows(test["metrics"])
+    ]
+    return Table("test", caption, ["", "Of", "Test"], rows)
 
 
 def _size_table(evaluation: Mapping[str, Any]) -> Table:
