@@ -63,7 +63,8 @@ def build_model(
         )
     checkpoint = Checkpoint.from_config(config)
     if checkpoint is not None:
-        model = load_for_finetuning(checkpoint, {**overrides, **label_settings}, made_anew, family.masks)
+        settings = {**overrides, **label_settings}
+        model = load_for_finetuning(checkpoint, settings, made_anew, family.masks, config.reuse_class_rows)
     else:
         model = _from_backbone(family, config, {**overrides, **label_settings})
     _require_size(family, model, config)

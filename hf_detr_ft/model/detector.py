@@ -24,6 +24,7 @@ class Detector(Host):
     Attributes:
         family: of the model.
         auxiliary_losses: also compute the loss of every decoder layer before the last (DETR does).
+        reused_classes: names of classes whose rows of the class heads are the checkpoint's, and its names for them.
     """
 
     family: ClassVar[Family]
@@ -32,6 +33,7 @@ class Detector(Host):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
+        self.reused_classes: dict[str, str] = {}
         repair_gradients(self)
         self.family.prepare(self)
 

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from hf_detr_ft.errors import CheckpointError
 from hf_detr_ft.formatting import join_limited
 from hf_detr_ft.model.checkpoint import Checkpoint, read_config, why_unreadable
+from hf_detr_ft.model.class_rows import copy_rows, match_names
 from hf_detr_ft.model.detector import Detector, detector_class
 from hf_detr_ft.model.families import family_of, saved_family
 from hf_detr_ft.model.families.detr import DETR
@@ -83,7 +84,11 @@ def load_tensors(
 
 
 def load_for_finetuning(
-    checkpoint: Checkpoint, settings: dict[str, Any], made_anew: Sequence[str] = (), masks: bool = False
+    checkpoint: Checkpoint,
+    settings: dict[str, Any],
+    made_anew: Sequence[str] = (),
+    masks: bool = False,
+    reuse_rows: bool = False,
 ) -> Detector:
     """A checkpoint of any family with class heads for other labels.
 
@@ -92,6 +97,7 @@ def load_for_finetuning(
         settings: fields of the config to change, `id2label` among them.
         made_anew: prefixes of the names of tensors that need not be there, nor fit, besides those of the class heads.
         masks: give it a mask head, the checkpoint's or a new one; else it has none.
+        reuse_rows: copy the rows of the class heads of classes that `match_names` finds in the checkpoint.
 
     Returns:
         The model in fp32. Its class heads are new unless the checkpoint has exactly these class names. With another
@@ -103,12 +109,13 @@ def load_for_finetuning(
     checkpoint.check_exists()
     config: Any = read_config(checkpoint)
     family = saved_family(config)
-    same_classes = list((config.id2label or {}).values()) == list(settings["id2label"].values())
+    known, names = list((config.id2label or {}).values()), list(settings["id2label"].values())
+    same_classes = known == names
     if masks and not same_classes:
-        known = join_limited(list((config.id2label or {}).values()))
         raise CheckpointError(
             f"{checkpoint}: expected a DETR that finds the data's classes already, since beside a mask head nothing is "
-            f"trained, found one of {known}. Fine-tune its boxes first, without model.masks, and give that run folder."
+            f"trained, found one of {join_limited(known)}. Fine-tune its boxes first, without model.masks, and give "
+            "that run folder."
         )
     if family.auxiliary_loss_changes_network and config.auxiliary_loss:
         logger.warning(
@@ -122,19 +129,22 @@ def load_for_finetuning(
     for name, value in settings.items():
         setattr(config, name, value)
     model, report = load_tensors(checkpoint, config, detector_class(family))
-    if config.num_queries == own.num_queries:
-        _require_complete(checkpoint, report, (*family.class_heads, *made_anew))
-    else:
-        learned, own_report = load_tensors(checkpoint, own, detector_class(family))
-        _require_complete(checkpoint, own_report, (*family.class_heads, *made_anew))
-        _require_complete(checkpoint, report, (*family.class_heads, *family.queries, *made_anew))
-        keep_queries(model, learned)
+    other_queries = config.num_queries != own.num_queries
+    _require_complete(checkpoint, report, (*family.class_heads, *(family.queries if other_queries else ()), *made_anew))
+    rows = match_names(known, names) if reuse_rows and not same_classes else {}
     if not same_classes:
         family.reset_heads(model)
+    if other_queries or rows:
+        learned, own_report = load_tensors(checkpoint, own, detector_class(family))
+        _require_complete(checkpoint, own_report, made_anew if rows else (*family.class_heads, *made_anew))
+        if other_queries:
+            keep_queries(model, learned)
+        copy_rows(model, learned, rows)
     detector: Detector = model
-    if family.masks == masks:
-        return detector
-    return with_mask_head(checkpoint, detector) if masks else without_mask_head(detector)
+    if family.masks != masks:
+        detector = with_mask_head(checkpoint, detector) if masks else without_mask_head(detector)
+    detector.reused_classes = {names[label]: known[old] for label, old in rows.items()}
+    return detector
 
 
 def with_mask_head(checkpoint: Checkpoint, model: Detector) -> Detector:

@@ -164,6 +164,9 @@ class ModelConfig:
     sooner on a map of one shape, and nothing is padded (DETR keeps the shape)."""
     auxiliary_losses: bool = True
     """Compute the loss behind every decoder layer, not only the last (DETR: yes)."""
+    reuse_class_rows: bool = False
+    """Begin with the checkpoint's rows of the class head for classes that it knows by name, singular or plural, or by a
+    usual synonym; which ones is said (DETR: no)."""
     masks: bool = False
     """Train a mask head on a DETR that finds the data's boxes already, and nothing else: `DetrForSegmentation`. Every
     annotation has to have a mask (DETR: --masks --frozen_weights)."""

@@ -9,7 +9,7 @@ from datasets import Dataset
 from hf_detr_ft.data.dataset import count_objects, read_column
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.evaluation.coco_result import CocoResult
-from hf_detr_ft.formatting import printable
+from hf_detr_ft.formatting import join_limited, printable
 from hf_detr_ft.model.build import count_parameters
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.stages import summarise_trainable
@@ -34,6 +34,7 @@ def describe_job(job: Job) -> str:
         *([f"          warnings: {warnings}; `hf-detr-ft check` lists them"] if warnings else []),
         f"model     {start}: {count_parameters(model) / 1e6:.1f} M parameters",
         f"          {summarise_trainable(model)}",
+        *_reused_classes(model),
         f"training  {length} of batches of {args.train_batch_size}"
         f" x {args.gradient_accumulation_steps} accumulated x {args.world_size} processes on {args.device.type}, "
         f"{recipe.training.precision}",
@@ -41,6 +42,13 @@ def describe_job(job: Job) -> str:
         f"run       {recipe.training.output_dir}",
     ]
     return "\n".join([*lines, *_too_many_objects(splits, model.config.num_queries, recipe.evaluation.max_detections)])
+
+
+def _reused_classes(model: Detector) -> Iterator[str]:
+    """One line on classes that begin with the checkpoint's rows; none where there are none."""
+    if model.reused_classes:
+        pairs = [name if name == old else f"{name} (as {old})" for name, old in model.reused_classes.items()]
+        yield f"          known already: {printable(join_limited(pairs))}"
 
 
 def _too_many_objects(splits: Splits, queries: int, max_detections: int) -> Iterator[str]:
