@@ -24,6 +24,7 @@ DESCRIPTION = """Fine-tune DETR on your own images.
   hf-detr-ft report RUN [RUN ...]                       one HTML page of a run, or of several side by side
   hf-detr-ft benchmark RECIPE                           training steps of stock Transformers and of ours, timed
   hf-detr-ft predict RUN PHOTO_OR_FOLDER ...            drawn images and a COCO results JSON
+  hf-detr-ft demo RUN [RUN]                             a page in the browser: drop a photo, see boxes
   hf-detr-ft push RUN USER/NAME                         publish on the Hugging Face Hub
   hf-detr-ft convert SRC DST [--to coco|yolo|voc]       a data set of any format to another one
   hf-detr-ft convert-checkpoint FILE.pth FOLDER         a model of facebookresearch/detr, and back with --to original
@@ -52,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_report,
         add_benchmark,
         add_predict,
+        add_demo,
         add_push,
         add_convert,
         add_convert_checkpoint,
@@ -130,6 +132,15 @@ def add_predict(verbs: Any) -> None:
         help="of the backbone; auto: bf16 where that is faster, of 8 images or more (default: auto)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
+
+
+def add_demo(verbs: Any) -> None:
+    """Arguments of `demo`."""
+    parser = verbs.add_parser("demo", help="a page in the browser: drop a photo, see boxes")
+    parser.add_argument("source", metavar="RUN")
+    parser.add_argument("other", nargs="?", metavar="RUN", help="a second model, side by side with the first")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others reach it (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=7860, help="0: any that is free (default: 7860)")
 
 
 def add_push(verbs: Any) -> None:

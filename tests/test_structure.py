@@ -19,7 +19,7 @@ LAYERS = (
     {"pretraining"},
     {"cli"},
     {"runs", "verb_arguments"},
-    {"report", "benchmark"},
+    {"report", "benchmark", "demo"},
     {"hub", "training"},
     {"attention"},
     {"plots"},

@@ -117,6 +117,7 @@ def attend(
     threshold: float = 0.5,
     most: int = MOST_SHOWN,
     points_xy_px: np.ndarray | None = None,
+    shown: ImageDetections | None = None,
     name: str = "image",
 ) -> ImageAttention:
     """Detects, chooses what to show, and computes what is attended to; the model runs once.
@@ -128,6 +129,7 @@ def attend(
         threshold: see `choose_detections`.
         most: see `choose_detections`.
         points_xy_px: `[P, 2]` in pixels of the image; by default those of `choose_points`.
+        shown: detections that this model found in this image and that are wanted, instead of chosen ones.
         name: what errors call the image.
 
     Raises:
@@ -137,8 +139,9 @@ def attend(
     require_decoder(model)
     recorded = record_attention(model, prepare(image, processor, name))
     detections = best_of_queries(recorded, family_of(model), (image.height, image.width))
-    queries = choose_detections(detections, threshold, most)
-    boxes_xyxy_px = detections.boxes_xyxy_px[queries]
+    queries = choose_detections(detections, threshold, most) if shown is None else queries_of(shown, detections)
+    shown = detections.at(queries) if shown is None else shown
+    boxes_xyxy_px = shown.boxes_xyxy_px
     if points_xy_px is None:
         occupied = np.concatenate([boxes_xyxy_px, detections.above(threshold).boxes_xyxy_px])
         points_xy_px, point_of = choose_points(boxes_xyxy_px, occupied, (image.height, image.width))
@@ -154,8 +157,8 @@ def attend(
         size=(image.height, image.width),
         threshold=threshold,
         queries=queries,
-        labels=detections.labels[queries],
-        scores=detections.scores[queries],
+        labels=shown.labels,
+        scores=shown.scores,
         boxes_xyxy_px=boxes_xyxy_px,
         cross=cross,
         points_xy_px=points_xy_px,
@@ -214,6 +217,17 @@ def choose_detections(detections: ImageDetections, threshold: float, most: int =
     nth_of_class = [labels[:index].count(label) for index, label in enumerate(labels)]
     kept = np.argsort(nth_of_class, kind="stable")[:most]
     return above[distinct][np.sort(kept)]
+
+
+def queries_of(found: ImageDetections, detections: ImageDetections) -> np.ndarray:
+    """Numbers `[N]` of the queries that N detections come from: those whose boxes are the nearest.
+
+    Args:
+        found: some of the model's detections of the image.
+        detections: one of each query.
+    """
+    apart = np.abs(found.boxes_xyxy_px[:, None] - detections.boxes_xyxy_px[None]).max(axis=-1)
+    return apart.argmin(axis=1)
 
 
 def choose_points(

@@ -62,14 +62,15 @@ class ImageDetections:
         """
         order = np.argsort(-self.scores, kind="stable")
         least = threshold[self.labels[order]] if isinstance(threshold, np.ndarray) else threshold
-        return self._at(order[is_above(self.scores[order], least)])
+        return self.at(order[is_above(self.scores[order], least)])
 
     def without_overlaps(self, iou: float) -> "ImageDetections":
         """Detections, best first, without those that overlap a better one of their class by more than an IoU."""
         boxes, scores, labels = (torch.from_numpy(part) for part in (self.boxes_xyxy_px, self.scores, self.labels))
-        return self._at(batched_nms(boxes, scores, labels, iou).numpy())
+        return self.at(batched_nms(boxes, scores, labels, iou).numpy())
 
-    def _at(self, places: np.ndarray) -> "ImageDetections":
+    def at(self, places: np.ndarray) -> "ImageDetections":
+        """Detections at these places, in their order."""
         masks = None if self.masks is None else self.masks.select(places)
         return ImageDetections(self.scores[places], self.labels[places], self.boxes_xyxy_px[places], masks)
 

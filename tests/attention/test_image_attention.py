@@ -16,6 +16,7 @@ from hf_detr_ft.attention.image_attention import (
     attend,
     choose_detections,
     choose_points,
+    queries_of,
     share_in_box,
 )
 from hf_detr_ft.attention.recorded_forward import record_attention
@@ -222,6 +223,24 @@ def test_the_share_of_points_in_a_box_is_that_of_their_weights() -> None:
     )
     assert attended.share_in_own_box(0) == pytest.approx((0.25 + 0.5) / 2)
     assert attended.share_in_own_box(0, head=1) == pytest.approx(0.5)
+
+
+def test_the_attention_of_a_given_detection_is_that_of_its_query(
+    tiny: tuple[DetrForObjectDetection, DetrImageProcessor],
+) -> None:
+    model, processor = tiny
+    image = Image.fromarray(render(3, seed=7, size=(160, 213)).image)
+    found = detect(model, processor, [image])[0]
+    wanted = found.at(np.array([20, 7]))
+    attention = attend(model, processor, image, shown=wanted)
+    assert attention.queries.tolist() == [20, 7]
+    assert attention.labels is wanted.labels and attention.scores is wanted.scores
+
+
+def test_the_second_class_of_a_query_keeps_its_name() -> None:
+    boxes = np.array([[0, 0, 9, 9], [5, 5, 20, 20]], np.float32)
+    pairs = detections(((5, 5, 20, 20), 1, 0.6), ((5, 5, 20, 20), 0, 0.3), ((0, 0, 9, 9), 1, 0.2))
+    assert queries_of(pairs, ImageDetections(np.ones(2, np.float32), np.zeros(2, int), boxes)).tolist() == [1, 1, 0]
 
 
 def test_a_model_without_a_decoder_is_refused() -> None:
