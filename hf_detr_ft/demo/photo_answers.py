@@ -68,14 +68,8 @@ class PhotoAnswers:
             CheckpointError: one cannot be loaded.
             DataError: the metrics of a run cannot be read.
         """
-        return cls(
-            [
-                ShownModel(
-                    name_source(source), image_detector.Detector.from_pretrained(source), start_threshold(source)
-                )
-                for source in sources
-            ]
-        )
+        load = image_detector.Detector.from_pretrained
+        return cls([ShownModel(name_source(source), load(source), start_threshold(source)) for source in sources])
 
     def describe(self) -> dict[str, Any]:
         """Names and thresholds of the models, and the colours of all their classes, for JSON."""
