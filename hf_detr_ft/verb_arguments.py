@@ -141,6 +141,11 @@ def add_demo(verbs: Any) -> None:
     parser.add_argument("other", nargs="?", metavar="RUN", help="a second model, side by side with the first")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others reach it (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="0: any that is free (default: 7860)")
+    parser.add_argument("--space", metavar="USER/NAME", help="publish the page as a Space of the Hub instead")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="with --space: write its files here instead")
+    parser.add_argument("--dry-run", action="store_true", help="with --space: list files and sizes, and do no more")
+    parser.add_argument("--private", action="store_const", const=True, help="make a new Space private")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of a Space that is there")
 
 
 def add_push(verbs: Any) -> None:

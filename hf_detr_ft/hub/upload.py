@@ -5,11 +5,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, SpaceInfo, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from hf_detr_ft.errors import InputError, RecipeError
+from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.hub.card_author import choose_card
 from hf_detr_ft.hub.upload_files import Files, check_run_folder, collect_files
 from hf_detr_ft.run_folder import CARD, WEIGHTS
@@ -17,6 +18,8 @@ from hf_detr_ft.run_folder import CARD, WEIGHTS
 logger = logging.getLogger(__name__)
 
 NO_TOKEN = "no Hub token was found; run `hf auth login` or set HF_TOKEN"
+MADE_BY_THE_HUB = {".gitattributes", CARD}
+"""Files of a new Space."""
 REMEDIES = {
     401: "the token is wrong or has expired; run `hf auth login` or set HF_TOKEN to a new one",
     403: "the token may not write there; use one with write access, or a name under your own account",
@@ -107,8 +110,7 @@ def push_run(
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         info = api.model_info(repo_id, revision=revision)
-        if private and info.private is False:
-            raise InputError(f"{url} is public already, but private was asked for; make it private there or rename")
+        _check_private(private, info, url)
         present = {sibling.rfilename for sibling in info.siblings or []}
         if CARD in present:
             files = _reconcile_card(files, _remote_card(api, repo_id, info.sha), overwrite_card, url)
@@ -120,6 +122,46 @@ def push_run(
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
         raise _explain(error, api, repo_id) from error
     return url if revision is None else f"{url}/tree/{revision}"
+
+
+def push_space(
+    files: Files, repo_id: str, *, private: bool | None = None, overwrite: bool = False, token: str | None = None
+) -> str:
+    """Uploads the files of a Space that runs a Dockerfile, in one commit, and returns its URL.
+
+    Args:
+        files: all of them.
+        repo_id: "user/name". Created where it does not exist.
+        private: visibility of a new Space; None leaves it to the account's default.
+        overwrite: replace files of a Space that holds some already; others stay there.
+        token: see `push_run`.
+
+    Raises:
+        InputError: it holds files already, or the Hub cannot be reached or refuses.
+    """
+    api = HfApi(token=token)
+    try:
+        url = str(api.create_repo(repo_id, repo_type="space", space_sdk="docker", private=private, exist_ok=True))
+        info = api.space_info(repo_id)
+        _check_private(private, info, url)
+        present = {sibling.rfilename for sibling in info.siblings or []} - MADE_BY_THE_HUB
+        if present and not overwrite:
+            raise InputError(
+                f"{url}: holds {pluralize(len(present), 'file')} already, such as {min(present)}. Name another Space, "
+                "or give --overwrite."
+            )
+        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+        api.create_commit(
+            repo_id, operations, commit_message="Upload a demo", repo_type="space", parent_commit=info.sha
+        )
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        raise _explain(error, api, repo_id) from error
+    return url
+
+
+def _check_private(private: bool | None, info: ModelInfo | SpaceInfo, url: str) -> None:
+    if private and info.private is False:
+        raise InputError(f"{url} is public already, but private was asked for; make it private there or rename")
 
 
 def _remote_card(api: HfApi, repo_id: str, commit: str | None) -> str:

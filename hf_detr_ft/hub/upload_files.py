@@ -7,6 +7,7 @@ replaced on disk nor by a generated one in the push.
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -47,6 +48,8 @@ PUBLIC_PLOTS = (
 """Names of figures without images, which are not the model's to publish."""
 NOT_FOR_OTHERS = ("resume_from_checkpoint", "overwrite", "push_to_hub", "hub_model_id")
 """Fields of `training` that mean nothing to others: a checkpoint, a run to replace, an account."""
+PACKAGE = "hf_detr_ft"
+"""Folder of this package's source, which a Space holds a copy of."""
 PLACEHOLDER = "your-name"
 """The user in a card that was written before it is known where the run goes."""
 
@@ -153,6 +156,21 @@ def collect_files(run: Path, repo_id: str, license: str | None = None, token: st
                 "and if others may have seen it revoke it at https://huggingface.co/settings/tokens"
             )
     return {**{name: run / name for name in _weights(run)}, **files}
+
+
+def list_sizes(files: Files) -> list[str]:
+    """Names and sizes of files, a line each, those of this package's source folder as one."""
+    sizes: Counter[str] = Counter()
+    for name, source in files.items():
+        shown = f"{PACKAGE}/" if name.startswith(f"{PACKAGE}/") else name
+        sizes[shown] += len(source) if isinstance(source, bytes) else source.stat().st_size
+    return [f"  {name:<32}{_format_bytes(size):>10}" for name, size in sizes.items()]
+
+
+def _format_bytes(count: int) -> str:
+    if count < 1000:
+        return f"{count} B"
+    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
 
 
 def is_public_plot(name: str) -> bool:

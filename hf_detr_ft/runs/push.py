@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hf_detr_ft.hub import check_run_folder, collect_files, push_run, resolve_repo_id
+from hf_detr_ft.hub.upload_files import list_sizes
 
 
 def push(
@@ -29,14 +30,7 @@ def push(
     check_run_folder(run)
     repo_id = resolve_repo_id(repo_id)
     print(f"{run} goes to {repo_id}:")
-    for name, source in collect_files(run, repo_id, license).items():
-        print(f"  {name:<32}{_size(len(source) if isinstance(source, bytes) else source.stat().st_size):>10}")
+    print(*list_sizes(collect_files(run, repo_id, license)), sep="\n")
     url = push_run(run, repo_id, private=private, revision=revision, license=license, overwrite_card=overwrite_card)
     print(f"Published: {url}")
     return 0
-
-
-def _size(count: int) -> str:
-    if count < 1000:
-        return f"{count} B"
-    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"

@@ -235,11 +235,12 @@ def _create(hub: HubServer, request: _Handler, body: bytes, query: dict) -> Answ
     if owner != user or hub.role == "read":
         raise Refusal(403, f'You don\'t have the rights to create a model under the namespace "{owner}"')
     repo_id = f"{owner}/{asked['name']}"
+    place = "spaces/" if asked.get("type") == "space" else ""
     if repo_id in hub.repos:
-        raise Refusal(409, "You already created this model repo", url=f"{hub.url}/{repo_id}")
+        raise Refusal(409, "You already created this model repo", url=f"{hub.url}/{place}{repo_id}")
     private = asked.get("visibility") == "private" or asked.get("private") is True
     hub.create(repo_id, private)
-    return 200, {}, {"url": f"{hub.url}/{repo_id}", "name": repo_id, "id": "0" * 24}
+    return 200, {}, {"url": f"{hub.url}/{place}{repo_id}", "name": repo_id, "id": "0" * 24}
 
 
 def _branch(hub: HubServer, request: _Handler, body: bytes, query: dict, repo_id: str, branch: str) -> Answer:
@@ -253,7 +254,7 @@ def _branch(hub: HubServer, request: _Handler, body: bytes, query: dict, repo_id
 
 def _validate(hub: HubServer, request: _Handler, body: bytes, query: dict) -> Answer:
     asked = json.loads(body)
-    errors = check_card(asked["content"]) if asked["repoType"] == "model" else ["only models here"]
+    errors = CHECKS[asked["repoType"]](asked["content"])
     listed = [{"message": message} for message in errors]
     return (400 if errors else 200), {}, {"errors": listed, "warnings": []}
 
@@ -280,6 +281,17 @@ def check_card(content: str) -> list[str]:
     for index, model in enumerate(data.get("model-index", [])):
         errors += _check_results(f"model-index[{index}]", model)
     return errors
+
+
+def check_space(content: str) -> list[str]:
+    """Faults of a Space's README.md."""
+    found = re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)
+    data = yaml.safe_load(found[1]) if found else {}
+    right = data.get("sdk") in ("gradio", "docker", "static") and isinstance(data.get("title"), str)
+    return [] if right else ['"sdk" and "title" are required']
+
+
+CHECKS = {"model": check_card, "space": check_space}
 
 
 def _check_results(where: str, model: dict) -> list[str]:
@@ -432,14 +444,14 @@ ROUTES = (
     ("GET", r"/api/whoami-v2", _whoami),
     ("POST", r"/api/repos/create", _create),
     ("POST", r"/api/validate-yaml", _validate),
-    ("GET", rf"/api/models/{_ID}", _info),
-    ("GET", rf"/api/models/{_ID}/revision/(?P<revision>.+)", _info),
-    ("GET", rf"/api/models/{_ID}/tree/(?P<revision>[^/]+)/?(?P<under>.*)", _tree),
-    ("POST", rf"/api/models/{_ID}/branch/(?P<branch>.+)", _branch),
-    ("POST", rf"/api/models/{_ID}/preupload/(?P<revision>.+)", _preupload),
-    ("POST", rf"/api/models/{_ID}/commit/(?P<revision>.+)", _post_commit),
-    ("POST", rf"/{_ID}\.git/info/lfs/objects/batch", _lfs_batch),
-    ("POST", rf"/{_ID}\.git/info/lfs/verify", _lfs_verify),
+    ("GET", rf"/api/(?:models|spaces)/{_ID}", _info),
+    ("GET", rf"/api/(?:models|spaces)/{_ID}/revision/(?P<revision>.+)", _info),
+    ("GET", rf"/api/(?:models|spaces)/{_ID}/tree/(?P<revision>[^/]+)/?(?P<under>.*)", _tree),
+    ("POST", rf"/api/(?:models|spaces)/{_ID}/branch/(?P<branch>.+)", _branch),
+    ("POST", rf"/api/(?:models|spaces)/{_ID}/preupload/(?P<revision>.+)", _preupload),
+    ("POST", rf"/api/(?:models|spaces)/{_ID}/commit/(?P<revision>.+)", _post_commit),
+    ("POST", rf"/(?:spaces/)?{_ID}\.git/info/lfs/objects/batch", _lfs_batch),
+    ("POST", rf"/(?:spaces/)?{_ID}\.git/info/lfs/verify", _lfs_verify),
     ("PUT", r"/lfs-storage/(?P<oid>[0-9a-f]{64})", _lfs_put),
     ("GET HEAD", r"/lfs-storage/(?P<oid>[0-9a-f]{64})", _lfs_get),
     ("GET HEAD", rf"/{_ID}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _resolve),
