@@ -225,6 +225,7 @@ def write_short_job(folder: Path) -> dict[str, object]:
         "data.root": root,
         "data.name": "drawn",
         "model.checkpoint": folder / "model",
+        "augment.copy_paste": 0.5,
         "model.shortest_edge": 64,
         "model.longest_edge": 107,
         "training.num_train_epochs": 3,

@@ -120,7 +120,8 @@ class Augmentation:
         crop_edges: short sides in pixels.
         crop_sides: least and most pixels of a side of the window, where the resized image has them.
         mosaic: probability that an image is made part of a mosaic before, see `data/mosaic.py`.
-        min_visibility: boxes of which a mosaic leaves a smaller share go.
+        copy_paste: probability that objects of another image lie on it before, see `data/copy_paste.py`.
+        min_visibility: boxes of which either leaves a smaller share go.
     """
 
     def __init__(
@@ -131,10 +132,12 @@ class Augmentation:
         crop_edges: Sequence[int] = (),
         crop_sides: tuple[int, int] = (0, 0),
         mosaic: float = 0.0,
+        copy_paste: float = 0.0,
         min_visibility: float = 0.0,
     ) -> None:
         self.pipeline = pipeline
         self.mosaic = mosaic
+        self.copy_paste = copy_paste
         self.min_visibility = min_visibility
         self.shortest_edges = list(shortest_edges)
         self.random_crop = random_crop
@@ -247,5 +250,6 @@ def build_augmentation(config: AugmentConfig, shortest_edge: int) -> Augmentatio
         crop_edges=[scaled(edge) for edge in DETR_CROP_SCALES],
         crop_sides=(scaled(DETR_CROP[0]), scaled(DETR_CROP[1])),
         mosaic=config.mosaic,
+        copy_paste=config.copy_paste,
         min_visibility=config.min_visibility,
     )

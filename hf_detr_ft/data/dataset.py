@@ -11,7 +11,9 @@ from datasets import Dataset, Features, Image, Sequence, Value
 
 from hf_detr_ft.data.coco import LabelMap, image_path, with_polygon_areas
 from hf_detr_ft.data.masks import encode_segmentation
+from hf_detr_ft.data.segmentation_area import is_outline
 from hf_detr_ft.errors import RecipeError
+from hf_detr_ft.recipe.sections import MaskUse
 
 FEATURES = Features(
     {
@@ -30,13 +32,13 @@ FEATURES = Features(
 )
 """Columns of `load_split`: `bbox` and `crowd`, the regions that do not count, are xywh in pixels of the upright image;
 `original_size` is its (height, width), `aspect_ratio` its width over height."""
-WITH_MASKS = Features({**FEATURES, "objects": {**FEATURES["objects"], "mask": Sequence(Value("string"))}})
-"""Columns where masks are asked for: `mask` is the `counts` of an RLE of `original_size`, see `encode_segmentation`."""
+MASKS: dict[MaskUse, str] = {True: "mask", "some": "outline"}
+"""Names of the field of `objects` with masks, each the `counts` of an RLE of `original_size`; see `prepare_coco`."""
 WINDOW = 64
 """Rows that are read at once where a column is too large to be read in one piece."""
 
 
-def prepare_coco(coco: dict, limit: int | None, masks: bool = False) -> dict:
+def prepare_coco(coco: dict, limit: int | None, masks: MaskUse = False) -> dict:
     """Reduces a COCO dict to what a run needs: the images up to the limit, right areas, and no outlines.
 
     The outlines are most of a file, and nothing but the areas is computed from them, unless masks are asked for.
@@ -44,14 +46,19 @@ def prepare_coco(coco: dict, limit: int | None, masks: bool = False) -> dict:
     Args:
         coco: a checked COCO dict; left as it is.
         limit: see `limit_coco`.
-        masks: turn outlines into the RLE of `encode_segmentation`, a few bytes a line of pixels.
+        masks: turn outlines, with "some" the box of an object without one, into the RLE of `encode_segmentation`, a
+            few bytes a line of pixels.
     """
     prepared, _ = with_polygon_areas(limit_coco(coco, limit))
     sizes = {image["id"]: (image["height"], image["width"]) for image in prepared["images"]} if masks else {}
     for annotation in prepared["annotations"]:
         outline = annotation.pop("segmentation", None)
         if masks:
-            annotation["segmentation"] = encode_segmentation(outline, *sizes[annotation["image_id"]])
+            size = sizes[annotation["image_id"]]
+            if masks == "some" and not is_outline(outline, *size):
+                x, y, width, height = annotation["bbox"]
+                outline = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+            annotation["segmentation"] = encode_segmentation(outline, *size)
     return prepared
 
 
@@ -75,7 +82,7 @@ def limit_coco(coco: dict, limit: int | None) -> dict:
 
 
 def load_split(
-    coco: dict, images_dir: Path, label_map: LabelMap, white_level: int | None = None, masks: bool = False
+    coco: dict, images_dir: Path, label_map: LabelMap, white_level: int | None = None, masks: MaskUse = False
 ) -> Dataset:
     """Rows of one split: images as paths, those without objects too, and their boxes, crowd apart.
 
@@ -87,7 +94,7 @@ def load_split(
         masks: the dict has the masks of `prepare_coco`, and the rows are to have them.
 
     Returns:
-        A data set with the columns of `FEATURES`, or of `WITH_MASKS`.
+        A data set with the columns of `FEATURES`; with masks, `objects` has the field that `MASKS` says.
     """
     images = coco["images"]
     columns = {
@@ -98,14 +105,16 @@ def load_split(
         "original_size": [(image["height"], image["width"]) for image in images],
         **_columns_of_annotations(coco, label_map, masks),
     }
-    features = WITH_MASKS if masks else FEATURES
+    features = FEATURES
+    if masks:
+        features = Features({**features, "objects": {**features["objects"], MASKS[masks]: Sequence(Value("string"))}})
     if white_level is not None:
         columns["white_level"] = [white_level] * len(images)
         features = Features({**features, "white_level": Value("int32")})
     return Dataset(pa.Table.from_pydict(columns, schema=features.arrow_schema))
 
 
-def _columns_of_annotations(coco: dict, label_map: LabelMap, masks: bool) -> dict[str, pa.Array]:
+def _columns_of_annotations(coco: dict, label_map: LabelMap, masks: MaskUse) -> dict[str, pa.Array]:
     """The columns `objects` and `crowd`, made as columns: as dictionaries millions of objects would take gigabytes."""
     images, annotations = coco["images"], coco["annotations"]
     places = {image["id"]: place for place, image in enumerate(images)}
@@ -136,7 +145,7 @@ def _columns_of_annotations(coco: dict, label_map: LabelMap, masks: bool) -> dic
     }
     if masks:
         counts = [annotations[index]["segmentation"]["counts"] for index in objects]
-        of_objects["mask"] = by_image(objects, pa.array(counts, pa.string()))
+        of_objects[MASKS[masks]] = by_image(objects, pa.array(counts, pa.string()))
     return {
         "objects": pa.StructArray.from_arrays(list(of_objects.values()), names=list(of_objects)),
         "crowd": boxes(regions),

@@ -14,6 +14,7 @@ from hf_detr_ft.data.cache.row_cache import CELL, cached_rows, hash_sources
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import iterate_column, load_split
 from hf_detr_ft.machine import count_cores
+from hf_detr_ft.recipe.sections import MaskUse
 from hf_detr_ft.synthetic import image_set
 from hf_detr_ft.synthetic.image_set import ImageSetConfig, build_coco, draw_images
 
@@ -80,7 +81,7 @@ def load_drawn(
     *,
     images: list[dict[str, Any]],
     photos: Dataset,
-    masks: bool = False,
+    masks: MaskUse = False,
 ) -> Dataset:
     """Rows as those of `load_split`, with the images' bytes.
 

@@ -1,39 +1,15 @@
 """Four training images in one, so that objects come up smaller, beside others and in other places."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from PIL import Image
 
+from hf_detr_ft.data.tile import Tile, is_enough
+
 TILES = 4
 CENTRE = (0.35, 0.65)
 """Least and most of the canvas's side at which the four images meet."""
-GREY = 114
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A decoded image with its objects."""
-
-    pixels: np.ndarray
-    """`[h, w, 3]` uint8."""
-    boxes_xywh_px: np.ndarray
-    """`[n, 4]` float32."""
-    labels: np.ndarray
-    """`[n]` int64."""
-    areas: np.ndarray
-    """`[n]` float32, in pixels of the image."""
-    masks: np.ndarray | None = None
-    """`[n, h, w]` uint8, where masks are asked for, without which mosaics are made."""
-
-    @classmethod
-    def empty(cls, height: int, width: int) -> Self:
-        """A grey image without objects."""
-        pixels = np.full((height, width, 3), GREY, dtype=np.uint8)
-        none = np.zeros((0, 4), dtype=np.float32)
-        return cls(pixels, none, np.zeros(0, dtype=np.int64), none[:, 0])
 
 
 def draw_mosaic(tiles: Sequence[Tile], draws: np.random.Generator, min_visibility: float) -> Tile:
@@ -82,7 +58,7 @@ def _fill(tile: Tile, shape: tuple[int, int], draws: np.random.Generator, min_vi
     high = (tile.boxes_xywh_px[:, :2] + tile.boxes_xywh_px[:, 2:]).clip((left, top), (right, bottom))
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = (high - low).prod(axis=1) / tile.boxes_xywh_px[:, 2:].prod(axis=1)
-    kept = shares > max(min_visibility, 1e-9) * (1 - 1e-6)  # NaN, of a box without an area, is not
+    kept = is_enough(shares, min_visibility)
     boxes = np.concatenate([low - (left, top), high - low], axis=1)[kept] * scale
     areas = tile.areas[kept] * shares[kept] * scale**2
     return Tile(np.asarray(resized), boxes.astype(np.float32), tile.labels[kept], areas.astype(np.float32))

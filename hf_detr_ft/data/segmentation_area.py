@@ -60,6 +60,13 @@ def segmentation_fault(segmentation: object) -> str | None:
     return None
 
 
+def is_outline(segmentation: object, height: int, width: int) -> bool:
+    """True for polygons or an RLE without fault, as they outline an object on an image of so many pixels."""
+    if not segmentation or segmentation_fault(segmentation) is not None:
+        return False
+    return not isinstance(segmentation, dict) or segmentation["size"] == [height, width]
+
+
 def _rle_fault(rle: dict[str, Any]) -> str | None:
     size, counts = rle.get("size"), rle.get("counts")
     if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and 0 < side < 2**16 for side in size)):

@@ -22,7 +22,7 @@ from hf_detr_ft.data.formats.labelled import Photos
 from hf_detr_ft.data.formats.layout import Layout, Place, state_of
 from hf_detr_ft.data.formats.turned import turn_coco
 from hf_detr_ft.errors import DataError, RecipeError
-from hf_detr_ft.recipe.sections import DataConfig
+from hf_detr_ft.recipe.sections import DataConfig, MaskUse
 from hf_detr_ft.synthetic.image_set import ImageSetConfig, find_faults, split_indices
 from hf_detr_ft.synthetic.render import select_classes
 
@@ -44,7 +44,7 @@ class Source:
         notes: what was found, taken to be so or mended, a line each, for the terminal.
         origin: what it is a part of, where its images were taken out of another source.
         read_with: what the other splits are found in as long as this one is there, where all are read at once.
-        masks: outlines are kept, and the rows have masks.
+        masks: outlines are kept, and the rows have the masks that are asked for.
     """
 
     coco: dict[str, Any]
@@ -56,7 +56,7 @@ class Source:
     notes: tuple[str, ...] = ()
     read_with: object = None
     origin: "Origin | None" = None
-    masks: bool = False
+    masks: MaskUse = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Origin:
     record: dict[str, Any]
 
 
-def load_source(config: DataConfig, split: str, masks: bool = False, layout: Layout | None = None) -> Source:
+def load_source(config: DataConfig, split: str, masks: MaskUse = False, layout: Layout | None = None) -> Source:
     """The split "train", "val" or "test" of a recipe's `data`, as it is there, with masks where they are asked for.
 
     See `splits.load_sources`. Files are searched for where their layout is not given.
@@ -95,9 +95,9 @@ def load_source(config: DataConfig, split: str, masks: bool = False, layout: Lay
     return sources[split]
 
 
-def _read_coco(config: DataConfig, place: Place, notes: Sequence[str], masks: bool) -> Source:
+def _read_coco(config: DataConfig, place: Place, notes: Sequence[str], masks: MaskUse) -> Source:
     """A split of a COCO JSON."""
-    coco = read_coco(place.annotations, masks)
+    coco = read_coco(place.annotations, bool(masks))
     if config.file_names == "similar":
         coco = resolve_file_names(coco, place.images_dir)
     coco, mended = mend_coco(coco, place.images_dir)
@@ -119,7 +119,7 @@ _READ: WeakValueDictionary[str, _Read] = WeakValueDictionary()
 """Splits that are in use, so that the second one need not be read once more with the first."""
 
 
-def _read_others(config: DataConfig, layout: Layout, notes: Sequence[str], masks: bool) -> dict[str, Source]:
+def _read_others(config: DataConfig, layout: Layout, notes: Sequence[str], masks: MaskUse) -> dict[str, Source]:
     """All splits of another format, whose categories are numbered together."""
     found = state_of(layout.root) if layout.root is not None else None  # files that are named may lie anywhere
     key = repr((layout, config.file_names, config.exif, found))
@@ -141,7 +141,7 @@ def _from_coco(
     place: Place,
     fingerprint: dict[str, str],
     notes: Sequence[str],
-    masks: bool,
+    masks: MaskUse,
 ) -> Source:
     if config.exif == "stored":
         coco, turned = turn_coco(coco, place.images_dir)
@@ -154,7 +154,7 @@ def _from_coco(
     return Source(coco, place.annotations, place.images_dir, fingerprint, load, level, tuple(notes), masks=masks)
 
 
-def _draw(config: DataConfig, split: str, masks: bool) -> Source:
+def _draw(config: DataConfig, split: str, masks: MaskUse) -> Source:
     settings = {name: getattr(config, f"synthetic_{name}") for name in SYNTHETIC}
     faults = find_faults(**settings)
     if faults:
@@ -162,7 +162,7 @@ def _draw(config: DataConfig, split: str, masks: bool) -> Source:
     least, largest = config.synthetic_short_side
     set_config = ImageSetConfig(select_classes(config.synthetic_classes), config.synthetic_seed, (least, largest))
     indices = split_indices(settings["images"], settings["val_images"])[split]
-    coco, photos = draw_split(split, indices, set_config, masks)
+    coco, photos = draw_split(split, indices, set_config, bool(masks))
     name = f"synthetic {split}"
     digest = hashlib.sha256(json.dumps(coco).encode()).hexdigest()
     load = partial(load_drawn, images=coco["images"], photos=photos, masks=masks)

@@ -26,7 +26,7 @@ from hf_detr_ft.data.split_source import Source, load_source
 from hf_detr_ft.data.statistics import SplitStatistics, describe_split
 from hf_detr_ft.data.unlabelled import find_unlabelled, use_unlabelled
 from hf_detr_ft.formatting import join_limited
-from hf_detr_ft.recipe.sections import DataConfig
+from hf_detr_ft.recipe.sections import DataConfig, MaskUse
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,11 @@ class Splits:
 
 
 def load_sources(
-    config: DataConfig, splits: Sequence[str] = ("train", "val"), progress: Progress = iter, masks: bool = False
+    config: DataConfig, splits: Sequence[str] = ("train", "val"), progress: Progress = iter, masks: MaskUse = False
 ) -> dict[str, Source]:
     """Reads, draws or makes splits of a recipe, of "train", "val" and "test", with masks where they are asked for.
+
+    Those of some objects are for training alone.
 
     Raises:
         InputError: see `load_source` and `make_splits`.
@@ -84,10 +86,13 @@ def load_sources(
     layout, made = None if config.synthetic_images is not None else find_data(config), {}
     if layout is not None and set(splits) != {"test"} and makes_validation(config, layout):
         made = make_splits(config, _load(config, "train", masks, layout), progress)
-    return {split: made.get(split) or _load(config, split, masks, layout) for split in splits}
+    return {
+        split: made.get(split) or _load(config, split, masks if split == "train" else masks is True, layout)
+        for split in splits
+    }
 
 
-def _load(config: DataConfig, split: str, masks: bool, layout: Layout | None) -> Source:
+def _load(config: DataConfig, split: str, masks: MaskUse, layout: Layout | None) -> Source:
     """A split with the classes that the recipe asks for, and of training the images that no annotation names."""
     source, notes = load_source(config, split, masks, layout), list[str]()
     coco, folder, file = source.coco, source.images_dir, str(source.annotations)
@@ -119,7 +124,7 @@ def check_split(
     *,
     decode: bool | None,
     progress: Progress = iter,
-    masks: bool = False,
+    masks: MaskUse = False,
 ) -> tuple[Source, list[Problem]]:
     """Reads or draws the split "train", "val" or "test" and finds all that is wrong with it; see `check_data`."""
     source = load_sources(config, (split,), progress, masks)[split]
@@ -134,7 +139,7 @@ def check_data(
     decode: bool | None,
     progress: Progress = iter,
     stride: int | None = None,
-    masks: bool = False,
+    masks: MaskUse = False,
 ) -> tuple[dict[str, Source], list[Problem]]:
     """Reads or draws the splits and finds all that is wrong with them.
 
@@ -146,7 +151,7 @@ def check_data(
         progress: wraps the images of a split, where they are files.
         stride: pixels of a cell of the model's finest feature map, where those checks are wanted that a training does
             without, see `training_checks`.
-        masks: of all objects are needed.
+        masks: those that training needs.
 
     Returns:
         The splits under "train", "val" and "test"; and the problems, errors first.
@@ -233,12 +238,12 @@ def _check_source(
         for_training=split == "train",
         white_level=source.white_level,
         thumbnails=thumbnails,
-        masks=source.masks,
+        masks=source.masks is True,
     )
 
 
 def load_splits(
-    config: DataConfig, size: ImageSize | None = None, progress: Progress = iter, masks: bool = False
+    config: DataConfig, size: ImageSize | None = None, progress: Progress = iter, masks: MaskUse = False
 ) -> Splits:
     """Reads all splits and checks their images' headers, by one process of each machine for all; see `check_data`."""
     return once_per_machine(

@@ -1,6 +1,7 @@
 """A row of `data/dataset.py` becomes what the model takes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,10 +10,12 @@ from datasets import Dataset
 
 from hf_detr_ft.data.augment import Augmentation
 from hf_detr_ft.data.cache.image_cache import load_pixels
+from hf_detr_ft.data.copy_paste import MOST, paste_objects
 from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.data.images import GO_ON, decode_cell_with_size
 from hf_detr_ft.data.masks import decode_masks, resize_nearest
-from hf_detr_ft.data.mosaic import TILES, Tile, draw_mosaic
+from hf_detr_ft.data.mosaic import TILES, draw_mosaic
+from hf_detr_ft.data.tile import Tile, has_area_inside, scaled_objects
 from hf_detr_ft.errors import DataError
 
 COLUMNS = ("image", "image_id", "objects", "original_size", "white_level", "kept")
@@ -21,6 +24,10 @@ BLANK = (32, 32)
 """Height and width in pixels of what stands in the place of an image that cannot be read."""
 NOMINAL_WIDTH = 2000
 """Width in pixels that an image is given of which only the aspect ratio is known."""
+
+
+TRIES = 10
+"""Images that are looked at for one with objects, to paste them onto another."""
 
 
 class Epoch:
@@ -56,7 +63,7 @@ class DetrTransform:
 
     Attributes:
         epoch: the running epoch, which whoever trains has to set; 0 until then.
-        rows: of the data set, from which mosaics take other images; none are made without.
+        rows: of the data set, from which mosaics and pasted objects come; there are none without.
     """
 
     rows: Dataset | None = None
@@ -127,11 +134,15 @@ class DetrTransform:
 
     def sample(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """One row, with the columns of `COLUMNS` that it has; its image may be `kept` smaller than its boxes say."""
-        tile, original = self._read(row)
         size, image_id = self.size, row["image_id"]
+        seed = self._seed_of(image_id)
+        pastes = self._draw_pastes(seed)
+        tile, original = self._read(row, outlines=pastes is not None)
         decoded = tile.pixels.shape[:2]
         if self.augmentation is not None:
-            seed = self._seed_of(image_id)
+            if pastes is not None:
+                pasted = self._paste(tile, pastes, self.augmentation.min_visibility)
+                tile = pasted if "mask" in row["objects"] else replace(pasted, masks=None)
             tile, shortest_edge = self._augment(tile, seed)
             size = size.with_shortest_edge(shortest_edge)
         height, width = tile.pixels.shape[:2]
@@ -157,8 +168,13 @@ class DetrTransform:
             sample["labels"]["orig_size"] = torch.tensor(original)
         return sample
 
-    def _read(self, row: Mapping[str, Any]) -> tuple[Tile, tuple[int, int]]:
-        """Decoded image with its objects, and the size (height, width) of the original."""
+    def _read(self, row: Mapping[str, Any], outlines: bool = False) -> tuple[Tile, tuple[int, int]]:
+        """Decoded image with its objects, and the size (height, width) of the original.
+
+        Args:
+            row: see `sample`.
+            outlines: give the objects masks also where no mask head is trained.
+        """
         image, white_level = row["image"], row.get("white_level")
         if row.get("kept") is None or row.get("original_size") is None:
             decoded_image, original = decode_cell_with_size(image, self.least_side, white_level)
@@ -167,7 +183,8 @@ class DetrTransform:
             pixels = load_pixels(row["kept"], image, self.processor, white_level)
             original = row["original_size"][0], row["original_size"][1]
         objects, decoded = row["objects"], (pixels.shape[0], pixels.shape[1])
-        masks = decode_masks(objects["mask"], original, decoded) if "mask" in objects else None
+        encoded = objects.get("mask", objects.get("outline") if outlines else None)
+        masks = None if encoded is None else decode_masks(encoded, original, decoded)
         return Tile(pixels, *scaled_objects(objects, decoded, original), masks), original
 
     def _augment(self, tile: Tile, seed: int) -> tuple[Tile, int]:
@@ -176,7 +193,9 @@ class DetrTransform:
         if self.rows is not None:
             draws = np.random.default_rng((seed, TILES))
             if draws.random() < self.augmentation.mosaic:
-                others = [self._read_other(int(index)) for index in draws.integers(len(self.rows), size=TILES - 1)]
+                others = [
+                    self._read_other(self.rows[i]) for i in draws.integers(len(self.rows), size=TILES - 1).tolist()
+                ]
                 tile = draw_mosaic([tile, *others], draws, self.augmentation.min_visibility)
         augmented = self.augmentation(tile.pixels, tile.boxes_xywh_px, seed, tile.masks)
         boxes, kept = augmented.boxes_xywh_px, augmented.kept
@@ -184,11 +203,24 @@ class DetrTransform:
         areas = tile.areas[kept] * shares
         return Tile(augmented.image, boxes, tile.labels[kept], areas, augmented.masks), augmented.shortest_edge
 
-    def _read_other(self, index: int) -> Tile:
-        """Image of another row; a grey one in the place of one that cannot be read where `on_bad_image` is `skip`."""
+    def _draw_pastes(self, seed: int) -> np.random.Generator | None:
+        """Draws of what is pasted onto an image; None where nothing is."""
+        if self.augmentation is None or self.rows is None:
+            return None
+        draws = np.random.default_rng((seed, MOST))
+        return draws if draws.random() < self.augmentation.copy_paste else None
+
+    def _paste(self, tile: Tile, draws: np.random.Generator, min_visibility: float) -> Tile:
+        """The image with objects of another one, as soon as one that has some is drawn."""
         assert self.rows is not None
+        others = (self.rows[index] for index in draws.integers(len(self.rows), size=TRIES).tolist())
+        other = next((row for row in others if row["objects"]["label"]), None)
+        return tile if other is None else paste_objects(tile, self._read_other(other, True), draws, min_visibility)
+
+    def _read_other(self, row: Mapping[str, Any], outlines: bool = False) -> Tile:
+        """Image of another row; a grey one in the place of one that cannot be read where `on_bad_image` is `skip`."""
         try:
-            return self._read(self.rows[index])[0]
+            return self._read(row, outlines)[0]
         except DataError:
             if self.on_bad_image == "stop":
                 raise
@@ -207,31 +239,6 @@ class DetrTransform:
         return {"pixel_values": encoded["pixel_values"][0], "labels": dict(encoded["labels"][0])}
 
 
-def scaled_objects(
-    objects: Mapping[str, list], decoded: tuple[int, ...], original: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes `[n, 4]` (xywh) and areas `[n]` in pixels of the image as it was decoded, with the labels `[n]` between.
-
-    Args:
-        objects: of a row, in pixels of the original.
-        decoded: (height, width).
-        original: (height, width).
-    """
-    boxes = np.asarray(objects["bbox"], dtype=np.float32).reshape(-1, 4)
-    labels = np.asarray(objects["label"], dtype=np.int64)
-    areas = np.asarray(objects["area"], dtype=np.float32)
-    if decoded != original:
-        scale = np.array([decoded[1] / original[1], decoded[0] / original[0]], dtype=np.float32)
-        boxes, areas = boxes * np.tile(scale, 2), areas * scale.prod()
-    return boxes, labels, areas
-
-
-def has_area_inside(boxes_xywh_px: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Boxes `[n]` of `[n, 4]` of which something lies in the image, as the processor reckons."""
-    left_top, sides = boxes_xywh_px[:, :2], np.array([width, height], dtype=np.float32)
-    return (np.clip(left_top + boxes_xywh_px[:, 2:], 0, sides) > np.clip(left_top, 0, sides)).all(axis=1)
-
-
 def blank_labels(image_id: int, reason: str) -> dict[str, Any]:
     """Labels of an image without pixels, which could not be read for this reason."""
     return {
@@ -247,6 +254,6 @@ def transformed(dataset: Dataset, transform: DetrTransform) -> Dataset:
     """The rows of `load_split` through the transform when they are read; the columns it does not read stay."""
     read = [name for name in COLUMNS if name in dataset.column_names]
     rows = dataset.with_transform(transform, columns=read, output_all_columns=True)
-    if transform.augmentation is not None and transform.augmentation.mosaic:
+    if transform.augmentation is not None and (transform.augmentation.mosaic or transform.augmentation.copy_paste):
         transform.rows = dataset.with_format(None).select_columns(read)  # afterwards: it would be hashed with the rest
     return rows

@@ -9,7 +9,7 @@ from PIL import Image
 
 from hf_detr_ft.boxes import xywh_to_xyxy
 from hf_detr_ft.data.masks import decode_masks, encode_segmentation
-from hf_detr_ft.data.segmentation_area import segmentation_fault
+from hf_detr_ft.data.segmentation_area import is_outline
 from hf_detr_ft.plots.draw_boxes import class_colour
 from hf_detr_ft.plots.draw_masks import OPACITY
 from hf_detr_ft.plots.samples import SAMPLE_SIDE, draw_sample
@@ -60,10 +60,9 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> np.ndarray 
         segmentation: `[[x, y, …], …]` in pixels, or `{"size", "counts"}`.
         size: (height, width) of the image.
     """
-    if not segmentation or segmentation_fault(segmentation) is not None:
+    if not is_outline(segmentation, *size):
         return None
-    rle = encode_segmentation(segmentation, *size)
-    return decode_masks([rle["counts"]], size, size)[0].astype(bool) if tuple(rle["size"]) == size else None
+    return decode_masks([encode_segmentation(segmentation, *size)["counts"]], size, size)[0].astype(bool)
 
 
 def tile_images(images: Sequence[Image.Image], columns: int = 3, edge: int = 300) -> Image.Image:

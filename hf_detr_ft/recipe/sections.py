@@ -26,6 +26,10 @@ Format = Literal[
 """Formats of annotations that can be read."""
 
 
+MaskUse = Literal[True, False, "some"]
+"""Masks that are read: of all objects, which have to have one; none; or those that are there, and else the boxes."""
+
+
 @dataclass
 class DataConfig:
     """Images and COCO annotations of the training and the validation split."""
@@ -142,8 +146,12 @@ class AugmentConfig:
     """Largest random rotation in degrees; boxes grow around the rotated ones (DETR: 0)."""
     mosaic: float = bounded(0.0, 0, 1)
     """Probability of an image of four, in the first one's shape (DETR: 0)."""
+    copy_paste: float = bounded(0.0, 0, 1)
+    """Probability of an image with one to ten objects of another one pasted onto it, cut out along their outlines, or
+    as whole boxes where they have none (DETR: 0)."""
     min_visibility: float = bounded(0.1, 0, 1)
-    """A box of which a crop leaves a smaller share of its area than this goes (DETR keeps every rest)."""
+    """A box of which a crop, or what is pasted over it, leaves a smaller share of its area than this goes (DETR keeps
+    every rest)."""
 
 
 @dataclass
@@ -256,6 +264,11 @@ class Recipe:
     resolved: dict[str, Any]
     """Sections and values as given, defaulted and chosen automatically, plain enough for YAML; `files.save_recipe`
     writes them."""
+
+    @property
+    def masks(self) -> MaskUse:
+        """Masks that its data sets are read with."""
+        return self.model.masks or ("some" if self.augment.copy_paste else False)
 
     def with_training(self, **settings: Any) -> "Recipe":
         """The same recipe with other values in `training`; what was resolved stays, and this one is left as it is."""

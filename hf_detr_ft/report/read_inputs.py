@@ -70,7 +70,7 @@ def read_inputs(source: str, flags: Sequence[str]) -> ReportInputs:
         inputs.notes += [_missing(source, error)] if wants_images else [f"Left out: the data. {error}"]
         return inputs
     try:
-        sources = {**load_sources(inputs.recipe.data, ("train",), masks=masks), "val": val}
+        sources = {**load_sources(inputs.recipe.data, ("train",), masks=inputs.recipe.masks), "val": val}
         inputs.splits = build_splits(inputs.recipe.data, sources, check_sources(sources, decode=None))
     except InputError as error:
         inputs.notes.append(f"Left out: the data. {error}")

@@ -50,7 +50,7 @@ def benchmark(
 
     recipe = load_recipe(path, flags, model_defaults)
     require_sound(recipe)
-    splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress, recipe.model.masks)
+    splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress, recipe.masks)
     job = TimedJob(path, flags, splits, steps)
     figures = compare_variants(job, rounds, breakdown)
     if profile:

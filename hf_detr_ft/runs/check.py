@@ -75,7 +75,7 @@ def check(
         decode=not headers_only,
         progress=lambda images: tqdm(images, "reading headers" if headers_only else "decoding images"),
         stride=finest_stride(recipe.model),
-        masks=recipe.model.masks,
+        masks=recipe.masks,
     )
     if as_json:
         print(json.dumps(summarise_problems(problems), indent=2))

@@ -81,7 +81,7 @@ def prepare_job(recipe: Recipe, checkpoint: Path | None = None, model_builder: M
     set_cpu_threads(recipe.speed.cpu_threads, recipe.training.device.type)
     set_seed(recipe.training.seed)
     data = recipe.data if checkpoint is None else recipe.data.with_record(checkpoint.parent)
-    splits = load_splits(data, ImageSize.from_config(recipe.model), show_progress, recipe.model.masks)
+    splits = load_splits(data, ImageSize.from_config(recipe.model), show_progress, recipe.masks)
     # For the steps alone: what reading took, a gigabyte for COCO, goes back to the system.
     keep_freed_memory(recipe.training.device.type)
     job = build_job(recipe, splits, model_builder)

@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.coco import LabelMap
 from hf_detr_ft.data.dataset import load_split
-from hf_detr_ft.data.mosaic import Tile, draw_mosaic
+from hf_detr_ft.data.mosaic import draw_mosaic
+from hf_detr_ft.data.tile import Tile
 from hf_detr_ft.data.transform import DetrTransform, transformed
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.recipe.sections import AugmentConfig
