@@ -50,6 +50,9 @@ class Use(NamedTuple):
 
 
 TRAINER = "transformers:Trainer"
+MODELS = "transformers.models"
+SAMPLING = "value, value_spatial_shapes, sampling_locations, attention_weights, num_points_list, method"
+ANCHORS = "self, spatial_shapes, grid_size, device, dtype"
 USES = (
     Use(TRAINER, "_created_lr_scheduler"),
     Use(TRAINER, "_get_output_dir", "self, trial"),
@@ -77,6 +80,10 @@ USES = (
     Use("transformers.image_transforms", "get_size_with_aspect_ratio", "image_size, size, max_size"),
     Use("transformers.trainer", "DEFAULT_PROGRESS_CALLBACK"),
     Use("transformers.trainer_callback", "ExportableState"),
+    Use(f"{MODELS}.rt_detr_v2.modeling_rt_detr_v2", "multi_scale_deformable_attention_v2", SAMPLING),
+    Use(f"{MODELS}.d_fine.modeling_d_fine", "multi_scale_deformable_attention_v2", SAMPLING),
+    Use(f"{MODELS}.rt_detr_v2.modeling_rt_detr_v2:RTDetrV2Model", "generate_anchors", ANCHORS),
+    Use(f"{MODELS}.deformable_detr.modeling_deformable_detr", "MultiScaleDeformableAttention"),
     Use("torch._dynamo.exc", "BackendCompilerFailed"),
     Use("argparse:ArgumentParser", "_actions"),
 )

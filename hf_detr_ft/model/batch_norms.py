@@ -1,29 +1,34 @@
 """Batch norms that are trained: right gradients for one image on a CPU, one norm for all processes on GPUs."""
 
-from typing import Any
+from functools import partial
 
 import torch
 from torch import nn
 
 
 def repair_gradients(model: nn.Module) -> None:
-    """Lays out gradients as batch norms expect them, from now on and in place, where a batch has one image on a CPU.
+    """Lays out gradients as batch norms expect them, from now on and in place, where a model computes on a CPU.
 
-    There, torch 2.15 takes a gradient whose channels lie together in memory (what a map flattened to a sequence sends
-    back) for one whose channels lie apart, and returns wrong gradients of weight, bias and input, without a word.
+    torch 2.15 has two faults there, without a word of either. With one image it takes a gradient whose channels lie
+    together in memory (what a map flattened to a sequence sends back) for one whose channels lie apart, and returns
+    wrong gradients of weight, bias and input. With more, gradients that lie otherwise than the maps take ten times as
+    long.
     """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.register_forward_hook(_expect_channels_apart)
+            module.register_forward_hook(lambda *call: lay_out_gradient(call[-1]))
 
 
-def _expect_channels_apart(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
-    if output.requires_grad and len(output) == 1 and output.device.type == "cpu":
-        output.register_hook(_copy)
-
-
-def _copy(gradient: torch.Tensor) -> torch.Tensor:
-    return gradient.clone(memory_format=torch.contiguous_format)
+def lay_out_gradient(output: torch.Tensor) -> None:
+    """Lays out the gradient of a batch norm's output, which is yet to come."""
+    if not output.requires_grad or output.device.type != "cpu":
+        return
+    if len(output) == 1:
+        output.register_hook(partial(torch.clone, memory_format=torch.contiguous_format))
+    elif output.is_contiguous(memory_format=torch.channels_last):
+        output.register_hook(partial(torch.Tensor.contiguous, memory_format=torch.channels_last))
+    else:
+        output.register_hook(torch.Tensor.contiguous)
 
 
 def share_statistics(model: nn.Module, device: str, processes: int) -> None:

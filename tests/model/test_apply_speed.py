@@ -11,6 +11,7 @@ from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.speed.apply_speed import apply_speed, skip_unused_stages
 from hf_detr_ft.model.speed.fp32_attention import MARK
 from hf_detr_ft.recipe.sections import ModelConfig, SpeedConfig
+from tests.families import some_labels, tiny_model
 from tests.fixtures import SMALL_TRANSFORMER, tiny_detr_with_spread_weights
 
 NONE = SpeedConfig(**{field.name: False for field in fields(SpeedConfig) if isinstance(field.default, bool)})
@@ -78,3 +79,18 @@ def test_stages_that_nothing_reads_are_skipped_and_saved() -> None:
     assert ran == ["blocks.4.0"]
     assert any("blocks.6.0" in key for key in model.state_dict())
     assert skip_unused_stages(backbone) == ["blocks.5", "blocks.6"]
+
+
+@pytest.mark.parametrize("family", ["rt_detr", "rt_detr_v2", "d_fine"])
+def test_all_maps_of_a_hybrid_encoder_are_channels_last(family: str) -> None:
+    model = tiny_model(family).train()
+    apply_speed(model, SpeedConfig(), training=True)
+    convolutions = [m for m in model.model.modules() if isinstance(m, torch.nn.Conv2d) and m.out_channels > 1]
+    seen: list[bool] = []
+    for module in convolutions:
+        module.register_forward_hook(
+            lambda *call: seen.append(call[-1].is_contiguous(memory_format=torch.channels_last))
+        )
+    model(pixel_values=torch.randn(2, 3, 64, 64), labels=some_labels(1, 1))
+    assert len(seen) == len(convolutions) > 20
+    assert all(seen)

@@ -26,6 +26,18 @@ def test_gradients_of_one_image_are_right(training: bool, memory_format: torch.m
         torch.testing.assert_close(maps.grad, other.grad)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_of_several_images_lie_as_their_maps_do(layout: torch.memory_format) -> None:
+    """Others take ten times as long, such as those of maps of several sizes that became one sequence."""
+    norm, seen = nn.BatchNorm2d(8), []
+    repair_gradients(norm)
+    output = norm(torch.randn(2, 8, 4, 4).contiguous(memory_format=layout))
+    output.grad_fn.register_prehook(lambda gradients: seen.append(gradients[0].is_contiguous(memory_format=layout)))
+    rest = torch.randn(2, 3, 8)
+    torch.cat([output.flatten(2).transpose(1, 2), rest], 1).square().sum().backward()
+    assert seen == [True]
+
+
 @pytest.mark.parametrize(("device", "processes", "shared"), [("cuda", 2, True), ("cuda", 1, False), ("cpu", 2, False)])
 def test_processes_on_gpus_share_statistics(device: str, processes: int, shared: bool) -> None:
     """No tensor changes, nor its name, nor what is trained."""

@@ -8,10 +8,10 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from hf_detr_ft.model.speed import convolution
-from hf_detr_ft.model.speed.convolution import COLUMNS, convolve, relu6
+from hf_detr_ft.model.speed.convolution import COLUMNS, convolve, relu6, speed_up_depthwise
 
 
-def depthwise(kind: Any, kernel: int, stride: int) -> nn.Conv2d:
+def depthwise(kind: Any, kernel: int, stride: Any) -> nn.Conv2d:
     torch.manual_seed(0)
     padding = {} if kind is Conv2dSame else {"padding": kernel // 2}
     layer: nn.Conv2d = kind(8, 8, kernel, stride, groups=8, **padding).double()
@@ -66,8 +66,30 @@ def test_relu6_has_the_gradient_of_torchs_at_its_bends_too(dtype: torch.dtype) -
     assert torch.equal(ours, theirs)
 
 
-def test_under_autocast_torch_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "_Depthwise", None)
-    layer = depthwise(nn.Conv2d, 5, 1).float()
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 1), (5, 2), (3, (1, 2))])
+@pytest.mark.parametrize("size", [(14, 15), (9, 8)])
+def test_under_autocast_gradients_are_those_of_fp32_rounded(kernel: int, stride: Any, size: tuple[int, int]) -> None:
+    layer = depthwise(nn.Conv2d, kernel, stride).float()
+    images = torch.randn(2, 8, *size).to(memory_format=torch.channels_last).requires_grad_()
+    of = (images, layer.weight, layer.bias)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert convolve(torch.randn(1, 8, 9, 9), layer.weight, layer.bias, layer, False).dtype == torch.bfloat16
+        result = convolve(images, layer.weight, layer.bias, layer, False)
+    assert result.dtype == torch.bfloat16
+    for ours, theirs in zip(gradients(result, *of), gradients(layer(images), *of), strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02 * float(theirs.abs().max()))
+
+
+def test_a_stride_in_bf16_asks_for_no_slow_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OneDNN's takes sixty times as long for a map of 80 x 80 with 256 channels."""
+    asked: list[list[bool]] = []
+    plain = convolution._convolution_backward
+    monkeypatch.setattr(convolution, "_convolution_backward", lambda *args: asked.append(args[-1]) or plain(*args))
+    network = nn.Sequential(depthwise(nn.Conv2d, 3, 2).float(), nn.Conv2d(8, 4, 1))
+    forward = network[1].forward
+    speed_up_depthwise(network)
+    assert network[1].forward == forward, "only depthwise convolutions"
+    images = torch.randn(2, 8, 12, 12, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        network(images).sum().backward()
+    assert asked == [[False, True, False]], "the input's is a convolution"

@@ -212,11 +212,22 @@ def test_a_family_that_is_not_the_checkpoints_is_refused(tmp_path: Path) -> None
 
 
 @real_time
-def test_the_encoders_boxes_are_computed_only_where_the_decoder_reads_them(family: str) -> None:
-    model = copy.deepcopy(tiny_model(family)).train()
-    head = model.model.enc_bbox_head
-    positions: list[int] = []
-    head.layers[0].register_forward_hook(lambda *call: positions.append(call[1][0].shape[1]))
+@pytest.mark.parametrize("training", [True, False])
+def test_the_encoders_places_have_boxes_and_gradients_only_where_the_decoder_reads_them(
+    family: str, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = copy.deepcopy(tiny_model(family)).train(training)
+    proposals = model.model.enc_bbox_head.forward.__self__
+    weights = [next(module.parameters()) for module in proposals.modules]
+    with_gradient: list[tuple[int, int]] = []
+    linear = nn.functional.linear
+
+    def note(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            with_gradient.extend((number, x.shape[1]) for number, one in enumerate(weights) if one is weight)
+        return linear(x, weight, bias)
+
+    monkeypatch.setattr(nn.functional, "linear", note)
 
     def loss_and_gradients() -> dict[str, torch.Tensor]:
         torch.manual_seed(0)  # denoising queries are drawn
@@ -226,12 +237,15 @@ def test_the_encoders_boxes_are_computed_only_where_the_decoder_reads_them(famil
         gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
         return {"loss": loss.detach(), **gradients}
 
-    some = loss_and_gradients()
-    head.forward = vars(head)["everywhere"]
-    everywhere = loss_and_gradients()
-    assert positions == [model.config.num_queries, (EDGE // 8) ** 2 + (EDGE // 16) ** 2 + (EDGE // 32) ** 2]
-    assert any(name.startswith("model.enc_bbox_head") for name in some)
-    torch.testing.assert_close(some, everywhere)
+    some, every = model.config.num_queries, (EDGE // 8) ** 2 + (EDGE // 16) ** 2 + (EDGE // 32) ** 2
+    found = loss_and_gradients()
+    assert with_gradient == [(0, some if training else every), (1, some if training else every), (2, some)]
+    for module, forward in zip(proposals.modules, proposals.everywhere, strict=True):
+        module.forward = forward
+    plain = loss_and_gradients()
+    assert with_gradient[3:] == [(0, every), (1, every), (2, every)]
+    assert any(name.startswith("model.enc_bbox_head") for name in found)
+    torch.testing.assert_close(found, plain)
 
 
 @real_time

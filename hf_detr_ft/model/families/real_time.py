@@ -88,26 +88,83 @@ def prepare(model: Any) -> None:
     heads += getattr(decoder, "lqe_layers", [])
     for head in heads:
         compute_in_fp32(head)
-    for projection in model.model.decoder_input_proj:
-        projection.register_forward_hook(_in_fp32)  # anchors are made in the dtype of these maps
-    boxes, scores = model.model.enc_bbox_head, model.model.enc_score_head
-    vars(boxes).update(everywhere=boxes.forward, scores=scores, count=model.config.num_queries)
-    boxes.forward = MethodType(_propose, boxes)
+    inner = model.model
+    for projection in inner.decoder_input_proj:
+        projection.register_forward_hook(_in_fp32)
+    inner.generate_anchors = MethodType(_anchors_in_fp32, inner)
+    Proposals(inner, model.config.num_queries)
 
 
-def _propose(self: Any, memory: torch.Tensor) -> torch.Tensor:
-    """Offsets of the encoder's boxes where the decoder takes them, at the best scores; zeros elsewhere.
+def _in_fp32(projection: nn.Module, _: tuple, output: torch.Tensor) -> torch.Tensor:
+    """Maps in fp32 in evaluation, where Transformers takes stored anchors, in the dtype of the maps."""
+    return output if projection.training else at_least_fp32(output)
 
-    Transformers computes them at every position, and reads 300 of 8,400 at 640 pixels.
+
+def _anchors_in_fp32(self: Any, *args: Any, dtype: torch.dtype = torch.float32, **others: Any) -> Any:
+    return type(self).generate_anchors(self, *args, dtype=torch.promote_types(dtype, torch.float32), **others)
+
+
+class Proposals:
+    """Places of the encoder that become queries: those with the best scores.
+
+    Transformers computes boxes at every place, with gradients of states, scores and boxes, and reads 300 of 8,400 at
+    640 pixels. Here boxes are computed at these alone, and elsewhere are zeros. In training only these have gradients,
+    too; the others have the least score there is.
+
+    Args:
+        inner: Transformers' model without heads, which asks for states, scores and boxes of all places in turn; these
+            modules answer otherwise from now on.
+        count: of the queries.
     """
-    with torch.no_grad():
-        best = self.scores(memory).amax(-1).topk(self.count, dim=1).indices[..., None]
-    offsets = self.everywhere(memory.gather(1, best.expand(-1, -1, memory.shape[-1])))
-    return offsets.new_zeros(*memory.shape[:2], 4).scatter(1, best.expand(-1, -1, 4), offsets)
+
+    def __init__(self, inner: Any, count: int) -> None:
+        self.count = count
+        self.modules = (inner.enc_output, inner.enc_score_head, inner.enc_bbox_head)
+        self.everywhere = tuple(module.forward for module in self.modules)
+        for module, forward in zip(self.modules, (self.states, self.scores, self.boxes), strict=True):
+            module.forward = forward
+        self._best: torch.Tensor | None = None
+        """Places `[B, Q, 1]`, from the states to the boxes of a forward pass with gradients."""
+        self._chosen: torch.Tensor | None = None
+        """States of these places `[B, Q, D]`."""
+
+    def states(self, memory: torch.Tensor) -> torch.Tensor:
+        """States `[B, N, D]`; notes those of the best places."""
+        states, scores, _ = self.everywhere
+        self._best = self._chosen = None
+        if not (self.modules[0].training and torch.is_grad_enabled()):
+            return states(memory)
+        with torch.no_grad():
+            every = states(memory)
+            self._best = self._choose(scores(every))
+        self._chosen = states(_at(memory, self._best))
+        return every
+
+    def scores(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits `[B, N, C]`."""
+        if self._best is None or self._chosen is None:
+            return self.everywhere[1](states)
+        logits = self.everywhere[1](self._chosen)
+        least = logits.new_full((*states.shape[:2], logits.shape[-1]), torch.finfo(logits.dtype).min)
+        return least.scatter(1, self._best.expand_as(logits), logits)
+
+    def boxes(self, states: torch.Tensor) -> torch.Tensor:
+        """Offsets `[B, N, 4]` from the anchors."""
+        best, chosen = self._best, self._chosen
+        self._best = self._chosen = None
+        if best is None or chosen is None:
+            with torch.no_grad():
+                best = self._choose(self.everywhere[1](states))
+            chosen = _at(states, best)
+        offsets = self.everywhere[2](chosen)
+        return offsets.new_zeros(*states.shape[:2], 4).scatter(1, best.expand(-1, -1, 4), offsets)
+
+    def _choose(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.amax(-1).topk(self.count, dim=1).indices[..., None]
 
 
-def _in_fp32(*call: Any) -> torch.Tensor:
-    return at_least_fp32(call[-1])
+def _at(rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    return rows.gather(1, places.expand(-1, -1, rows.shape[-1]))
 
 
 def reset_heads(model: Any) -> None:
