@@ -197,6 +197,7 @@ fetch("models").then((answer) => answer.json()).then((said) => {
   document.title = said.models.map((model) => model.name).join(" and ");
   byId("title").textContent = document.title;
   panels = said.models.map(makePanel);
+  for (const heading of document.querySelectorAll("h2")) heading.hidden = panels.length === 1; // the title says it
   redraw();
   byId("file").disabled = false;
 }).catch(() => showError("The server does not answer. Start it again, and load this page anew."));

@@ -7,6 +7,7 @@ machine is refused: requests under a foreign host name, and those that need no p
 import errno
 import json
 import logging
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from hf_detr_ft.errors import InputError, RecipeError
 from hf_detr_ft.formatting import printable
@@ -157,8 +158,8 @@ class Handler(BaseHTTPRequestHandler):
             status, words = refused.status, str(refused)
         except InputError as error:
             status, words = HTTPStatus.UNPROCESSABLE_ENTITY, str(error)
-        except ConnectionError:
-            raise
+        except (ConnectionError, TimeoutError):
+            raise  # the browser went away
         except Exception as error:
             logger.exception("a photo could not be answered")
             status, words = HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}; the terminal has the details."
@@ -174,13 +175,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _check_host(self) -> None:
         """Refuses a name that somebody else has made this machine's: a page of theirs could read the answers."""
-        name = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+        name = re.sub(r":\d*$", "", self.headers.get("Host", ""))
         if self.server.is_loopback and not is_loopback(name):
             self.close_connection = True
             raise Refused(HTTPStatus.FORBIDDEN, f"expected {self.server.address}, found the host {printable(name)}.")
 
     def _get(self) -> tuple[bytes, str]:
-        path = urlsplit(self.path).path
+        path = self.path.partition("?")[0]
         if path == "/models":
             return to_json(self.server.answers.describe())
         if path not in FILES:
@@ -189,12 +190,12 @@ class Handler(BaseHTTPRequestHandler):
         return (Path(__file__).parent / name).read_bytes(), kind
 
     def _post(self) -> tuple[bytes, str]:
-        parts = urlsplit(self.path)
-        asked = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        path, _, query = self.path.partition("?")
+        asked = {name: values[-1] for name, values in parse_qs(query).items()}
         photo, name = self._read_photo(), asked.get("name") or "the photo"
-        if parts.path == "/detect":
+        if path == "/detect":
             return to_json(self.server.answers.find(photo, name))
-        if parts.path != "/attention":
+        if path != "/attention":
             raise Refused(HTTPStatus.NOT_FOUND, "there is no such page.")
         try:
             box_xyxy_px = [float(number) for number in asked["box"].split(",")]
@@ -206,7 +207,7 @@ class Handler(BaseHTTPRequestHandler):
     def _read_photo(self) -> bytes:
         """The request's content, which stays in memory."""
         given, length = self.headers.get("Content-Type"), self.headers.get("Content-Length", "")
-        self.close_connection = True  # until the content is read, what follows is no request
+        is_last, self.close_connection = self.close_connection, True  # what follows is no request until it is read
         if given != PHOTO:
             raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"expected {PHOTO}, found {printable(given)}.")
         if not length.isdecimal():
@@ -220,7 +221,7 @@ class Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(length))
         if len(content) < int(length):
             raise ConnectionAbortedError("the browser went away")
-        self.close_connection = self.headers.get("Connection", "").lower() == "close"
+        self.close_connection = is_last
         return content
 
 

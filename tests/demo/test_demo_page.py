@@ -79,6 +79,9 @@ def test_a_photo_is_dropped_and_the_slider_changes_its_boxes(address: str, photo
         assert more > counts[0] > page.ask(COUNT.format(0))
         assert page.ask(COUNT.format(1)) == counts[1]
         page.ask(set_slider % 0.5)
+        asked = page.ask("performance.getEntriesByType('resource').map((one) => one.name.split('?')[0])")
+        assert asked.count(f"{address}/detect") == 1  # the models ran once
+        assert not [one for one in asked if not one.startswith((f"{address}/", "data:"))]
 
         page.ask("document.querySelector('button[data-all=\"\"]').click()")
         assert [page.ask(COUNT.format(model)) for model in range(2)] == [0, 0]

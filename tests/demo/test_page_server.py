@@ -199,6 +199,7 @@ def test_a_page_of_another_site_gets_nothing(server: PageServer) -> None:
     assert send(server, "POST", "/detect", photo, Host="evil.example")[0] == 403
     assert send(server, "POST", "/detect", photo, Content_Type="text/plain")[0] == 415
     assert send(server, "OPTIONS", "/detect")[0] == 501
+    assert send(server, "GET", "/models", Host="[")[0] == 403
     assert send(server, "GET", "/models", Host=f"localhost:{server.port}")[0] == 200
 
 
@@ -211,6 +212,27 @@ def test_what_breaks_is_logged_and_the_page_goes_on(
     assert answer[0] == 500 and words(answer) == "ZeroDivisionError; the terminal has the details."
     assert "division by zero" in caplog.text
     assert send(server, "POST", "/detect", encode(plain_image(40, 50, seed=1)))[0] == 200
+
+
+def test_a_browser_that_goes_away_is_not_spoken_of(server: PageServer, capsys: pytest.CaptureFixture[str]) -> None:
+    for error in (ConnectionResetError(), BrokenPipeError(), ValueError("ours")):
+        try:
+            raise error
+        except (OSError, ValueError):
+            server.handle_error(None, ("127.0.0.1", 1))
+        assert ("ours" in capsys.readouterr().err) == isinstance(error, ValueError)
+
+
+def test_one_connection_carries_several_requests(server: PageServer) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    sockets = set()
+    for _ in range(2):
+        connection.request("POST", "/detect", encode(plain_image(40, 50, seed=1)), {"Content-Type": PHOTO})
+        answer = connection.getresponse()
+        assert answer.status == 200 and answer.read() and connection.sock is not None
+        sockets.add(connection.sock.getsockname())
+    connection.close()
+    assert len(sockets) == 1
 
 
 # Addresses
