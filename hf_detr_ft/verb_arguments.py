@@ -23,7 +23,7 @@ DESCRIPTION = """Fine-tune DETR on your own images.
   hf-detr-ft compare RUN RUN                            whether one is better, as far as its images tell
   hf-detr-ft report RUN [RUN ...]                       one HTML page of a run, or of several side by side
   hf-detr-ft benchmark RECIPE                           training steps of stock Transformers and of ours, timed
-  hf-detr-ft predict RUN PHOTO_OR_FOLDER ...            drawn images and a COCO results JSON
+  hf-detr-ft predict RUN PHOTO_VIDEO_OR_FOLDER ...      detections: drawn, as JSON or CSV, or as a data set
   hf-detr-ft demo RUN [RUN]                             a page in the browser: drop a photo, see boxes
   hf-detr-ft push RUN USER/NAME                         publish on the Hugging Face Hub
   hf-detr-ft convert SRC DST [--to coco|yolo|voc]       a data set of any format to another one
@@ -119,9 +119,14 @@ def add_benchmark(verbs: Any) -> None:
 
 def add_predict(verbs: Any) -> None:
     """Arguments of `predict`."""
-    parser = verbs.add_parser("predict", help="drawn images and a COCO results JSON")
+    parser = verbs.add_parser("predict", help="detections in images, videos or a camera: drawn, a table, or a data set")
     parser.add_argument("source", metavar="RUN")
-    parser.add_argument("inputs", nargs="+", metavar="IMAGE", help="files, folders or quoted patterns")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="images, videos, folders or quoted patterns; or one camera, as 0 or /dev/video0, until Ctrl-C",
+    )
     parser.add_argument("--threshold", type=float, default=0.5, help="keep scores above it, 0 to 1 (default: 0.5)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where the results go (default: predictions)")
     parser.add_argument("--batch-size", type=int, default=8, help="images at once (default: 8)")
@@ -131,6 +136,21 @@ def add_predict(verbs: Any) -> None:
         default="auto",
         help="of the backbone; auto: bf16 where that is faster, of 8 images or more (default: auto)",
     )
+    parser.add_argument(
+        "--format",
+        choices=["json", "csv", "coco", "yolo", "voc"],
+        default="json",
+        help="json, csv: drawn images and a table; others: a data set to correct and to train on (default: json)",
+    )
+    parser.add_argument(
+        "--slice",
+        dest="slice_side",
+        type=int,
+        metavar="PIXELS",
+        help="also look at overlapping slices of each image: small objects",
+    )
+    parser.add_argument("--track", action="store_true", help="objects of a video keep an id over its frames")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="each Nth frame of a video (default: 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
 
 

@@ -44,12 +44,14 @@ class ImageDetections:
         labels: `[N]` int64, a class other than "no object".
         boxes_xyxy_px: `[N, 4]` float32, in pixels of the image; can reach over its border, as DETR's boxes do.
         masks: `[N]`; None of a model without a mask head.
+        tracks: `[N]` int64, ids of the objects over the frames of a video; None where nothing was tracked.
     """
 
     scores: np.ndarray
     labels: np.ndarray
     boxes_xyxy_px: np.ndarray
     masks: Masks | None = None
+    tracks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -72,7 +74,8 @@ class ImageDetections:
     def at(self, places: np.ndarray) -> "ImageDetections":
         """Detections at these places, in their order."""
         masks = None if self.masks is None else self.masks.select(places)
-        return ImageDetections(self.scores[places], self.labels[places], self.boxes_xyxy_px[places], masks)
+        tracks = None if self.tracks is None else self.tracks[places]
+        return ImageDetections(self.scores[places], self.labels[places], self.boxes_xyxy_px[places], masks, tracks)
 
 
 def post_process(

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import PreTrainedModel
 
 from hf_detr_ft.data.image_size import ImageProcessor, white_level_of
@@ -14,13 +14,12 @@ from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.inference.detect import (
     ImageDetections,
     class_names,
-    detect_prepared,
     load_detector,
-    prepare,
     read_category_ids,
 )
-from hf_detr_ft.inference.detect_files import read_ahead
+from hf_detr_ft.inference.detect_files import Look, detect_ahead
 from hf_detr_ft.inference.image_input import ImageInput, is_one_image, list_images, name_image, open_image
+from hf_detr_ft.inference.slices import check_slices
 
 if TYPE_CHECKING:
     import supervision as sv
@@ -107,6 +106,7 @@ class Detector:
         threshold: Threshold = ...,
         nms: float | None = ...,
         batch_size: int = ...,
+        slices: int | None = ...,
     ) -> Any: ...
 
     @overload
@@ -117,6 +117,7 @@ class Detector:
         threshold: Threshold = ...,
         nms: float | None = ...,
         batch_size: int = ...,
+        slices: int | None = ...,
     ) -> list[Found]: ...
 
     def __call__(
@@ -126,6 +127,7 @@ class Detector:
         threshold: Threshold = THRESHOLD,
         nms: float | None = None,
         batch_size: int = 8,
+        slices: int | None = None,
     ) -> Found | list[Found]:
         """Detects objects in an image, or in several.
 
@@ -135,25 +137,25 @@ class Detector:
                 dimension more, or a folder.
             threshold: detections with a score above it are kept; one for all, or by class, 0.5 where a class has none.
             nms: IoU above which, of two detections of one class, the worse one is left out. DETR needs none.
-            batch_size: images that are in memory, and in the model where they have one shape.
+            batch_size: images that are in memory, and in the model where they have one shape; or slices.
+            slices: pixels of a side of the slices that each image is cut into, so that objects are found that are small
+                in the whole image; they overlap by a quarter, and each object comes once. Scores are 0.05 or more then.
 
         Returns:
             Detections of the image, or a list of them in the order of the images.
 
         Raises:
-            RecipeError: a threshold is wrong, or there is no image in a folder.
+            RecipeError: a threshold or the slices are wrong, or there is no image in a folder.
             DataError: an image cannot be read.
         """
         least = self._read_threshold(threshold)
-        listed = list(list_images(images))
+        check_slices(slices, "slices")
+        look = Look(self.model, self.processor, batch_size, slices)
+        open_one = partial(open_image, white_level=white_level_of(self.processor))
         found: list[Found] = []
-        for batch in read_ahead(listed, self._read, batch_size):
-            read = [future.result() for future in batch]
-            sizes = [(image.height, image.width) for _, image, _ in read]
-            detections = detect_prepared(self.model, [pixel_values for _, _, pixel_values in read], sizes)
-            for (source, _, _), one in zip(read, detections, strict=True):
-                kept = one.above(least) if nms is None else one.above(least).without_overlaps(nms)
-                found.append(self._name(kept, name_image(source)))
+        for source, _, one in detect_ahead(look, list_images(images), open_one, name=_name_or_image):
+            kept = one.above(least) if nms is None else one.above(least).without_overlaps(nms)
+            found.append(self._name(kept, name_image(source)))
         return found[0] if is_one_image(images) else found
 
     @staticmethod
@@ -167,10 +169,6 @@ class Detector:
             class_id=found["labels"],
             data={"class_name": np.array(found["names"], dtype=str)},
         )
-
-    def _read(self, image: ImageInput) -> tuple[ImageInput, Image.Image, torch.Tensor]:
-        rgb = open_image(image, white_level_of(self.processor))
-        return image, rgb, prepare(rgb, self.processor, name_image(image) or "image")
 
     def _read_threshold(self, threshold: Threshold) -> np.ndarray:
         """Threshold of each label, `[C]`."""
@@ -186,3 +184,7 @@ class Detector:
     def _name(self, kept: ImageDetections, source: str | None) -> Found:
         names = [self.names[label] for label in kept.labels.tolist()]
         return Found(boxes=kept.boxes_xyxy_px, labels=kept.labels, scores=kept.scores, names=names, source=source)
+
+
+def _name_or_image(image: ImageInput) -> str:
+    return name_image(image) or "image"

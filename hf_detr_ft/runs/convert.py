@@ -98,7 +98,8 @@ def convert_folder(config: DataConfig, destination: Path, to: str) -> int:
         folder = found.images_dir
         assert folder is not None, "only drawn images are no files"
         problems += check_coco(found.coco, found.annotations, folder, decode=False)
-        splits[split] = WholeSplit(found.coco, folder)
+        photos = {image["file_name"]: folder / image["file_name"] for image in found.coco["images"]}
+        splits[split] = WholeSplit(found.coco, photos)
         notes += found.notes[1:]
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:

@@ -2,7 +2,6 @@
 
 import io
 import json
-from functools import partial
 from pathlib import Path
 
 import datasets
@@ -18,10 +17,10 @@ from hf_detr_ft.data.image_size import ImageSize, white_level_of
 from hf_detr_ft.data.images import decode_rgb, decode_row
 from hf_detr_ft.data.splits import check_data, load_splits
 from hf_detr_ft.data.transform import DetrTransform, transformed
-from hf_detr_ft.inference.detect_files import read_ahead, read_file
+from hf_detr_ft.inference.detect_files import Look, detect_files
 from hf_detr_ft.recipe.sections import DataConfig
 from hf_detr_ft.training.data_pipeline import build_processor
-from tests.fixtures import new_model, tiny_processor, write_coco_folder
+from tests.fixtures import new_model, tiny_detr, tiny_processor, write_coco_folder
 
 
 def deepen(root: Path, factor: int) -> dict[str, np.ndarray]:
@@ -126,8 +125,9 @@ def test_the_model_keeps_the_level_for_those_who_predict(tmp_path: Path) -> None
     assert white_level_of(build_processor(new_model())) is None
     values = (np.arange(40 * 50).reshape(40, 50) % 4096).astype(np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
-    [[future]] = read_ahead([tmp_path / "a.png"], partial(read_file, processor=processor), 1)
-    assert np.asarray(future.result()[1]).max() == round(int(values.max()) * 255 / 4095)
+    look = Look(tiny_detr(), processor, 1)
+    [(_, image)] = detect_files(look, [tmp_path / "a.png"], 0.5, pytest.fail)
+    assert np.asarray(image).max() == round(int(values.max()) * 255 / 4095)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32])

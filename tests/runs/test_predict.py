@@ -324,7 +324,7 @@ def test_a_disk_that_is_full_leaves_no_half_image(run: str, photos: Path, monkey
 
 
 def test_an_image_too_long_for_jpeg_is_drawn_as_png(run: str, photos: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("hf_detr_ft.runs.predict.LONGEST_JPEG_SIDE", 100)
+    monkeypatch.setattr("hf_detr_ft.inference.write_images.LONGEST_JPEG_SIDE", 100)
     predict(run, ["photos/plain.jpg"])
     assert names(Path("predictions")) == ["detections.json", "plain.jpg.png"]
     assert Image.open("predictions/plain.jpg.png").format == "PNG"

@@ -20,15 +20,16 @@ class WholeSplit(NamedTuple):
 
     coco: dict[str, Any]
     """Content of a COCO JSON, checked, with its outlines."""
-    images_dir: Path
+    photos: Mapping[str, Path]
+    """Files of its images, by `file_name`."""
 
 
 def write_coco_folder(splits: Mapping[str, WholeSplit], folder: Path) -> None:
     """Writes `annotations/{split}.json` and `{split}/…` with the images. Raises OSError where the disk refuses."""
     (folder / "annotations").mkdir()
-    for split, (coco, images_dir) in splits.items():
+    for split, (coco, photos) in splits.items():
         for image in coco["images"]:
-            _copy(images_dir / image["file_name"], folder / split / image["file_name"])
+            _copy(photos[image["file_name"]], folder / split / image["file_name"])
         write_json(folder / "annotations" / f"{split}.json", coco, indent=None)
 
 
@@ -40,10 +41,10 @@ def write_yolo_folder(splits: Mapping[str, WholeSplit], folder: Path) -> None:
     """
     categories = next(iter(splits.values())).coco["categories"]
     numbers = {category["id"]: number for number, category in enumerate(categories)}
-    for split, (coco, images_dir) in splits.items():
+    for split, (coco, photos) in splits.items():
         objects = _objects_by_image(coco)
         for image, name in _own_names(coco):
-            _copy(images_dir / image["file_name"], folder / "images" / split / name)
+            _copy(photos[image["file_name"]], folder / "images" / split / name)
             sides = image["width"], image["height"]
             lines = [_yolo_line(numbers[entry["category_id"]], entry["bbox"], *sides) for entry in objects[image["id"]]]
             labels = (folder / "labels" / split / name).with_suffix(".txt")
@@ -71,7 +72,7 @@ def write_voc_folder(splits: Mapping[str, WholeSplit], folder: Path) -> None:
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / name).mkdir(parents=True)
     taken: set[str] = set()
-    for split, (coco, images_dir) in splits.items():
+    for split, (coco, photos) in splits.items():
         names, objects = {c["id"]: c["name"] for c in coco["categories"]}, _objects_by_image(coco)
         stems = []
         for image, name in _own_names(coco):
@@ -80,7 +81,7 @@ def write_voc_folder(splits: Mapping[str, WholeSplit], folder: Path) -> None:
                 flat = flat.with_stem(f"{split}_{flat.stem}")
             taken.add(flat.stem)
             stems.append(flat.stem)
-            _copy(images_dir / image["file_name"], folder / "JPEGImages" / flat)
+            _copy(photos[image["file_name"]], folder / "JPEGImages" / flat)
             root = _voc_annotation(str(flat), image, objects[image["id"]], names)
             ElementTree(root).write(folder / "Annotations" / f"{flat.stem}.xml", encoding="utf-8")
         write_text(folder / "ImageSets/Main" / f"{split}.txt", "".join(f"{stem}\n" for stem in stems))
