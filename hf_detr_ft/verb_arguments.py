@@ -177,6 +177,7 @@ def add_push(verbs: Any) -> None:
     parser.add_argument("--overwrite-card", action="store_true", help=f"replace a {CARD} that a person wrote there")
     parser.add_argument("--license", metavar="ID", help="licence on the model card, such as apache-2.0")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to push to (default: main)")
+    parser.add_argument("--dry-run", action="store_true", help="list the files and their sizes; send nothing")
 
 
 def add_convert(verbs: Any) -> None:

@@ -30,8 +30,8 @@ REMEDIES = {
 """Advice for each status of the Hub's answer."""
 
 
-def resolve_repo_id(repo_id: str, token: str | None = None) -> str:
-    """Completes a repository's name to "user/name"; a bare name goes to the token's account.
+def resolve_repo_id(repo_id: str, token: str | None = None, ask: bool = True) -> str:
+    """Completes a repository's name to "user/name"; a bare name goes to the token's account, if the Hub may be asked.
 
     Raises:
         RecipeError: it is not a repository name.
@@ -41,7 +41,7 @@ def resolve_repo_id(repo_id: str, token: str | None = None) -> str:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise RecipeError(f"repository {repo_id!r}: expected user/name, such as anna/detr-balloon. {error}") from None
-    return repo_id if "/" in repo_id else f"{_whoami(repo_id, token)['name']}/{repo_id}"
+    return repo_id if "/" in repo_id or not ask else f"{_whoami(repo_id, token)['name']}/{repo_id}"
 
 
 def check_access(repo_id: str, token: str | None = None) -> str:

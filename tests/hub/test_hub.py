@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -708,6 +709,32 @@ def test_what_the_hub_says_is_passed_on(hub: HubServer, run: Path, where: str, r
     hub.refusals.append((where, refusal))
     assert expected in refused(run)
     assert not any("README.md" in hub.files(repo_id) for repo_id in hub.repos)
+
+
+def test_an_upload_that_breaks_anywhere_ends_complete_when_it_is_repeated(run: Path, hub: HubServer) -> None:
+    """Each request of an upload fails once, in turn, and the connection after the commit, too."""
+    (run / "plots").mkdir()
+    (run / "plots" / "errors.png").write_bytes(b"\x89PNG large")
+    push_run(run, "anna/whole")
+    expected = hub.files("anna/whole")
+    steps = list(dict.fromkeys(request for request in hub.requests if not request.startswith("GET /api/agent")))
+    assert len(steps) > 5
+    for number, step in enumerate(steps):
+        repo_id = f"anna/x{number}"
+        hub.large.clear()
+        hub.refusals.append((re.escape(step.replace("anna/whole", repo_id)), Refusal(403, "It broke")))
+        with suppress(InputError):  # some requests, such as for the card's metadata, are not needed
+            push_run(run, repo_id)
+        stored = dict(hub.large)
+        hub.refusals.clear()
+        hub.requests.clear()
+        push_run(run, repo_id)
+        assert {name: text for name, text in hub.files(repo_id).items() if name != "README.md"} == {
+            name: text for name, text in expected.items() if name != "README.md"
+        }
+        assert "README.md" in hub.files(repo_id)
+        again = [request for request in hub.requests if request.startswith("PUT")]
+        assert len(again) == 2 - len(stored), "what is there is not sent again"
 
 
 def test_no_network(hub: HubServer, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

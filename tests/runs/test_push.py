@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from hf_detr_ft.cli import main
 from hf_detr_ft.errors import InputError
 from hf_detr_ft.runs.push import push
 from tests.fixtures import write_run_folder
@@ -33,6 +34,19 @@ def test_push_lists_the_files_and_the_address(run: Path, hub: HubServer, capsys:
     assert sizes["metrics.json"] == "35 B"
     assert sizes["model.safetensors"] == f"{(run / 'model.safetensors').stat().st_size / 1e6:.1f} MB"
     assert sizes["README.md"] == f"{len(stored['README.md']) / 1e3:.1f} kB"
+
+
+@pytest.mark.parametrize("name", ["anna/detr-balloon", "detr-balloon"])
+def test_a_dry_run_lists_the_same_and_asks_nobody(
+    run: Path, hub: HubServer, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", str(run), name, "--dry-run"]) == 0
+    first, *listed, last = capsys.readouterr().out.splitlines()
+    assert hub.requests == []
+    assert first == f"{run} would go to {name}:"
+    assert last == "Nothing was sent."
+    push(run, "anna/detr-balloon")
+    assert {line.split()[0] for line in listed} == hub.files("anna/detr-balloon").keys() - {".gitattributes"}
 
 
 def test_push_without_a_network_is_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
