@@ -220,7 +220,7 @@ def test_a_browser_that_goes_away_is_not_spoken_of(server: PageServer, capsys: p
             raise error
         except (OSError, ValueError):
             server.handle_error(None, ("127.0.0.1", 1))
-        assert ("ours" in capsys.readouterr().err) == isinstance(error, ValueError)
+        assert bool(capsys.readouterr().err) == isinstance(error, ValueError)
 
 
 def test_one_connection_carries_several_requests(server: PageServer) -> None:
