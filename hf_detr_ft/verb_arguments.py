@@ -26,6 +26,7 @@ DESCRIPTION = """Fine-tune DETR on your own images.
   hf-detr-ft predict RUN PHOTO_VIDEO_OR_FOLDER ...      detections: drawn, as JSON or CSV, or as a data set
   hf-detr-ft demo RUN [RUN]                             a page in the browser: drop a photo, see boxes
   hf-detr-ft push RUN USER/NAME                         publish on the Hugging Face Hub
+  hf-detr-ft push-data FOLDER USER/NAME                 a data set of any format, as Parquet that the Hub shows
   hf-detr-ft convert SRC DST [--to coco|yolo|voc]       a data set of any format to another one
   hf-detr-ft convert-checkpoint FILE.pth FOLDER         a model of facebookresearch/detr, and back with --to original
   hf-detr-ft get balloon FOLDER                         download the balloon data set
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_predict,
         add_demo,
         add_push,
+        add_push_data,
         add_convert,
         add_convert_checkpoint,
         add_get,
@@ -124,7 +126,7 @@ def add_predict(verbs: Any) -> None:
     parser.add_argument(
         "inputs",
         nargs="+",
-        metavar="INPUT",
+        metavar="IMAGE",
         help="images, videos, folders or quoted patterns; or one camera, as 0 or /dev/video0, until Ctrl-C",
     )
     parser.add_argument("--threshold", type=float, default=0.5, help="keep scores above it, 0 to 1 (default: 0.5)")
@@ -178,6 +180,20 @@ def add_push(verbs: Any) -> None:
     parser.add_argument("--license", metavar="ID", help="licence on the model card, such as apache-2.0")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to push to (default: main)")
     parser.add_argument("--dry-run", action="store_true", help="list the files and their sizes; send nothing")
+
+
+def add_push_data(verbs: Any) -> None:
+    """Arguments of `push-data`."""
+    parser = verbs.add_parser("push-data", help="publish a data set on the Hugging Face Hub, as Parquet")
+    parser.set_defaults(function="push_data")
+    parser.add_argument("source", metavar="FOLDER", help="the folder or file with the annotations, in any format")
+    parser.add_argument("repo_id", metavar="USER/NAME")
+    parser.add_argument("--format", choices=get_args(Format), metavar="FORMAT", help="found out where not given")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the files there instead")
+    parser.add_argument("--dry-run", action="store_true", help="list the files and their sizes; send nothing")
+    parser.add_argument("--private", action="store_const", const=True, help="make a new repository private")
+    parser.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
+    parser.add_argument("--license", metavar="ID", help="licence on the card, such as cc-by-4.0")
 
 
 def add_convert(verbs: Any) -> None:

@@ -111,7 +111,7 @@ def snippet_call(repo_id: str, task: str) -> str:
 @cache
 def _load_template() -> Template:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"metric": _format_metric, "escape_markdown": _escape, "code": _code}
+    environment.filters |= {"metric": _format_metric, "escape_markdown": escape_markdown, "code": _code}
     return environment.get_template(TEMPLATE)
 
 
@@ -205,7 +205,7 @@ def _format_metric(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, int | float) and value >= 0 else "-"
 
 
-def _escape(text: object) -> str:
+def escape_markdown(text: object) -> str:
     """Text that is shown as it is: it makes no link, no markup, no HTML and no other cell of a table."""
     shown = printable(" ".join(str(text).split())).replace("&", "&amp;").replace("<", "&lt;")
     return _MARKUP.sub(r"\\\g<0>", shown)

@@ -3,9 +3,9 @@
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, SpaceInfo, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
@@ -19,7 +19,9 @@ logger = logging.getLogger(__name__)
 
 NO_TOKEN = "no Hub token was found; run `hf auth login` or set HF_TOKEN"
 MADE_BY_THE_HUB = {".gitattributes", CARD}
-"""Files of a new Space."""
+"""Files of a new repository."""
+NOUNS = {"space": ("Space", "docker", "Upload a demo"), "dataset": ("data set", None, "Upload a data set")}
+"""Words for a repository, what it runs on, and title of the commit."""
 REMEDIES = {
     401: "the token is wrong or has expired; run `hf auth login` or set HF_TOKEN to a new one",
     403: "the token may not write there; use one with write access, or a name under your own account",
@@ -124,42 +126,52 @@ def push_run(
     return url if revision is None else f"{url}/tree/{revision}"
 
 
-def push_space(
-    files: Files, repo_id: str, *, private: bool | None = None, overwrite: bool = False, token: str | None = None
+def push_files(
+    files: Files,
+    repo_id: str,
+    kind: Literal["space", "dataset"],
+    *,
+    private: bool | None = None,
+    overwrite: bool = False,
+    token: str | None = None,
 ) -> str:
-    """Uploads the files of a Space that runs a Dockerfile, in one commit, and returns its URL.
+    """Uploads the files of a data set, or of a Space that runs a Dockerfile, in one commit, and returns its URL.
 
     Args:
         files: all of them.
         repo_id: "user/name". Created where it does not exist.
-        private: visibility of a new Space; None leaves it to the account's default.
-        overwrite: replace files of a Space that holds some already; others stay there.
+        kind: of the repository.
+        private: visibility of a new one; None leaves it to the account's default.
+        overwrite: replace what is there: of a data set its Parquet files, too, that are no longer among the files.
+            Others stay.
         token: see `push_run`.
 
     Raises:
         InputError: it holds files already, or the Hub cannot be reached or refuses.
     """
     api = HfApi(token=token)
+    noun, sdk, title = NOUNS[kind]
     try:
-        url = str(api.create_repo(repo_id, repo_type="space", space_sdk="docker", private=private, exist_ok=True))
-        info = api.space_info(repo_id)
+        url = str(api.create_repo(repo_id, repo_type=kind, space_sdk=sdk, private=private, exist_ok=True))
+        info: Any = api.repo_info(repo_id, repo_type=kind)
         _check_private(private, info, url)
         present = {sibling.rfilename for sibling in info.siblings or []} - MADE_BY_THE_HUB
         if present and not overwrite:
             raise InputError(
-                f"{url}: holds {pluralize(len(present), 'file')} already, such as {min(present)}. Name another Space, "
+                f"{url}: holds {pluralize(len(present), 'file')} already, such as {min(present)}. Name another {noun}, "
                 "or give --overwrite."
             )
-        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
-        api.create_commit(
-            repo_id, operations, commit_message="Upload a demo", repo_type="space", parent_commit=info.sha
-        )
+        operations: list[CommitOperationAdd | CommitOperationDelete] = []
+        operations += [CommitOperationAdd(name, content) for name, content in files.items()]
+        old = {name for name in present - files.keys() if kind == "dataset" and name.endswith(".parquet")}
+        operations += [CommitOperationDelete(name) for name in sorted(old)]
+        api.create_commit(repo_id, operations, commit_message=title, repo_type=kind, parent_commit=info.sha)
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
         raise _explain(error, api, repo_id) from error
     return url
 
 
-def _check_private(private: bool | None, info: ModelInfo | SpaceInfo, url: str) -> None:
+def _check_private(private: bool | None, info: Any, url: str) -> None:
     if private and info.private is False:
         raise InputError(f"{url} is public already, but private was asked for; make it private there or rename")
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from hf_detr_ft.atomic import is_free, write_folder
-from hf_detr_ft.data.coco import with_polygon_areas
 from hf_detr_ft.data.find_data import find_data
 from hf_detr_ft.data.formats.coco_json import (
     describe,
@@ -14,9 +13,8 @@ from hf_detr_ft.data.formats.coco_json import (
     write_coco,
 )
 from hf_detr_ft.data.formats.find_format import READERS
-from hf_detr_ft.data.formats.layout import SPLITS
 from hf_detr_ft.data.formats.via import VIA_FILE_NAME, convert_via
-from hf_detr_ft.data.formats.write_data import WRITERS, WholeSplit
+from hf_detr_ft.data.formats.write_data import WRITERS
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.formatting import pluralize, printable
 from hf_detr_ft.importing import large_imports
@@ -88,32 +86,16 @@ def convert_folder(config: DataConfig, destination: Path, to: str) -> int:
         raise DataError(f"{destination}: is there already; give a new or empty folder")
     layout = find_data(config)
     with large_imports():
-        from hf_detr_ft.data.checks.coco_checks import check_coco
-        from hf_detr_ft.data.checks.problems import list_problems
-        from hf_detr_ft.data.split_source import load_source
+        from hf_detr_ft.data.whole_splits import load_whole_splits
     print(f"found {layout.format}: {layout.reason}")
-    splits, notes, problems = {}, list[str](), []
-    for split in (name for name in SPLITS if name in layout.splits):
-        found = load_source(config, split, masks=True)  # with the outlines
-        folder = found.images_dir
-        assert folder is not None, "only drawn images are no files"
-        problems += check_coco(found.coco, found.annotations, folder, decode=False)
-        photos = {image["file_name"]: folder / image["file_name"] for image in found.coco["images"]}
-        splits[split] = WholeSplit(found.coco, photos)
-        notes += found.notes[1:]
-    errors = [problem for problem in problems if problem.severity == "error"]
-    if errors:
-        count = pluralize(len(errors), "error")
-        raise DataError(f"{config.root}: {count}, nothing was written:\n{list_problems(errors)}")
-    splits = {split: whole._replace(coco=with_polygon_areas(whole.coco)[0]) for split, whole in splits.items()}
+    data = load_whole_splits(config, layout)
     with write_folder(destination) as folder:
-        WRITERS[to](splits, folder)
-    for note in dict.fromkeys(notes):
-        print(note)
-    crowds = sum(bool(entry.get("iscrowd")) for split in splits.values() for entry in split.coco["annotations"])
+        WRITERS[to](data.splits, folder)
+    print(*data.notes, sep="\n", end="\n" if data.notes else "")
+    crowds = data.count_crowds()
     if crowds and to != "coco":
         print(f"left out: {pluralize(crowds, 'crowd region')}, for which {to} has no form")
-    for split, whole in splits.items():
+    for split, whole in data.splits.items():
         print(f"{destination} {split}: {describe(whole.coco)}")
     return 0
 

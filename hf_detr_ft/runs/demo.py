@@ -77,7 +77,7 @@ def make_space(
 ) -> int:
     """Lists the files of a Space, and writes or uploads them; see `demo`."""
     from hf_detr_ft.demo.space_files import collect_space
-    from hf_detr_ft.hub import push_space, resolve_repo_id
+    from hf_detr_ft.hub import push_files, resolve_repo_id
     from hf_detr_ft.hub.upload_files import list_sizes
 
     if output is not None and not is_free(output):
@@ -89,7 +89,8 @@ def make_space(
     if dry_run:
         return 0
     if output is None:
-        print(f"Published: {push_space(files, repo_id, private=private, overwrite=overwrite)}")
+        url = push_files(files, repo_id, "space", private=private, overwrite=overwrite)
+        print(f"Published: {url}")
         return 0
     with write_folder(output) as folder:
         for name, content in files.items():

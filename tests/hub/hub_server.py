@@ -23,7 +23,7 @@ from huggingface_hub import constants
 
 ANNA, BERT = "hf_" + "a1B2" * 8, "hf_" + "z9Y8" * 8
 """Tokens of two users, in the form of real ones."""
-LARGE = (".safetensors", ".bin", ".png")
+LARGE = (".safetensors", ".bin", ".png", ".parquet")
 SCHEMA_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 FIRST_COMMIT = {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}
 
@@ -235,7 +235,7 @@ def _create(hub: HubServer, request: _Handler, body: bytes, query: dict) -> Answ
     if owner != user or hub.role == "read":
         raise Refusal(403, f'You don\'t have the rights to create a model under the namespace "{owner}"')
     repo_id = f"{owner}/{asked['name']}"
-    place = "spaces/" if asked.get("type") == "space" else ""
+    place = {"space": "spaces/", "dataset": "datasets/"}.get(asked.get("type"), "")
     if repo_id in hub.repos:
         raise Refusal(409, "You already created this model repo", url=f"{hub.url}/{place}{repo_id}")
     private = asked.get("visibility") == "private" or asked.get("private") is True
@@ -291,7 +291,13 @@ def check_space(content: str) -> list[str]:
     return [] if right else ['"sdk" and "title" are required']
 
 
-CHECKS = {"model": check_card, "space": check_space}
+def check_data_card(content: str) -> list[str]:
+    """Faults of a data set card's metadata: what its viewer needs."""
+    data = yaml.safe_load(content.split("---")[1])
+    return [f"{key} is missing" for key in ("task_categories", "configs") if not data.get(key)]
+
+
+CHECKS = {"model": check_card, "space": check_space, "dataset": check_data_card}
 
 
 def _check_results(where: str, model: dict) -> list[str]:
@@ -444,15 +450,15 @@ ROUTES = (
     ("GET", r"/api/whoami-v2", _whoami),
     ("POST", r"/api/repos/create", _create),
     ("POST", r"/api/validate-yaml", _validate),
-    ("GET", rf"/api/(?:models|spaces)/{_ID}", _info),
-    ("GET", rf"/api/(?:models|spaces)/{_ID}/revision/(?P<revision>.+)", _info),
-    ("GET", rf"/api/(?:models|spaces)/{_ID}/tree/(?P<revision>[^/]+)/?(?P<under>.*)", _tree),
-    ("POST", rf"/api/(?:models|spaces)/{_ID}/branch/(?P<branch>.+)", _branch),
-    ("POST", rf"/api/(?:models|spaces)/{_ID}/preupload/(?P<revision>.+)", _preupload),
-    ("POST", rf"/api/(?:models|spaces)/{_ID}/commit/(?P<revision>.+)", _post_commit),
-    ("POST", rf"/(?:spaces/)?{_ID}\.git/info/lfs/objects/batch", _lfs_batch),
-    ("POST", rf"/(?:spaces/)?{_ID}\.git/info/lfs/verify", _lfs_verify),
+    ("GET", rf"/api/(?:models|spaces|datasets)/{_ID}", _info),
+    ("GET", rf"/api/(?:models|spaces|datasets)/{_ID}/revision/(?P<revision>.+)", _info),
+    ("GET", rf"/api/(?:models|spaces|datasets)/{_ID}/tree/(?P<revision>[^/]+)/?(?P<under>.*)", _tree),
+    ("POST", rf"/api/(?:models|spaces|datasets)/{_ID}/branch/(?P<branch>.+)", _branch),
+    ("POST", rf"/api/(?:models|spaces|datasets)/{_ID}/preupload/(?P<revision>.+)", _preupload),
+    ("POST", rf"/api/(?:models|spaces|datasets)/{_ID}/commit/(?P<revision>.+)", _post_commit),
+    ("POST", rf"/(?:spaces/|datasets/)?{_ID}\.git/info/lfs/objects/batch", _lfs_batch),
+    ("POST", rf"/(?:spaces/|datasets/)?{_ID}\.git/info/lfs/verify", _lfs_verify),
     ("PUT", r"/lfs-storage/(?P<oid>[0-9a-f]{64})", _lfs_put),
     ("GET HEAD", r"/lfs-storage/(?P<oid>[0-9a-f]{64})", _lfs_get),
-    ("GET HEAD", rf"/{_ID}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _resolve),
+    ("GET HEAD", rf"/(?:datasets/)?{_ID}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _resolve),
 )

@@ -712,7 +712,7 @@ def test_what_the_hub_says_is_passed_on(hub: HubServer, run: Path, where: str, r
 
 
 def test_an_upload_that_breaks_anywhere_ends_complete_when_it_is_repeated(run: Path, hub: HubServer) -> None:
-    """Each request of an upload fails once, in turn, and the connection after the commit, too."""
+    """Each request of an upload fails once, in turn."""
     (run / "plots").mkdir()
     (run / "plots" / "errors.png").write_bytes(b"\x89PNG large")
     push_run(run, "anna/whole")

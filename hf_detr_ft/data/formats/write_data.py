@@ -42,7 +42,7 @@ def write_yolo_folder(splits: Mapping[str, WholeSplit], folder: Path) -> None:
     categories = next(iter(splits.values())).coco["categories"]
     numbers = {category["id"]: number for number, category in enumerate(categories)}
     for split, (coco, photos) in splits.items():
-        objects = _objects_by_image(coco)
+        objects = objects_by_image(coco)
         for image, name in _own_names(coco):
             _copy(photos[image["file_name"]], folder / "images" / split / name)
             sides = image["width"], image["height"]
@@ -73,7 +73,7 @@ def write_voc_folder(splits: Mapping[str, WholeSplit], folder: Path) -> None:
         (folder / name).mkdir(parents=True)
     taken: set[str] = set()
     for split, (coco, photos) in splits.items():
-        names, objects = {c["id"]: c["name"] for c in coco["categories"]}, _objects_by_image(coco)
+        names, objects = {c["id"]: c["name"] for c in coco["categories"]}, objects_by_image(coco)
         stems = []
         for image, name in _own_names(coco):
             flat = PurePosixPath(name.replace("/", "_"))
@@ -108,10 +108,11 @@ def _voc_annotation(name: str, image: dict, objects: list[dict], names: dict[int
 WRITERS = {"coco": write_coco_folder, "yolo": write_yolo_folder, "voc": write_voc_folder}
 
 
-def _objects_by_image(coco: dict[str, Any]) -> defaultdict[int, list[dict]]:
+def objects_by_image(coco: dict[str, Any], crowds: bool = False) -> defaultdict[int, list[dict]]:
+    """Annotations of each image by its id, with or without crowd regions."""
     objects: defaultdict[int, list[dict]] = defaultdict(list)
     for entry in coco["annotations"]:
-        if not entry.get("iscrowd"):
+        if crowds or not entry.get("iscrowd"):
             objects[entry["image_id"]].append(entry)
     return objects
 
