@@ -5,13 +5,12 @@ from functools import cache
 from pathlib import Path
 
 from hf_detr_ft.data.coco import MISSING
-from hf_detr_ft.data.formats.find_format import find_layout
+from hf_detr_ft.data.formats.find_format import find_layout, find_streamed
 from hf_detr_ft.data.formats.layout import Layout, Place
-from hf_detr_ft.errors import DataError, first_line
+from hf_detr_ft.data.formats.shards import HUB, explain_hub, on_hub, shard_name
+from hf_detr_ft.errors import DataError
 from hf_detr_ft.recipe.sections import DataConfig
 
-HUB = "hf://datasets/"
-"""Beginning of a `data.root` that names a data set of the Hub."""
 NO_DATA = ["*.py", "*.pkl", "*.pt", "*.pth", "*.bin", "*.safetensors"]
 """Files of the Hub that are not downloaded: programs, pickles and weights."""
 PATHS = ("train_annotations", "train_images", "val_annotations", "val_images")
@@ -21,11 +20,13 @@ def find_data(config: DataConfig) -> Layout:
     """The files of the splits.
 
     Where the recipe names files they are these; else COCO's where they lie at their usual places; else whatever
-    annotations the folder holds that it names.
+    annotations the folder holds that it names. Data that are streamed lie in shards, whatever their names.
 
     Raises:
         DataError: the folder holds none, or it is not clear which are meant.
     """
+    if config.streaming:
+        return find_streamed(_root_path(config.root), config.format)
     is_usual = config.format is None and (config.root is None or config.path("train_annotations").exists())
     if names_files(config) or is_usual:
         splits = {split: _place(config, split) for split in ("train", "val") if getattr(config, f"{split}_annotations")}
@@ -51,25 +52,21 @@ def root_folder(root: str | None) -> Path:
     Raises:
         DataError: there is no such data set, or no network.
     """
-    if root is None or not root.startswith(HUB):
-        return Path(root or ".").expanduser()
-    return _download(root)
+    return _download(root) if root is not None and root.startswith(HUB) else _root_path(root)
+
+
+def _root_path(root: str | None) -> Path:
+    return Path(root or ".").expanduser()
 
 
 @cache
 def _download(root: str) -> Path:
     """The folder of a data set of the Hub, asked for once in a process."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     repo_id, _, revision = root.removeprefix(HUB).strip("/").partition("@")
-    try:
+    with explain_hub(root):
         return Path(snapshot_download(repo_id, repo_type="dataset", revision=revision or None, ignore_patterns=NO_DATA))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise DataError(
-            f"{root}: expected a data set of the Hub, such as {HUB}user/name, cannot download it: {first_line(error)}; "
-            "check the name, the network and, where it is private, `hf auth login`"
-        ) from error
 
 
 def names_files(config: DataConfig) -> bool:
@@ -97,12 +94,14 @@ def require_annotations(*splits: str) -> Callable[[DataConfig], None]:
         try:
             found = find_data(config)
             train = found.splits.get("train")
-            if makes_validation(config, found) and train is not None and train.annotations.exists():
+            if makes_validation(config, found) and train is not None and _is_there(train):
                 needed = [split for split in splits if split != "val"] or ["train"]
         except DataError as error:
+            if config.streaming:
+                raise
             said = str(error)
         places = {} if found is None else found.splits
-        missing = [split for split in needed if split not in places or not places[split].annotations.exists()]
+        missing = [split for split in needed if split not in places or not _is_there(places[split])]
         named = {split: getattr(config, f"{split}_annotations") for split in missing}
         lines = [
             f"{config.path(f'{split}_annotations') if name else f'data.{split}_annotations'}: {MISSING}"
@@ -110,13 +109,19 @@ def require_annotations(*splits: str) -> Callable[[DataConfig], None]:
         ]
         if found is not None and found.reason:
             said = f"{config.root or '.'}: {describe_layout(found)}"
+        if config.streaming and missing:
+            raise DataError(f"data.streaming: expected shards of the split train, found others: {said}")
         if missing:
             raise DataError("\n".join([*lines, *([said] if said else [])]))
 
     return check
 
 
+def _is_there(place: Place) -> bool:
+    return on_hub(place.annotations) or place.annotations.exists()
+
+
 def describe_layout(layout: Layout) -> str:
     """Words for what was found, and why it was taken to be so, for the terminal."""
-    places = ", ".join(f"{split} in {place.annotations}" for split, place in layout.splits.items())
+    places = ", ".join(f"{split} in {shard_name(place.annotations)}" for split, place in layout.splits.items())
     return f"found {layout.format}: {layout.reason} ({places})"

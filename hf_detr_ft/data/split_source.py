@@ -19,8 +19,11 @@ from hf_detr_ft.data.find_data import describe_layout, find_data
 from hf_detr_ft.data.formats.coco_folder import mend_coco
 from hf_detr_ft.data.formats.find_format import read_layout
 from hf_detr_ft.data.formats.labelled import Photos
-from hf_detr_ft.data.formats.layout import Layout, Place, state_of
+from hf_detr_ft.data.formats.layout import Layout, Piece, Place
+from hf_detr_ft.data.formats.shards import state_of
 from hf_detr_ft.data.formats.turned import turn_coco
+from hf_detr_ft.data.formats.unpacked import unpack_once
+from hf_detr_ft.data.streamed_rows import read_parts
 from hf_detr_ft.errors import DataError, RecipeError
 from hf_detr_ft.recipe.sections import DataConfig, MaskUse
 from hf_detr_ft.synthetic.image_set import ImageSetConfig, find_faults, split_indices
@@ -45,6 +48,7 @@ class Source:
         origin: what it is a part of, where its images were taken out of another source.
         read_with: what the other splits are found in as long as this one is there, where all are read at once.
         masks: outlines are kept, and the rows have the masks that are asked for.
+        pieces: where the images lie, in their order, if they are streamed; the rows have none then.
     """
 
     coco: dict[str, Any]
@@ -57,6 +61,7 @@ class Source:
     read_with: object = None
     origin: "Origin | None" = None
     masks: MaskUse = False
+    pieces: tuple[Piece, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,8 +155,29 @@ def _from_coco(
     def load(coco: dict[str, Any], label_map: LabelMap) -> Dataset:
         return load_split(coco, place.images_dir, label_map, config.white_level, masks)
 
-    level = config.white_level
-    return Source(coco, place.annotations, place.images_dir, fingerprint, load, level, tuple(notes), masks=masks)
+    level, folder = config.white_level, None if place.pieces else place.images_dir
+    source = Source(coco, place.annotations, folder, fingerprint, load, level, tuple(notes), masks=masks)
+    return replace(source, pieces=place.pieces)
+
+
+def unpack_streamed(source: Source) -> Source:
+    """The split with its images in files of the cache of `datasets`, where they would be streamed."""
+    if not source.pieces:
+        return source
+    names = {image["id"]: image["file_name"] for image in source.coco["images"]}
+
+    def write(folder: Path) -> None:
+        for image in read_parts([(min(names, default=1), max(names, default=0))], source.pieces):
+            if image["image_id"] in names:
+                (folder / names[image["image_id"]]).write_bytes(image["content"])
+
+    digest = hashlib.sha256(json.dumps(sorted(names)).encode()).hexdigest()[:32]
+    folder = unpack_once(list({piece.path: None for piece in source.pieces}), write, f"unpacked/{digest}")
+
+    def load(coco: dict[str, Any], label_map: LabelMap) -> Dataset:
+        return load_split(coco, folder, label_map, source.white_level, source.masks)
+
+    return replace(source, images_dir=folder, load=load, pieces=())
 
 
 def _draw(config: DataConfig, split: str, masks: MaskUse) -> Source:

@@ -18,14 +18,14 @@ from hf_detr_ft.data.class_names import map_classes, require_classes
 from hf_detr_ft.data.coco import LabelMap, without_collector
 from hf_detr_ft.data.dataset import iterate_column, prepare_coco
 from hf_detr_ft.data.find_data import find_data, makes_validation
-from hf_detr_ft.data.formats.layout import Layout
+from hf_detr_ft.data.formats.layout import Layout, Piece
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.made_splits import make_splits
 from hf_detr_ft.data.once_per_machine import once_per_machine
-from hf_detr_ft.data.split_source import Source, load_source
+from hf_detr_ft.data.split_source import Source, load_source, unpack_streamed
 from hf_detr_ft.data.statistics import SplitStatistics, describe_split
 from hf_detr_ft.data.unlabelled import find_unlabelled, use_unlabelled
-from hf_detr_ft.formatting import join_limited
+from hf_detr_ft.formatting import join_limited, pluralize
 from hf_detr_ft.recipe.sections import DataConfig, MaskUse
 
 
@@ -59,6 +59,7 @@ class Splits:
         notes: what was found, taken to be so or mended, a line each, for the terminal.
         record: settings and file names of splits that were made of one; None where each has its own annotations.
         test: the split that training never sees; None without one.
+        pieces: where the training images lie, if they are streamed.
     """
 
     train: Dataset
@@ -71,6 +72,7 @@ class Splits:
     notes: tuple[str, ...] = ()
     record: dict[str, Any] | None = None
     test: HeldOut | None = None
+    pieces: tuple[Piece, ...] = ()
 
 
 def load_sources(
@@ -86,10 +88,11 @@ def load_sources(
     layout, made = None if config.synthetic_images is not None else find_data(config), {}
     if layout is not None and set(splits) != {"test"} and makes_validation(config, layout):
         made = make_splits(config, _load(config, "train", masks, layout), progress)
-    return {
+    found = {
         split: made.get(split) or _load(config, split, masks if split == "train" else masks is True, layout)
         for split in splits
     }
+    return {split: source if split == "train" else unpack_streamed(source) for split, source in found.items()}
 
 
 def _load(config: DataConfig, split: str, masks: MaskUse, layout: Layout | None) -> Source:
@@ -104,6 +107,9 @@ def _load(config: DataConfig, split: str, masks: MaskUse, layout: Layout | None)
         names = find_unlabelled(folder, [(folder, coco), *named])
         coco, note = use_unlabelled(coco, folder, names, config.unlabelled, file)
         notes += [note] if note else []
+    if split == "train" and source.pieces:
+        files = pluralize(len({piece.path for piece in source.pieces}), "file")
+        notes.append(f"training images are streamed from {files}: no check reads them or looks for near-duplicates")
     if config.classes:
         if split == "train":
             require_classes(coco, config.classes, file)
@@ -274,6 +280,7 @@ def build_splits(config: DataConfig, sources: dict[str, Source], problems: list[
             notes=tuple(dict.fromkeys(note for source in sources.values() for note in source.notes)),
             record=None if val.origin is None else val.origin.record,
             test=None if test is None else _hold_out(test, label_map),
+            pieces=train.pieces,
         )
 
 

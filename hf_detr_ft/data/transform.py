@@ -121,16 +121,28 @@ class DetrTransform:
         """
         columns = {name: rows[name] for name in COLUMNS if name in rows}
         cells = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-        samples = [self._sample_or_blank(row) for row in cells]
+        samples = [self.sample_or_blank(row) for row in cells]
         return {key: [sample[key] for sample in samples] for key in ("pixel_values", "labels")}
 
-    def _sample_or_blank(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def sample_or_blank(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Sample of a row; a blank one where its image cannot be read and `on_bad_image` is `skip`."""
         try:
             return self.sample(row)
         except DataError as error:
             if self.on_bad_image == "stop":
                 raise DataError(f"{error} {GO_ON}") from error
-            return {"pixel_values": torch.zeros(3, *BLANK), "labels": blank_labels(row["image_id"], str(error))}
+            return self.blank(row["image_id"], str(error))
+
+    def blank(self, image_id: int, reason: str) -> dict[str, Any]:
+        """A sample in the place of an image that could not be read for this reason, or of none where it is empty."""
+        labels = {
+            "class_labels": torch.zeros(0, dtype=torch.int64),
+            "boxes": torch.zeros(0, 4),
+            "image_id": torch.tensor([image_id]),
+            "orig_size": torch.tensor(BLANK),
+            "unreadable": reason,
+        }
+        return {"pixel_values": torch.zeros(3, *(self.size.shape or BLANK)), "labels": labels}
 
     def sample(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """One row, with the columns of `COLUMNS` that it has; its image may be `kept` smaller than its boxes say."""
@@ -237,17 +249,6 @@ class DetrTransform:
             return_tensors="pt",
         )
         return {"pixel_values": encoded["pixel_values"][0], "labels": dict(encoded["labels"][0])}
-
-
-def blank_labels(image_id: int, reason: str) -> dict[str, Any]:
-    """Labels of an image without pixels, which could not be read for this reason."""
-    return {
-        "class_labels": torch.zeros(0, dtype=torch.int64),
-        "boxes": torch.zeros(0, 4),
-        "image_id": torch.tensor([image_id]),
-        "orig_size": torch.tensor(BLANK),
-        "unreadable": reason,
-    }
 
 
 def transformed(dataset: Dataset, transform: DetrTransform) -> Dataset:

@@ -75,6 +75,7 @@ def check_recipe(recipe: Recipe) -> list[str]:
     """Problems of the recipe's settings with each other, a line each; none where it can train."""
     return [
         *_splits(recipe),
+        *_streaming(recipe),
         *_kept_defaults(recipe),
         *_evaluation(recipe),
         *_learning_rate(recipe),
@@ -106,6 +107,24 @@ def _splits(recipe: Recipe) -> list[str]:
             "has no effect. Leave one of them out."
         )
     return problems
+
+
+def _streaming(recipe: Recipe) -> list[str]:
+    """Settings that need images at any place, or all of an epoch's order at once."""
+    data, training = recipe.data, recipe.training
+    given = {
+        "data.synthetic_images": (data.synthetic_images is not None, "which draws images"),
+        "data.balance": (data.balance is not None, "which shows images several times in an epoch"),
+        "data.exif": (data.exif != "upright", "which turns boxes by what all images say"),
+        "augment.mosaic": (recipe.augment.mosaic > 0, "which takes other images from anywhere"),
+        "augment.copy_paste": (recipe.augment.copy_paste > 0, "which takes objects of other images from anywhere"),
+        "training.dataloader_drop_last": (training.dataloader_drop_last, "where batches are filled up, not left out"),
+    }
+    return [
+        f"{name}: expected none beside data.streaming, {why}. Leave one of them out."
+        for name, (is_given, why) in given.items()
+        if data.streaming and is_given
+    ]
 
 
 def _masks(recipe: Recipe) -> list[str]:

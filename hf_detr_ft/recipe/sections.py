@@ -42,6 +42,10 @@ class DataConfig:
     from the Hub."""
     format: Format | None = None
     """Format of the annotations; found out where not set (DETR: coco)."""
+    streaming: bool = False
+    """Read training images from Parquet files or WebDataset shards as they come, on the disk or on the Hub, without a
+    copy of them; those of validation are unpacked. The order of an epoch depends on the numbers of processes and
+    workers then (DETR: no)."""
     train_annotations: str = "annotations/custom_train.json"
     """COCO JSON of the training images (DETR: annotations/instances_train2017.json)."""
     train_images: str = "train2017"

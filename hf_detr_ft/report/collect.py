@@ -96,10 +96,11 @@ def collect_data_summary(
     names = splits.label_map.names
     statistics = {name: split.resized(size, stride) for name, split in splits.statistics.items()}
     with_objects = np.flatnonzero(statistics["training"].objects_per_image)
-    count = min(TRAINING_IMAGES, len(with_objects))
+    count = 0 if splits.pieces else min(TRAINING_IMAGES, len(with_objects))  # streamed ones are not at hand
     chosen = with_objects[np.linspace(0, len(with_objects) - 1, count).round().astype(int)]
     plain, as_seen = splits.train.with_format(None), transformed(splits.train, build_train_transform(recipe, processor))
-    images, samples, failed = [], [], list[str]()
+    images, samples = [], []
+    failed = ["No training image is shown: they are streamed."] if splits.pieces else list[str]()
     for index in chosen.tolist():
         with attempt("a training image", failed):
             row, seen = plain[index], as_seen[index]

@@ -50,6 +50,8 @@ def benchmark(
 
     recipe = load_recipe(path, flags, model_defaults)
     require_sound(recipe)
+    if recipe.data.streaming:
+        raise RecipeError("data.streaming: expected images at hand, which every variant reads anew. Set it to false.")
     splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress, recipe.masks)
     job = TimedJob(path, flags, splits, steps)
     figures = compare_variants(job, rounds, breakdown)

@@ -18,23 +18,38 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import ExportableState, ProgressCallback
 
 from hf_detr_ft.atomic import write_bytes, write_json, write_text
+from hf_detr_ft.data.streamed_rows import StreamedRows
 from hf_detr_ft.data.transform import Epoch
 from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.run_folder import DETECTIONS, RunFolder
 
 
-class EpochCallback(TrainerCallback):
-    """Sets the epoch of sampler and augmentation, and leaves out evaluations that `eval_epochs` does not ask for."""
+class EpochCallback(TrainerCallback, ExportableState):
+    """Sets the epoch of sampler and augmentation, and leaves out evaluations that `eval_epochs` does not ask for.
 
-    def __init__(self, epoch: Epoch) -> None:
+    Args:
+        epoch: that is set.
+        stream: of the training samples, where they are streamed; it is told what an earlier run has had of the epoch.
+    """
+
+    def __init__(self, epoch: Epoch, stream: StreamedRows | None = None) -> None:
         self.epoch = epoch
+        self.stream = stream
+        self.readers = None if stream is None else stream.readers
+
+    def state(self) -> dict[str, Any]:
+        """State that a checkpoint carries: the processes and workers that the order of a stream depends on."""
+        return {"args": {}, "attributes": {"readers": self.readers}}
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Tells the epoch."""
-        self.epoch.set(int(state.epoch or 0))
+        epoch, share = divmod(state.epoch or 0, 1)
+        self.epoch.set(int(epoch))
+        if self.stream is not None:
+            self.stream.passed.set(round(share * self.stream.batches))
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -7,6 +7,7 @@ from hf_detr_ft.data.augment import build_augmentation
 from hf_detr_ft.data.cache.image_cache import cache_images
 from hf_detr_ft.data.image_size import ImageProcessor, ImageSize, resizes_bytes
 from hf_detr_ft.data.splits import Splits
+from hf_detr_ft.data.streamed_rows import StreamedRows
 from hf_detr_ft.data.transform import DetrTransform
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.model.build import find_family
@@ -46,7 +47,7 @@ def store_splits(recipe: Recipe, splits: Splits, processor: ImageProcessor) -> S
     # A crop or a turn belongs before the resize to a square: training images keep their shape.
     train_size = size if size.keeps_shape else ImageSize(size.shortest_edge, 8 * size.shortest_edge)
     limit = recipe.speed.store_gigabytes * 1e9
-    train = cache_images(splits.train, train_size, limit, processor)
+    train = None if splits.pieces else cache_images(splits.train, train_size, limit, processor)
     val = cache_images(splits.val, size, limit, processor)
     return replace(splits, train=splits.train if train is None else train, val=splits.val if val is None else val)
 
@@ -60,6 +61,23 @@ def build_train_transform(recipe: Recipe, processor: ImageProcessor) -> DetrTran
         args.seed_of_images,
         edge if recipe.speed.reduced_decoding and resizes_bytes(processor) else None,
         recipe.data.on_bad_image,
+    )
+
+
+def stream_rows(recipe: Recipe, splits: Splits, transform: DetrTransform) -> StreamedRows | None:
+    """Training samples as they come, with the transform of `build_train_transform`; None where all rows are at hand."""
+    args = recipe.training
+    if not splits.pieces:
+        return None
+    return StreamedRows(
+        splits.train,
+        splits.pieces,
+        transform,
+        batch_size=args.train_batch_size,
+        process=(args.process_index, args.world_size),
+        workers=args.dataloader_num_workers,
+        order=args.train_sampling_strategy,
+        seed=transform.seed,
     )
 
 

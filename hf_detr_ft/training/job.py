@@ -25,7 +25,7 @@ from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.stages import train_stages
 from hf_detr_ft.recipe.sections import ModelConfig, Recipe, SpeedConfig
 from hf_detr_ft.run_folder import LOG, WEIGHTS, read_object
-from hf_detr_ft.training.callbacks import RunFolderCallback, print_progress_lines
+from hf_detr_ft.training.callbacks import EpochCallback, RunFolderCallback, print_progress_lines
 from hf_detr_ft.training.checkpoints import rotate_checkpoints
 from hf_detr_ft.training.data_pipeline import (
     build_processor,
@@ -33,6 +33,7 @@ from hf_detr_ft.training.data_pipeline import (
     choose_batch_edges,
     choose_size_step,
     store_splits,
+    stream_rows,
 )
 from hf_detr_ft.training.failures import dead_worker, explain_damage, explain_full_disk
 from hf_detr_ft.training.interruption import TERMINATED, StopCallback
@@ -173,6 +174,7 @@ def build_trainer(recipe: Recipe, splits: Splits, model: Detector, processor: Im
             backend=recipe.evaluation.backend,
             max_detections=recipe.evaluation.max_detections,
             balance=recipe.data.balance,
+            stream=stream_rows(recipe, splits, augment),
         )
     except (ImportError, KeyError, ValueError) as error:  # an unknown log_level, fsdp in one process, …
         raise RecipeError(f"training: the Trainer refuses these settings: {error}") from error
@@ -236,9 +238,17 @@ def check_steps(trainer: DetrTrainer, checkpoint: Path) -> None:
         CheckpointError: an epoch had another number of steps.
     """
     state, own = read_object(checkpoint / LOG), trainer.steps_per_epoch()
+    readers = None if trainer.stream is None else trainer.stream.readers
     with explain_damage(str(checkpoint / LOG)):
         step, epoch = int(state["global_step"]), float(state["epoch"] or 0)
         before = round(step / epoch) if epoch else own
+        had = state["stateful_callbacks"].get(EpochCallback.__name__, {}).get("attributes", {}).get("readers")
+    if had != readers and epoch % 1:
+        raise CheckpointError(
+            f"training.resume_from_checkpoint: expected the order of images that '{checkpoint}' was made in, within an "
+            f"epoch that data.streaming read with {had}, found {readers}. Give it as many processes and "
+            f"training.dataloader_num_workers, or start anew from its weights: --model.checkpoint {checkpoint}."
+        )
     if before != own:
         args = trainer.args
         images = args.train_batch_size * args.gradient_accumulation_steps * args.world_size

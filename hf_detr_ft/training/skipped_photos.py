@@ -35,7 +35,7 @@ class SkippedPhotos(TrainerCallback, ExportableState):
         """Takes down the photos of a batch that could not be read, and says so of new ones."""
         known: list[int] = getattr(self, split)
         for target in labels:
-            image_id = int(target["image_id"]) if "unreadable" in target else None
+            image_id = int(target["image_id"]) if target.get("unreadable") else None
             if image_id is not None and image_id not in known:
                 known.append(image_id)
                 known.sort()

@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 
 from hf_detr_ft.data.collate import resize_batch
 from hf_detr_ft.data.dataset import iterate_column
+from hf_detr_ft.data.streamed_rows import StreamedRows
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.hungarian_matching import UnusableBatchError
@@ -39,6 +40,7 @@ class StepTrainer(CheckpointTrainer):
         args: the recipe's `training` section.
         size_step: pixels that heights and widths of training batches are multiples of.
         batch_edges: sides in pixels to draw each step's from, see `resize_batch`; none: images keep their size.
+        stream: the training samples, where their images are streamed.
         callbacks: more of them.
         others: arguments of Transformers' Trainer.
     """
@@ -54,11 +56,13 @@ class StepTrainer(CheckpointTrainer):
         *,
         size_step: int,
         batch_edges: Sequence[int],
+        stream: StreamedRows | None,
         callbacks: list[TrainerCallback],
         **others: Any,
     ) -> None:
         self.size_step = size_step
         self.batch_edges = batch_edges
+        self.stream = stream
         self._backbone_rate: float | None = None
         self._parts = {"train": LossParts(), "eval": LossParts()}
         self._new_parts: list[dict[str, torch.Tensor]] = []
@@ -239,4 +243,6 @@ class StepTrainer(CheckpointTrainer):
         args, images = self.args, len(self.train_dataset)
         of_a_batch = args.train_batch_size * args.world_size
         batches = images // of_a_batch if args.dataloader_drop_last else math.ceil(images / of_a_batch)
+        if self.stream is not None:
+            batches = self.stream.batches
         return max(1, math.ceil(batches / args.gradient_accumulation_steps))

@@ -18,6 +18,7 @@ from hf_detr_ft.data.dataset import read_column
 from hf_detr_ft.data.image_size import ImageProcessor
 from hf_detr_ft.data.masks import Masks
 from hf_detr_ft.data.sampling import EpochSampler, SortedSampler, rare_class_frequencies
+from hf_detr_ft.data.streamed_rows import StreamedRows
 from hf_detr_ft.data.transform import DetrTransform, Epoch
 from hf_detr_ft.evaluation.coco_eval import Backend, evaluate_matched
 from hf_detr_ft.evaluation.coco_result import MAX_DETECTIONS, CocoResult
@@ -50,6 +51,7 @@ class DetrTrainer(StepTrainer):
         backend: of the COCO evaluation.
         max_detections: the best per image and class that count beside COCO's numbers.
         balance: share of the images below which a class is rare, see `rare_class_frequencies`; None: all come alike.
+        stream: the samples of `train_dataset` in an order of their own, where its images are streamed.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class DetrTrainer(StepTrainer):
         backend: Backend = "faster-coco-eval",
         max_detections: int = MAX_DETECTIONS,
         balance: float | None = None,
+        stream: StreamedRows | None = None,
     ) -> None:
         self.epoch = Epoch() if train_transform is None else train_transform.epoch
         self.train_transform = train_transform
@@ -85,12 +88,13 @@ class DetrTrainer(StepTrainer):
             args=args,
             size_step=size_step,
             batch_edges=batch_edges,
+            stream=stream,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             data_collator=collate,
             processing_class=cast(Any, processor),
             compute_metrics=self._compute_coco_metrics,
-            callbacks=[EpochCallback(self.epoch)],
+            callbacks=[EpochCallback(self.epoch, stream)],
         )
 
     # Data
@@ -115,7 +119,19 @@ class DetrTrainer(StepTrainer):
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Batches that are padded to multiples of `size_step`; those of evaluation only as far as they have to be."""
-        whole, self.data_collator = self.data_collator, partial(collate, step=self.size_step)
+        args, padded = self.args, partial(collate, step=self.size_step)
+        if self.stream is not None:  # as it is: Accelerate would divide once more what is divided among the processes
+            return torch.utils.data.DataLoader(
+                self.stream,
+                self.stream.batch_size,
+                collate_fn=padded,
+                num_workers=args.dataloader_num_workers or 0,
+                pin_memory=args.dataloader_pin_memory,
+                persistent_workers=args.dataloader_persistent_workers,
+                prefetch_factor=args.dataloader_prefetch_factor,
+                multiprocessing_context=args.dataloader_multiprocessing_context,
+            )
+        whole, self.data_collator = self.data_collator, padded
         try:
             return super().get_train_dataloader()
         finally:

@@ -233,3 +233,13 @@ def test_a_page_that_fails_leaves_the_training_of_two_processes_whole(launched: 
     first, second = (load_file(launched / f"tested {rank}.safetensors") for rank in range(2))
     assert best["step"] < 3 and all(torch.equal(first[name], second[name]) for name in first), "not the best in both"
     assert (run / "README.md").is_file() and (run / "config.json").is_file()
+
+
+def test_a_stream_trains_as_local_reading_of_the_same_images_in_two_processes_of_two_workers(launched: Path) -> None:
+    first, second = (json.loads((launched / "streamed" / f"{rank}.json").read_text()) for rank in range(2))
+    streamed, local = first["streamed"], first["local"]
+    assert streamed["steps"] == local["steps"] == second["streamed"]["steps"]
+    assert streamed["losses"] == pytest.approx(local["losses"], rel=1e-6)
+    assert len(streamed["losses"]) == 4
+    assert sorted(image for images in streamed["steps"] for image in images) == list(range(1, 17))
+    assert len(first["streamed"]["own"]) == len(second["streamed"]["own"]) == 4, "each process has its half"

@@ -173,6 +173,11 @@ class _Handler(BaseHTTPRequestHandler):
                 }
                 status, content = refusal.status, refusal.body
         raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
+        if asked and status == 200:
+            start, end = int(asked[1]), min(int(asked[2]) + 1, len(raw))
+            headers = {**headers, "Content-Range": f"bytes {start}-{end - 1}/{len(raw)}"}
+            status, raw = 206, raw[start:end]
         self.send_response(status)
         kind = "application/octet-stream" if isinstance(content, bytes) else "application/json; charset=utf-8"
         for name, value in {"Content-Type": kind, "Content-Length": str(len(raw)), **headers}.items():

@@ -12,6 +12,7 @@ from hf_detr_ft.data.formats.layout import Layout, Place, Tree
 from hf_detr_ft.data.formats.open_images import find_open_images, read_open_images
 from hf_detr_ft.data.formats.parquet_rows import find_parquet, read_parquet
 from hf_detr_ft.data.formats.plain_csv import find_plain_csv, read_plain_csv
+from hf_detr_ft.data.formats.shards import list_shards, shard_name
 from hf_detr_ft.data.formats.via_files import find_via, read_via
 from hf_detr_ft.data.formats.voc import find_voc, read_voc
 from hf_detr_ft.data.formats.web_dataset import find_web_dataset, read_web_dataset
@@ -46,6 +47,8 @@ READERS: dict[str, Callable[[Layout, OpenPhotos], Reading]] = {
     "csv": read_plain_csv,
 }
 """Readers of all formats but COCO."""
+STREAMED = ("parquet", "webdataset")
+"""Formats of shards whose images can be read as they come."""
 TABLES = (".json", ".csv", ".tsv")
 """Suffixes of files that may be given in the place of their folder."""
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".rar", ".7z", ".tar.bz2", ".tar.xz")
@@ -78,6 +81,27 @@ def find_layout(root: Path, format: str | None = None) -> Layout:
     return layout._replace(reason=layout.reason + hint, root=tree.root)
 
 
+def find_streamed(root: Path, format: str | None = None) -> Layout:
+    """Finds the shards of a data set whose images are to be streamed, on the disk or on the Hub.
+
+    Args:
+        root: the folder.
+        format: look for this one alone.
+
+    Raises:
+        DataError: there are none.
+    """
+    tree = list_shards(root)
+    found = [layout for name in STREAMED if format in (None, name) and (layout := FINDERS[name](tree))]
+    if not found:
+        raise DataError(
+            f"{shard_name(root)}: expected Parquet files or tar shards to be streamed, found none among "
+            f"{len(tree.files)} files; correct data.root, or set data.streaming to false. Of most public data sets the "
+            "Hub keeps a copy in Parquet: hf://datasets/USER/NAME@refs/convert/parquet"
+        )
+    return found[0]._replace(root=root, streamed=True)
+
+
 def _remedy(tree: Tree) -> str:
     archives = [name for name in tree.files if name.lower().endswith(ARCHIVES)]
     if archives:
@@ -98,6 +122,6 @@ def read_layout(layout: Layout, open_photos: OpenPhotos = Photos) -> dict[str, t
     splits, names = READERS[layout.format](layout, open_photos)
     first = next(iter(layout.splits.values()))
     return {
-        split: (coco, Place(layout.splits.get(split, first).annotations, splits[split].images_dir))
-        for split, coco in build_cocos(splits, names).items()
+        split: (coco, layout.splits.get(split, first)._replace(images_dir=read.images_dir, pieces=read.pieces))
+        for (split, coco), read in zip(build_cocos(splits, names).items(), splits.values(), strict=True)
     }

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from hf_detr_ft.data.coco import leaves_folder
 from hf_detr_ft.data.file_names import ImageNames
-from hf_detr_ft.data.formats.layout import Layout, Place
+from hf_detr_ft.data.formats.layout import Layout, Piece, Place
 from hf_detr_ft.data.formats.via import polygon_area
 from hf_detr_ft.data.images import read_frame, upright_size
 from hf_detr_ft.errors import DataError
@@ -45,6 +45,8 @@ class Labelled(NamedTuple):
 
     images: list[LabelledImage]
     images_dir: Path
+    pieces: tuple[Piece, ...] = ()
+    """Pieces of shards that the images lie in, if they are streamed."""
 
 
 Reading = tuple[dict[str, Labelled], list[str] | None]

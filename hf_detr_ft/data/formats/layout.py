@@ -1,6 +1,5 @@
 """Layouts of data sets: which files of a folder hold the annotations of which split, and where its images lie."""
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -25,6 +24,16 @@ HEAD_BYTES = 1 << 18
 """Beginning of a file that is read to tell what it is."""
 
 
+class Piece(NamedTuple):
+    """Part of a split's images that is read as one, in a file: a row group of a Parquet file, or a whole archive."""
+
+    path: Path
+    group: int | None
+    """Number of the row group."""
+    images: int
+    """Number of images."""
+
+
 class Place(NamedTuple):
     """One split on the disk."""
 
@@ -34,6 +43,8 @@ class Place(NamedTuple):
     """Folder that the names of images are relative to."""
     parts: tuple[Path, ...] = ()
     """Folders and lists of images that are the split's, where it is not all of the folder; read by YOLO's reader."""
+    pieces: tuple[Piece, ...] = ()
+    """Pieces of shards that its images lie in, in their order, if they are streamed."""
 
 
 class Layout(NamedTuple):
@@ -49,6 +60,8 @@ class Layout(NamedTuple):
     """File that lists the classes, where the format has one."""
     root: Path | None = None
     """Folder in which it was found; None where the files were named."""
+    streamed: bool = False
+    """Images stay in their shards, to be read as they are needed."""
 
 
 class Tree:
@@ -56,17 +69,22 @@ class Tree:
 
     Args:
         root: the folder.
+        files: that are known to be there; by default it is searched.
 
     Raises:
         DataError: it is no folder, cannot be searched, or holds more than `MOST_FILES`.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, files: Sequence[str] | None = None) -> None:
         self.root = root
-        self.files: list[str] = []
+        self.files = list(files) if files is not None else self._search(root)
+        self.images = [name for name in self.files if is_image(name)]
+
+    def _search(self, root: Path) -> list[str]:
+        found: list[str] = []
         if not root.is_dir():
-            found = "a file" if root.exists() else "nothing"
-            raise DataError(f"{root}: expected the folder of a data set, found {found}; correct data.root")
+            kind = "a file" if root.exists() else "nothing"
+            raise DataError(f"{root}: expected the folder of a data set, found {kind}; correct data.root")
 
         def refuse(error: OSError) -> None:
             raise DataError(f"{error.filename}: cannot be searched for annotations: {error.strerror}") from error
@@ -80,10 +98,10 @@ class Tree:
             seen.add((state.st_dev, state.st_ino))
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             inside = Path(folder).relative_to(root)
-            self.files += [(inside / name).as_posix() for name in sorted(names) if not name.startswith(".")]
-            if len(self.files) > MOST_FILES:
+            found += [(inside / name).as_posix() for name in sorted(names) if not name.startswith(".")]
+            if len(found) > MOST_FILES:
                 raise DataError(f"{root}: more than {MOST_FILES:,} files; expected the folder of one data set")
-        self.images = [name for name in self.files if is_image(name)]
+        return found
 
     def only(self, name: str) -> "Tree":
         """The tree without any file but images and this one."""
@@ -144,14 +162,6 @@ def group_by_split(files: Sequence[str], root: Path) -> dict[str, str]:
             f"{'; '.join(lines)}; name them as data.train_annotations and data.val_annotations, or remove the others"
         )
     return {split: names[0] for split, names in splits.items()}
-
-
-def state_of(path: Path) -> str:
-    """Digest of names, sizes and times of all files at a path; another one wherever something was written."""
-    files = [path] if path.is_file() else [path / name for name in Tree(path).files]
-    states = [(str(file), os.stat(file)) for file in files if file.exists()]
-    text = repr([(name, state.st_size, state.st_mtime_ns) for name, state in states])
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def read_head(path: Path, count: int = HEAD_BYTES) -> bytes:

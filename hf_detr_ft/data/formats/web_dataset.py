@@ -6,16 +6,20 @@ read by their content alone: none is unpacked under its own name, and links, dev
 
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from hf_detr_ft.data.find_images import is_image
 from hf_detr_ft.data.formats.coco_json import parse_json
 from hf_detr_ft.data.formats.labelled import Faults, Labelled, OpenPhotos, Photos, Reading
-from hf_detr_ft.data.formats.layout import SPLITS, Layout, Place, Tree, split_of
+from hf_detr_ft.data.formats.layout import SPLITS, Layout, Piece, Place, Tree, split_of
 from hf_detr_ft.data.formats.objects_column import RawImage, place_objects, read_objects
-from hf_detr_ft.data.formats.unpacked import MOST_BYTES, unpack_once, write_image
+from hf_detr_ft.data.formats.shards import list_shards, open_shard, shard_state
+from hf_detr_ft.data.formats.unpacked import MOST_BYTES, measure_once, unpack_once, write_image
 from hf_detr_ft.errors import DataError, first_line
 
 MOST_JSON = 1 << 24
@@ -35,35 +39,46 @@ def find_web_dataset(tree: Tree) -> Layout | None:
 
 
 def read_web_dataset(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
-    """The splits, whose images are unpacked into the cache of `datasets`.
+    """The splits, whose images are unpacked into the cache of `datasets`, or stay where they are to be streamed.
 
     Raises:
         DataError: lists what is wrong with the shards.
     """
     root = next(iter(layout.splits.values())).annotations
-    shards = [root / name for name in Tree(root).named(".tar", ".tar.gz", ".tgz")]
+    shards = {split: list[Path]() for split in layout.splits}
+    for name in list_shards(root).named(".tar", ".tar.gz", ".tgz"):
+        shards[split_of(name) or "train"].append(root / name)
 
     def write(folder: Path) -> None:
-        for number, (shard, image, content, label) in enumerate(_samples(shards)):
-            split = split_of(shard.relative_to(root).as_posix()) or "train"
-            name = write_image(folder / split, number, image, content)
-            (folder / split / f"{name}.json").write_bytes(label)
+        for split, paths in shards.items():
+            for number, (_, image, content, label) in enumerate(read_samples(paths)):
+                name = write_image(folder / split, number, image, content)
+                (folder / split / f"{name}.json").write_bytes(label)
 
-    unpacked = unpack_once(shards, write)
-    faults, read = Faults(root), dict[str, list[RawImage]]()
-    for split in layout.splits:
-        photos, images = open_photos(unpacked / split), read.setdefault(split, [])
-        for label in sorted((unpacked / split).glob("*.json")):
-            with faults.at(f"sample {label.stem!r}"):
-                value: Any = parse_json(label.read_bytes(), label.name)
+    folder = root if layout.streamed else unpack_once([*chain(*shards.values())], write)
+    faults, read, pieces = Faults(root), dict[str, list[RawImage]](), dict[str, tuple[Piece, ...]]()
+    for split, paths in shards.items():
+        images, photos = read.setdefault(split, []), open_photos(folder / split)
+        found: list[tuple[str, Sequence[int], bytes]]
+        if layout.streamed:
+            samples = measure_once(paths, partial(read_samples, paths))
+            counts = Counter(sample.shard for sample in samples)
+            pieces[split] = tuple(Piece(path, None, counts[str(path)]) for path in paths)
+            found = [(sample.file_name, sample.size, sample.label) for sample in samples]
+        else:
+            labels = sorted((folder / split).glob("*.json"))
+            found = [(label.stem, (), label.read_bytes()) for label in labels]
+        for file_name, size, label in found:
+            with faults.at(f"sample {file_name!r}"):
+                value: Any = parse_json(label, f"{file_name}.json")
                 row = value if isinstance(value, dict) else {"objects": value}
-                images.append((label.stem, photos.size(label.stem), read_objects(row)))
+                images.append((file_name, photos.size(file_name, size), read_objects(row)))
     faults.refuse()
     placed = place_objects(read)
-    return {split: Labelled(placed[split], unpacked / split) for split in placed}, None
+    return {split: Labelled(placed[split], folder / split, pieces.get(split, ())) for split in placed}, None
 
 
-def _samples(shards: list[Path]) -> Iterator[tuple[Path, str, bytes, bytes]]:
+def read_samples(shards: list[Path]) -> Iterator[tuple[Path, str, bytes, bytes]]:
     """Shard, image's name, image and JSON of each sample; those without either are left out."""
     for shard in shards:
         parts: dict[str, dict[str, tuple[str, bytes]]] = {}
@@ -81,9 +96,9 @@ def _samples(shards: list[Path]) -> Iterator[tuple[Path, str, bytes, bytes]]:
 
 def _members(shard: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each image and JSON of a shard."""
-    left = MOST_RATIO * shard.stat().st_size + MOST_JSON
+    left = MOST_RATIO * shard_state(shard)[1] + MOST_JSON
     try:
-        with tarfile.open(shard, "r|*") as archive:
+        with open_shard(shard) as source, tarfile.open(fileobj=source, mode="r|*") as archive:
             for member in archive:
                 left -= member.size
                 if left < 0:
