@@ -33,7 +33,7 @@ PACKAGES = (
 CHANNELS, SIDE, IMAGES = 64, 56, 2
 """Shape of the convolution that is timed: one of a ResNet's second stage on two images of 224 pixels; milliseconds."""
 ROUNDS = 4
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Parameters of glibc's `mallopt`."""
 MIN_SPEEDUP = 1.2
 """Least speed of another precision, in multiples of that of fp32."""
@@ -110,12 +110,21 @@ def keep_freed_memory(device: str) -> None:
     and zeroed anew in every step: a seventh of a step of the tiny DETR. Nothing is done with another C library, or
     where the environment says how memory is handed out.
     """
+    _tell_glibc(device, {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1})
+
+
+def give_freed_memory_back(device: str) -> None:
+    """Has glibc give memory back as by itself, once a block of 32 MiB was freed; undoes `keep_freed_memory`."""
+    _tell_glibc(device, {M_MMAP_MAX: 65536, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20})
+
+
+def _tell_glibc(device: str, settings: dict[int, int]) -> None:
     if device != "cpu" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")) for name in os.environ):
         return
     library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(library, "mallopt"):
-        library.mallopt(M_MMAP_MAX, 0)
-        library.mallopt(M_TRIM_THRESHOLD, -1)
+        for name, value in settings.items():
+            library.mallopt(name, value)
 
 
 def peak_memory(device: torch.device) -> int:

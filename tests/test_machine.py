@@ -119,7 +119,7 @@ def _memory_is_handed_out_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("device", "variables", "expected"),
     [
-        ("cpu", {}, [(-4, 0), (-1, -1)]),
+        ("cpu", {}, [(-4, 0), (-1, -1), (-4, 65536), (-3, 2**25), (-1, 2**26)]),
         ("cuda", {}, []),
         ("cpu", {"MALLOC_MMAP_MAX_": "10"}, []),
         ("cpu", {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1"}, []),
@@ -134,6 +134,7 @@ def test_freed_memory_is_kept_on_a_cpu_unless_the_user_says_how(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     machine.keep_freed_memory(device)
+    machine.give_freed_memory_back(device)
     assert library.told == expected
 
 

@@ -19,7 +19,7 @@ from hf_detr_ft.benchmark.variants import BASELINE, OURS, Variant, choose_varian
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.splits import Splits
 from hf_detr_ft.errors import first_line
-from hf_detr_ft.machine import device_name, keep_freed_memory, set_cpu_threads
+from hf_detr_ft.machine import device_name, give_freed_memory_back, keep_freed_memory, set_cpu_threads
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.training.job import build_job
@@ -65,7 +65,6 @@ def compare_variants(job: TimedJob, rounds: int, breakdown: bool) -> dict[str, A
     recipe = job.load_recipe()
     device, precision = recipe.training.device, recipe.training.precision
     set_cpu_threads(recipe.speed.cpu_threads, device.type)
-    keep_freed_memory(device.type)
     variants = choose_variants(job.path, job.flags, breakdown)
     rows = {variant.name: Row(variant.name) for variant in variants}
     bar = tqdm(total=rounds * len(rows), desc="benchmark", disable=None)
@@ -130,6 +129,8 @@ def time_variant(job: TimedJob, variant: Variant, number: int, profiler: Any = N
             disable_tqdm=True,
         )
         set_seed(recipe.training.seed)
+        hand_out = give_freed_memory_back if variant.is_baseline else keep_freed_memory
+        hand_out(recipe.training.device.type)
         if variant.is_baseline:
             trainer: Trainer = build_baseline(recipe, job.splits, variant.precision)
         else:

@@ -69,6 +69,7 @@ MEASURES = (
     Measure("shapes as they come", ("--speed.size_step", "1"), lambda recipe: choose_size_step(recipe) > 1),
     Measure("photos not kept", ("--speed.store_gigabytes", "0")),
     Measure("photos decoded whole", ("--speed.store_gigabytes", "0", "--speed.reduced_decoding", "false")),
+    Measure("weights not averaged", ("--training.ema_decay", "null")),
     Measure("not compiled", ("--speed.compile_backbone", "false")),
 )
 

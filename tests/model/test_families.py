@@ -302,6 +302,18 @@ def test_proposals_of_two_stages_lie_where_they_do_in_fp32_also_in_bf16() -> Non
     torch.testing.assert_close(centres[0], centres[1], atol=1e-5, rtol=0)
 
 
+@real_time
+@pytest.mark.parametrize("training", [True, False])
+def test_places_of_the_encoder_lie_where_they_do_in_fp32_also_in_bf16(family: str, training: bool) -> None:
+    model = tiny_model(family, num_queries=84, anchor_image_size=[EDGE, EDGE]).train(training)
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(model.family.predict(model, images(), None, some_labels(1, 1)).encoder)
+    centres = [encoder.boxes_cxcywh_rel[..., :2].sort(-2).values for encoder in found]
+    torch.testing.assert_close(centres[0], centres[1], atol=1e-5, rtol=0)
+
+
 @every_family
 def test_probes_of_the_backbone_have_a_size_that_it_takes(family: str) -> None:
     model = tiny_model(family)

@@ -49,11 +49,15 @@ def test_the_table_and_the_file_have_all_variants(
     output = tmp_path / "result.json"
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("training: {num_train_epochs: 1}\n")
+    told: list[str] = []
+    for name in ("give_freed_memory_back", "keep_freed_memory"):
+        monkeypatch.setattr(timed_job, name, lambda device, name=name: told.append(name))
     arguments = ["benchmark", str(recipe), *FLAGS, "--rounds", "1", "--steps", "2", "--output", str(output)]
     assert main(arguments) == 0
     figures = json.loads(output.read_text())
     rows, peak = figures["variants"], figures["peak_flops"]["fp32"]
     assert [row["name"] for row in rows] == ["stock", "ours", "ours, random batches", "ours, photos not kept"]
+    assert told == ["give_freed_memory_back", *["keep_freed_memory"] * 3], "stock has none of our measures"
     printed = capsys.readouterr().out
     for variant in rows:
         assert variant["name"] in printed
