@@ -226,6 +226,7 @@ def write_short_job(folder: Path) -> dict[str, object]:
         "data.name": "drawn",
         "model.checkpoint": folder / "model",
         "augment.copy_paste": 0.5,
+        "augment.pipeline": "[{RandomRotate90: {p: 0.3}}, {OneOf: {transforms: [GaussNoise, {Affine: {rotate: 9}}]}}]",
         "model.shortest_edge": 64,
         "model.longest_edge": 107,
         "training.num_train_epochs": 3,

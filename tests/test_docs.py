@@ -11,8 +11,10 @@ from PIL import Image
 
 from hf_detr_ft import attention, plots
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
+from hf_detr_ft.recipe.augment_pipeline import read_pipeline
 from hf_detr_ft.recipe.fields import SECTIONS
 from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.recipe.rules import check_recipe
 from hf_detr_ft.training.evaluate_model import evaluate_model
 from tests.fixtures import CATEGORIES, write_run_with_spread_weights
 from tests.report.constructed import truth, write_run
@@ -102,3 +104,12 @@ def test_the_page_of_performance_has_the_measured_figures() -> None:
     page = (REPOSITORY / "docs" / "performance.md").read_text()
     assert build_page(page) == page, "run: python scripts/build_performance_page.py"
     assert page.count("| **") >= 1
+
+
+def test_pipelines_and_messages_of_the_page_on_augmentation_are_true(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "augmentation.md").read_text()
+    for text in re.findall(r"```yaml\n(.*?)```", page + (REPOSITORY / "README.md").read_text(), re.DOTALL):
+        (tmp_path / "my.yaml").write_text(text)
+        assert check_recipe(load_recipe(tmp_path / "my.yaml", ["--training.use_cpu", "true"])) == []
+    wrong = [{"Blur": {}}, {"OneOf": [{"MotionBlur": {"limit": 3}}]}, {"Affine": {"p": 2}}]
+    assert "\n".join(read_pipeline(wrong).problems) in page

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from hf_detr_ft.data.augment import Augmentation
+from hf_detr_ft.data.augmented import Augmentation
 from hf_detr_ft.data.cache.image_cache import load_pixels
 from hf_detr_ft.data.copy_paste import MOST, paste_objects
 from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
@@ -209,7 +209,7 @@ class DetrTransform:
                     self._read_other(self.rows[i]) for i in draws.integers(len(self.rows), size=TILES - 1).tolist()
                 ]
                 tile = draw_mosaic([tile, *others], draws, self.augmentation.min_visibility)
-        augmented = self.augmentation(tile.pixels, tile.boxes_xywh_px, seed, tile.masks)
+        augmented = self.augmentation(tile.pixels, tile.boxes_xywh_px, seed, tile.masks, self.size)
         boxes, kept = augmented.boxes_xywh_px, augmented.kept
         shares = boxes[:, 2:].prod(axis=1) / tile.boxes_xywh_px[kept, 2:].prod(axis=1)
         areas = tile.areas[kept] * shares

@@ -194,9 +194,10 @@ def _list_settings(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _format_setting(value: object) -> str:
-    """A scalar or a list of scalars as text; nothing for what is unset or nested."""
-    if isinstance(value, list) and value and not any(isinstance(entry, list | dict) for entry in value):
-        return ", ".join(map(str, value))
+    """A scalar or a list as text, one with more in it as JSON; nothing for what is unset or else nested."""
+    if isinstance(value, list) and value:
+        is_nested = any(isinstance(entry, list | dict) for entry in value)
+        return json.dumps(value, ensure_ascii=False) if is_nested else ", ".join(map(str, value))
     return "" if value is None or isinstance(value, list | dict) else str(value)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.formatting import did_you_mean
+from hf_detr_ft.recipe.augment_pipeline import read_pipeline
 from hf_detr_ft.recipe.sections import Recipe
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def check_recipe(recipe: Recipe) -> list[str]:
         *_evaluation(recipe),
         *_learning_rate(recipe),
         *_masks(recipe),
+        *read_pipeline(recipe.augment.pipeline).problems,
         *_machine(recipe),
     ]
 

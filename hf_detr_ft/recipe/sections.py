@@ -156,6 +156,9 @@ class AugmentConfig:
     min_visibility: float = bounded(0.1, 0, 1)
     """A box of which a crop, or what is pasted over it, leaves a smaller share of its area than this goes (DETR keeps
     every rest)."""
+    pipeline: list[Any] | dict[str, Any] | None = None
+    """Steps of albumentations, such as [HorizontalFlip, {GaussNoise: {p: 0.2}}], or what albumentations.to_dict gives;
+    they come after all of the above, with an image at the size that the model takes (DETR: none)."""
 
 
 @dataclass

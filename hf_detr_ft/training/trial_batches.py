@@ -84,6 +84,9 @@ def largest_training_batch(trainer: DetrTrainer) -> tuple[int, int, int]:
     assert transform is not None
     image_ids, ratios = (read_column(dataset, name) for name in ("image_id", "aspect_ratio"))
     largest = (0, 0, 0)
+    if transform.size.keeps_shape and transform.augmentation is not None and transform.augmentation.reshapes:
+        side = -(-transform.size.longest_edge // trainer.size_step) * trainer.size_step
+        return min(len(dataset), trainer.args.train_batch_size), side, side  # in the worst case tall beside wide
     for epoch in range(max(1, min(EPOCHS, IMAGES // len(dataset)))):
         transform.epoch.set(epoch)
         order = list(islice(cast(Iterable[int], trainer._get_train_sampler()), IMAGES))

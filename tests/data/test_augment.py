@@ -8,7 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hf_detr_ft.data.augment import Augmentation, Augmented, build_augmentation
+from hf_detr_ft.data.augment import build_augmentation
+from hf_detr_ft.data.augmented import Augmentation, Augmented
 from hf_detr_ft.recipe.sections import AugmentConfig
 
 NOTHING = {

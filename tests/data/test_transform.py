@@ -9,7 +9,8 @@ import torch
 from datasets import Dataset
 from PIL import Image, ImageDraw
 
-from hf_detr_ft.data.augment import Augmentation, build_augmentation
+from hf_detr_ft.data.augment import build_augmentation
+from hf_detr_ft.data.augmented import Augmentation
 from hf_detr_ft.data.cache.image_cache import cache_images
 from hf_detr_ft.data.checks.coco_checks import check_coco
 from hf_detr_ft.data.coco import LabelMap

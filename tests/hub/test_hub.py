@@ -41,7 +41,7 @@ METRICS = {
 HOME = "/home/localuser"
 RECIPE: dict[str, Any] = {
     "data": {"name": "balloon", "root": f"{HOME}/my photos/balloon", "train_annotations": "annotations/train.json"},
-    "augment": {"preset": "detr"},
+    "augment": {"preset": "detr", "pipeline": ["Blur", {"GaussNoise": {"p": 0.2}}]},
     "model": {
         "checkpoint": f"{HOME}/weights/detr-r50",
         "trainable_stages": ["layer2", "layer3", "layer4"],
@@ -143,6 +143,7 @@ def test_the_page_shows_all_numbers_and_dashes_where_coco_has_none(run: Path) ->
     assert f"| {CLASSES[0]} | 4 | 0.600 | 0.800 |\n| {CLASSES[1]} | 0 | - | - |" in text
     assert "| `training.learning_rate` | `1e-4` |" in text
     assert "| `model.trainable_stages` | `layer2, layer3, layer4` |" in text
+    assert """| `augment.pipeline` | `["Blur", {"GaussNoise": {"p": 0.2}}]` |""" in text
     assert "threshold=0.625)" in text
     assert "fine-tuned from a local checkpoint (detr-r50) on balloon" in text
     assert "At most 12 objects" in text
