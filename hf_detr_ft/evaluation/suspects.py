@@ -1,6 +1,8 @@
-"""Annotations that a model contradicts: likely missing, of another class, or badly placed, the worst first."""
+"""Annotations that a model contradicts: likely missing, of another class, or badly placed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +17,8 @@ WELL_PLACED = 0.45
 APART = 0.3
 """IoU with objects of other classes below which a detection can mean one that is missing."""
 KINDS = ("missing", "class", "place")
+LEAST_SCORE = 0.1
+"""Score below which a detection contradicts nothing."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,13 @@ class Suspect:
 
     Attributes:
         kind: `missing`: an object that is not annotated; `class`: one of another class; `place`: a box elsewhere.
-        weight: how sure the model is of it, 0 to 1, see `weigh`; the square of the score of what is missing, since a
-            model finds what is not there more easily than it mistakes what is.
+        weight: how sure the model is of it, 0 to 1: the score of what is missing, else see `weigh`. Weights of one kind
+            can be compared, those of two cannot.
         image: position of the image in `Truth.image_ids`.
         annotation: position of the annotation in `Truth`; None where it is missing.
         detection: position of the contradicting detection in `Predictions`.
+        right: share of the suspects of its kind with as much weight that are estimated to be right, 0 to 1; 0 where
+            nobody asked.
     """
 
     kind: str
@@ -35,75 +41,100 @@ class Suspect:
     image: int
     annotation: int | None
     detection: int
+    right: float = 0.0
 
 
-def find_suspects(truth: Truth, predictions: Predictions, least: float) -> list[Suspect]:
-    """Annotations that a model contradicts with a weight of at least `least`, the heaviest first, each once.
+class Scene(NamedTuple):
+    """One image: its objects without crowd regions, and the detections outside of these, the best first.
+
+    Attributes:
+        boxes_xywh_px: `[M, 4]` of the objects.
+        category: `[M]` of the objects.
+        found_xywh_px: `[D, 4]` of the detections.
+        found_category: `[D]` of the detections.
+        score: `[D]`, descending.
+    """
+
+    boxes_xywh_px: np.ndarray
+    category: np.ndarray
+    found_xywh_px: np.ndarray
+    found_category: np.ndarray
+    score: np.ndarray
+
+
+class Contradiction(NamedTuple):
+    """Likely mistake in a scene: its kind, weight, position of the object (None where it is missing), detection."""
+
+    kind: str
+    weight: float
+    place: int | None
+    detection: int
+
+
+def find_suspects(truth: Truth, predictions: Predictions) -> list[Suspect]:
+    """All annotations that a model contradicts, the heaviest of each kind first, each annotation once.
 
     Args:
         truth: the annotations.
         predictions: the model's detections of any score.
-        least: weight, 0 to 1.
     """
+    suspects = []
+    for image, (objects, detections, scene) in enumerate(iterate_scenes(truth, predictions)):
+        for kind, weight, place, detection in contradict(scene):
+            annotation = None if place is None else int(objects[place])
+            suspects.append(Suspect(kind, weight, image, annotation, int(detections[detection])))
+    return sorted(suspects, key=lambda suspect: -suspect.weight)
+
+
+def iterate_scenes(truth: Truth, predictions: Predictions) -> Iterator[tuple[np.ndarray, np.ndarray, Scene]]:
+    """Positions of objects and detections of each image, and its scene; see `find_suspects`."""
     order = np.lexsort((-predictions.score, predictions.image))
     by_image = np.argsort(truth.image, kind="stable")
     numbers = np.arange(len(truth.image_ids) + 1)
     starts, first = (np.searchsorted(images, numbers) for images in (predictions.image[order], truth.image[by_image]))
-    suspects = []
     for image in range(len(truth.image_ids)):
         detections, objects = order[starts[image] : starts[image + 1]], by_image[first[image] : first[image + 1]]
-        suspects += _of_image(truth, predictions, image, objects, detections, least)
-    found = [suspect for suspect in suspects if suspect.weight >= least]
-    return sorted(found, key=lambda suspect: -suspect.weight)
+        crowds, objects = objects[truth.crowd[objects]], objects[~truth.crowd[objects]]
+        found = predictions.boxes_xywh_px[detections]
+        covered = overlaps(found, truth.boxes_xywh_px[crowds]).max(axis=1, initial=0.0)
+        kept = (covered <= SAME_PLACE * found[:, 2:].prod(axis=1)) & (predictions.score[detections] >= LEAST_SCORE)
+        detections = detections[kept]
+        columns = (predictions.boxes_xywh_px, predictions.category, predictions.score)
+        scene = Scene(
+            truth.boxes_xywh_px[objects], truth.category[objects], *(column[detections] for column in columns)
+        )
+        yield objects, detections, scene
 
 
-def _of_image(
-    truth: Truth, predictions: Predictions, image: int, objects: np.ndarray, detections: np.ndarray, least: float
-) -> list[Suspect]:
-    """Suspects of one image.
-
-    Args:
-        truth: see `find_suspects`.
-        predictions: see `find_suspects`.
-        image: its position.
-        objects: `[M]`, positions of its annotations.
-        detections: `[D]`, positions of its detections, the best first.
-        least: weight that is asked for.
-    """
-    crowds, objects = objects[truth.crowd[objects]], objects[~truth.crowd[objects]]
-    found = predictions.boxes_xywh_px[detections]
-    covered = overlaps(found, truth.boxes_xywh_px[crowds]).max(axis=1, initial=0.0)
-    in_crowd = covered > SAME_PLACE * found[:, 2:].prod(axis=1)
-    ious = pairwise_iou(found, truth.boxes_xywh_px[objects])
-    same = predictions.category[detections][:, None] == truth.category[objects][None]
-    scores = predictions.score[detections]
-    agreed = np.where(same & (ious >= SAME_PLACE), scores[:, None], 0.0).max(axis=0, initial=0.0)
+def contradict(scene: Scene) -> list[Contradiction]:
+    """Whatever the detections of a scene contradict, the heaviest first, each object once."""
+    ious = pairwise_iou(scene.found_xywh_px, scene.boxes_xywh_px)
+    same = scene.found_category[:, None] == scene.category[None]
+    agreed, placed = (
+        np.where(same & (ious >= least), scene.score[:, None], 0.0).max(axis=0, initial=0.0)
+        for least in (SAME_PLACE, WELL_PLACED)
+    )
     well = (same & (ious >= WELL_PLACED)).any(axis=1)
-    placed = np.where(same & (ious >= WELL_PLACED), scores[:, None], 0.0).max(axis=0, initial=0.0)
-    best: dict[tuple[str, int], Suspect] = {}
+    found: list[Contradiction] = []
     missing: list[int] = []
-    for place, detection in enumerate(detections.tolist()):
-        if scores[place] < least**2 or in_crowd[place] or well[place]:
-            continue
-        score = float(scores[place])
-        own, others = np.where(same[place], ious[place], 0.0), np.where(same[place], 0.0, ious[place])
-        near = int(own.argmax()) if len(objects) else UNMATCHED
-        other = int(others.argmax()) if len(objects) else UNMATCHED
-        if len(objects) and own[near] >= NEAR_IOU and placed[near] < score:
-            kind, target, weight = "place", near, weigh(score, float(placed[near]))
-        elif len(objects) and others[other] >= SAME_PLACE:
-            kind, target, weight = "class", other, weigh(score, float(agreed[other]))
-        elif not len(objects) or (own[near] < NEAR_IOU and others[other] < APART):
-            if _is_new(predictions, detection, missing):
-                missing.append(detection)
-                best["missing", detection] = Suspect("missing", score**2, image, None, detection)
-            continue
-        else:
-            continue
-        known = best.get((kind, target))
-        if known is None or known.weight < weight:
-            best[kind, target] = Suspect(kind, weight, image, int(objects[target]), detection)
-    return _one_each(list(best.values()))
+    for detection in np.flatnonzero(~well).tolist():
+        score = float(scene.score[detection])
+        own, others = (np.where(of, ious[detection], 0.0) for of in (same[detection], ~same[detection]))
+        near, other = (int(of.argmax()) if of.size else UNMATCHED for of in (own, others))
+        if own.max(initial=0.0) >= NEAR_IOU and placed[near] < score:
+            found.append(Contradiction("place", weigh(score, float(placed[near])), near, detection))
+        elif others.max(initial=0.0) >= SAME_PLACE:
+            found.append(Contradiction("class", weigh(score, float(agreed[other])), other, detection))
+        elif (
+            own.max(initial=0.0) < NEAR_IOU
+            and others.max(initial=0.0) < APART
+            and (pairwise_iou(scene.found_xywh_px[[detection]], scene.found_xywh_px[missing]) < SAME_PLACE).all()
+        ):
+            missing.append(detection)
+            found.append(Contradiction("missing", score, None, detection))
+    found.sort(key=lambda contradiction: -contradiction.weight)
+    first = {one.place: one for one in reversed(found)}
+    return [one for one in found if one.weight > 0 and (one.place is None or first[one.place] is one)]
 
 
 def weigh(score: float, agreed: float) -> float:
@@ -113,23 +144,7 @@ def weigh(score: float, agreed: float) -> float:
         score: of the detection.
         agreed: best score of a detection that agrees with the annotation.
     """
-    return score**0.5 * (score - agreed) / (score + agreed)
-
-
-def _is_new(predictions: Predictions, detection: int, before: list[int]) -> bool:
-    """False of a second detection of what is missing already."""
-    boxes = predictions.boxes_xywh_px
-    return not before or bool((pairwise_iou(boxes[[detection]], boxes[before]) < SAME_PLACE).all())
-
-
-def _one_each(suspects: list[Suspect]) -> list[Suspect]:
-    """The heaviest suspicion of each annotation."""
-    kept, seen = [], set[int]()
-    for suspect in sorted(suspects, key=lambda suspect: -suspect.weight):
-        if suspect.annotation is None or suspect.annotation not in seen:
-            kept.append(suspect)
-            seen |= {suspect.annotation} if suspect.annotation is not None else set()
-    return kept
+    return max(0.0, score**0.5 * (score - agreed) / (score + agreed))
 
 
 def pairwise_iou(one_xywh_px: np.ndarray, other_xywh_px: np.ndarray) -> np.ndarray:

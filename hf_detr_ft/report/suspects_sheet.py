@@ -34,7 +34,7 @@ def describe_suspect(suspect: Suspect, truth: Truth, predictions: Predictions, i
     """A line for the terminal: what is likely wrong, which annotation it is, and what the model finds.
 
     Args:
-        suspect: of `find_suspects`.
+        suspect: of `find_worst_suspects`.
         truth: the annotations.
         predictions: what the model found.
         ids: of the annotations, by their position.
@@ -52,7 +52,7 @@ def draw_suspects(suspects: Sequence[Suspect], truth: Truth, predictions: Predic
     """The sheet, worst first, four in a row: the annotation in orange, the model's detection in blue.
 
     Args:
-        suspects: of `find_suspects`, at least one; the first `MOST` are drawn.
+        suspects: of `find_worst_suspects`, at least one; the first `MOST` are drawn.
         truth: the annotations.
         predictions: what the model found.
         rows: of `load_split`.
@@ -71,7 +71,7 @@ def draw_suspects(suspects: Sequence[Suspect], truth: Truth, predictions: Predic
     for number, (tile, file_name, suspect) in enumerate(drawn):
         left, top = number % COLUMNS * TILE, number // COLUMNS * (TILE + CAPTION)
         sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
-        title = f"{number + 1}. {WORDS[suspect.kind]} ({suspect.weight:.2f})"
+        title = f"{number + 1}. {WORDS[suspect.kind]} ({suspect.right:.0%})"
         for line, text in enumerate((title, readable(file_name))):
             pen.text((left + 4, top + TILE + 2 + 15 * line), shorten(text, 12, TILE - 8), fill="black", font=font)
     return sheet

@@ -4,12 +4,13 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from accelerate import PartialState
 
 from hf_detr_ft.atomic import is_free, write_bytes, write_json
 from hf_detr_ft.errors import RecipeError
-from hf_detr_ft.evaluation.suspects import find_suspects
 from hf_detr_ft.evaluation.truth import index_detections, read_truth
+from hf_detr_ft.evaluation.worst_suspects import find_worst_suspects
 from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.model.checkpoint import Checkpoint
 from hf_detr_ft.recipe.files import load_recipe
@@ -20,8 +21,6 @@ from hf_detr_ft.training.evaluate_model import Evaluation, evaluate_model
 SHOWN = 10
 """Suspects of each split that are printed."""
 SPLITS = ("train", "val")
-LEAST = 0.5
-"""Weight from which on a suspect is listed."""
 
 
 def check_model(path: Path | None, flags: Sequence[str], *, source: str, output: Path) -> int:
@@ -52,16 +51,17 @@ def write_suspects(evaluation: Evaluation, split: str, output: Path) -> str:
     """Writes picture and list of one split, and returns the words for the terminal."""
     truth = read_truth(evaluation.truth)
     predictions = index_detections(truth, evaluation.detections)
-    suspects = find_suspects(truth, predictions, LEAST)
+    suspects = find_worst_suspects(truth, predictions)
     ids = [entry["id"] for entry in evaluation.truth["annotations"]]
     names = {entry["id"]: entry["file_name"] for entry in evaluation.truth["images"]}
     lines, entries = [], []
     for suspect in suspects:
         file_name = names[int(truth.image_ids[suspect.image])]
-        lines.append(f"  {suspect.weight:.2f} {file_name}: {describe_suspect(suspect, truth, predictions, ids)}")
+        lines.append(f"  {suspect.right:4.0%} {file_name}: {describe_suspect(suspect, truth, predictions, ids)}")
         entries.append(
             {
                 "kind": suspect.kind,
+                "right": round(suspect.right, 4),
                 "weight": round(suspect.weight, 4),
                 "file_name": file_name,
                 "annotation_id": None if suspect.annotation is None else ids[suspect.annotation],
@@ -72,9 +72,11 @@ def write_suspects(evaluation: Evaluation, split: str, output: Path) -> str:
         )
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / f"suspects-{split}.json", entries)
-    said = f"{split}: the model contradicts {pluralize(len(suspects), 'annotation')} of {len(ids):,}, the worst first"
+    said = f"{split}: the model contradicts {pluralize(len(suspects), 'annotation')} of {len(ids):,}"
     if not suspects:
         return said
+    right = float(np.mean([suspect.right for suspect in suspects]))
+    said += f", an estimated {right:.0%} of them rightly, the worst first"
     picture, content = output / f"suspects-{split}.png", io.BytesIO()
     draw_suspects(suspects, truth, predictions, evaluation.rows).save(content, "PNG")
     write_bytes(picture, content.getvalue())

@@ -10,13 +10,12 @@ from hf_detr_ft.evaluation.truth import index_detections, read_truth
 A, B = [10, 10, 20, 20], [60, 10, 20, 20]
 
 
-def suspects(objects: list[tuple], found: list[tuple], least: float = 0.3) -> list[tuple[str, int | None, float]]:
+def suspects(objects: list[tuple], found: list[tuple]) -> list[tuple[str, int | None, float]]:
     """Kind, position of the annotation and weight.
 
     Args:
         objects: category, box and, where it is one, True for a crowd region.
         found: category, score, box.
-        least: see `find_suspects`.
     """
     coco = {
         "images": [{"id": 1}, {"id": 2}],
@@ -32,7 +31,7 @@ def suspects(objects: list[tuple], found: list[tuple], least: float = 0.3) -> li
     )
     return [
         (suspect.kind, suspect.annotation, round(suspect.weight, 6))
-        for suspect in find_suspects(truth, index_detections(truth, detections), least)
+        for suspect in find_suspects(truth, index_detections(truth, detections))
     ]
 
 
@@ -42,12 +41,12 @@ def test_what_the_model_agrees_with_is_no_suspect() -> None:
 
 def test_an_object_that_is_not_annotated_comes_once() -> None:
     found = [(3, 0.9, A), (7, 0.8, B), (3, 0.7, B), (7, 0.6, [61, 10, 20, 20])]
-    assert suspects([(3, A)], found) == [("missing", None, 0.64)]
+    assert suspects([(3, A)], found) == [("missing", None, 0.8)]
 
 
 def test_another_class_weighs_what_the_model_is_surer_of() -> None:
-    assert suspects([(3, A)], [(7, 0.9, A), (3, 0.2, A)], least=0.1) == [("class", 0, 0.603708)]
-    assert suspects([(3, A)], [(7, 0.6, A), (3, 0.5, A)]) == []
+    assert suspects([(3, A)], [(7, 0.9, A), (3, 0.2, A)]) == [("class", 0, 0.603708)]
+    assert suspects([(3, A)], [(7, 0.6, A), (3, 0.5, A)]) == [("class", 0, 0.070418)]
 
 
 def test_a_box_elsewhere_is_badly_placed() -> None:
@@ -57,8 +56,8 @@ def test_a_box_elsewhere_is_badly_placed() -> None:
 
 def test_the_worst_comes_first_and_each_annotation_once() -> None:
     found = [(7, 0.5, B), (7, 0.9, A), (3, 0.7, [22, 10, 20, 20])]
-    found_all = suspects([(3, [12, 10, 20, 20])], found, least=0.2)
-    assert found_all == [("class", 0, 0.948683), ("missing", None, 0.25)]
+    found_all = suspects([(3, [12, 10, 20, 20])], found)
+    assert found_all == [("class", 0, 0.948683), ("missing", None, 0.5)]
 
 
 def test_a_crowd_region_is_contradicted_by_nothing() -> None:
@@ -66,7 +65,7 @@ def test_a_crowd_region_is_contradicted_by_nothing() -> None:
 
 
 def test_an_image_without_annotations_and_no_detections_at_all() -> None:
-    assert suspects([], [(3, 0.9, A)]) == [("missing", None, 0.81)]
+    assert suspects([], [(3, 0.9, A)]) == [("missing", None, 0.9)]
     assert suspects([(3, A)], []) == []
 
 
