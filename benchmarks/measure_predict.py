@@ -109,7 +109,7 @@ def measure_video() -> None:
     by_track = defaultdict(list)
     for entry in results:
         by_track[entry["track_id"]].append(entry)
-    gc.unfreeze()  # see hf_detr_ft.importing
+    gc.unfreeze()
     detector = Detector.from_pretrained(MODEL, device="cpu")
     classes = dict(zip(detector.category_ids, detector.names, strict=True))
     print(f"{frames} of 250 frames have boxes; {count_cores()} cores of {processor()}")

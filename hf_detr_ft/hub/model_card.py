@@ -18,6 +18,8 @@ from hf_detr_ft.hub.card_author import sign
 TEMPLATE = "model_card.md"
 PUBLISHED = ("map", "map_50", "map_75")
 CLASSES_SHOWN = 30
+LEAST_OBJECTS = 10
+"""Objects of a class whose AP says something."""
 TASKS = ("object-detection", "image-segmentation")
 """Pipelines of Transformers, without and with a mask head."""
 _MARKUP = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
@@ -86,6 +88,7 @@ def render_model_card(
         call=snippet_call(repo_id, _task(metrics)),
         mask_rows=[(f"mask_{key}", f"{name} of masks", meaning) for key, name, meaning in COCO_METRICS],
         threshold=_format_threshold(best),
+        seen_limits=_list_limits(best),
         most_detections=metrics.get("most_detections") or config.get("num_queries"),
         settings=_list_settings(sections),
         skipped=" and ".join(f"{len(ids)} of {split}" for split, ids in (metrics.get("skipped") or {}).items()),
@@ -160,6 +163,28 @@ def _build_metadata(
 def _model_type(config: Mapping[str, Any]) -> str:
     """Name of the kind of model, which Transformers' page on it has, too."""
     return re.sub(r"[^a-z0-9_-]+", "", str(config.get("model_type") or "detr"))
+
+
+def _list_limits(best: Mapping[str, Any]) -> list[str]:
+    """Weak points that the evaluation saw, a sentence each: what is missed and wrong, sizes and classes."""
+    found, metrics, limits = best.get("best_f1") or {}, best["metrics"], []
+    threshold = _format_threshold(best)
+    if threshold and all(isinstance(found.get(key), int | float) for key in ("recall", "precision")):
+        missed, wrong = (f"{100 * (1 - found[key]):.0f} %" for key in ("recall", "precision"))
+        limits.append(f"Above {threshold} it misses {missed} of the objects, and {wrong} of its boxes are wrong.")
+    sizes = {size: metrics.get(f"map_{size}", -1) for size in ("small", "medium", "large")}
+    known = {size: ap for size, ap in sizes.items() if isinstance(ap, int | float) and ap >= 0}
+    if len(known) > 1:
+        weakest, strongest = (choose(known, key=lambda size: known[size]) for choose in (min, max))
+        limits.append(
+            f"It is weakest on {weakest} objects: AP {known[weakest]:.3f}, {known[strongest]:.3f} on {strongest} ones."
+        )
+    often = [row for row in best.get("per_class") or [] if row["objects"] >= LEAST_OBJECTS and row["ap"] >= 0]
+    if len(often) > 3:
+        worst = sorted(often, key=lambda row: row["ap"])[:3]
+        named = ", ".join(f"{escape_markdown(row['name'])} ({row['ap']:.3f})" for row in worst)
+        limits.append(f"The classes of {LEAST_OBJECTS} or more objects with the lowest AP are {named}.")
+    return limits
 
 
 def _format_threshold(best: Mapping[str, Any]) -> str | None:

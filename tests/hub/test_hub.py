@@ -155,6 +155,19 @@ def test_the_page_shows_all_numbers_and_dashes_where_coco_has_none(run: Path) ->
     assert ANNA not in text
 
 
+def test_the_card_tells_the_limits_that_were_seen(run: Path) -> None:
+    best = evaluation()["best"]
+    metrics = {**best["metrics"], "map_small": 0.1, "map_medium": -1, "map_large": 0.75}
+    rows = [{"name": f"class_{n}", "objects": 5 * n, "ap": n / 10, "ap_50": 0.9} for n in range(1, 7)]
+    found = {"threshold": 0.6, "f1": 0.8, "precision": 0.9, "recall": 0.72}
+    text, _ = card_of(run, best={**best, "metrics": metrics, "per_class": rows, "best_f1": found})
+    assert "- Above 0.6 it misses 28 % of the objects, and 10 % of its boxes are wrong.\n" in text
+    assert "- It is weakest on small objects: AP 0.100, 0.750 on large ones.\n" in text
+    assert "10 or more objects with the lowest AP are class_2 (0.200), class_3 (0.300), class_4 (0.400).\n" in text
+    text, _ = card_of(run, best={"metrics": {"map": 0.5}})
+    assert "weakest" not in text and "lowest AP" not in text and "it misses" not in text
+
+
 def test_an_undefined_metric_is_left_out_of_the_metadata(run: Path) -> None:
     best = {**evaluation()["best"], "metrics": {**METRICS, "map_75": -1}}
     _, data = card_of(run, best=best)
