@@ -54,6 +54,7 @@ def test_a_stream_goes_on_within_an_epoch_to_the_same_bit(
     folder: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved = {"training__save_strategy": "steps", "training__save_steps": 5, "training__eval_strategy": "no"}
+    saved["training__save_total_limit"] = "null"
     settings = {"data__streaming": True, "training__dataloader_num_workers": 2, **saved, "model__config": "{}"}
     whole, resumed = folder / "whole", folder / "resumed"
     steps, losses = train_recorded(flags_of_training(folder, root, whole, **settings), whole)
