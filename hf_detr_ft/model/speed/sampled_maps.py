@@ -30,20 +30,28 @@ def gather_samples(model: nn.Module) -> None:
             attention.forward = MethodType(_attend, attention)
         elif hasattr(module, "ms_deformable_attn_core"):
             attention.ms_deformable_attn_core = _sample_points(attention.ms_deformable_attn_core)
-        elif CORE in type(module).forward.__code__.co_names:
+        elif type(module).__name__ == "RTDetrV2MultiscaleDeformableAttention":
             attention.forward = MethodType(_with_own_core(type(module).forward), attention)
 
 
-def _attend(self: nn.Module, value: torch.Tensor, *others: Any, **named: Any) -> torch.Tensor:
+def _attend(
+    self: nn.Module,
+    value: torch.Tensor,
+    value_spatial_shapes: torch.Tensor,
+    value_spatial_shapes_list: Shapes,
+    level_start_index: torch.Tensor,
+    sampling_locations: torch.Tensor,
+    attention_weights: torch.Tensor,
+    im2col_step: int,
+) -> torch.Tensor:
     """The `forward` of Deformable DETR's, RT-DETR's, LW-DETR's and RF-DETR's core."""
-    names = ("shapes", "value_spatial_shapes_list", "start", "sampling_locations", "attention_weights", "step")
-    given = {**dict(zip(names, others, strict=False)), **named}
+    shapes, locations, weights = value_spatial_shapes_list, sampling_locations, attention_weights
     if not _is_gathered(value):
-        stock: torch.Tensor = type(self).forward(self, value, *others, **named)
+        others = (level_start_index, locations, weights, im2col_step)
+        stock: torch.Tensor = type(self).forward(self, value, value_spatial_shapes, shapes, *others)
         return stock
-    locations, weights = given["sampling_locations"], given["attention_weights"]
     counts = [locations.shape[4]] * locations.shape[3]
-    return sample_rows(value, given["value_spatial_shapes_list"], locations.flatten(3, 4), weights.flatten(3), counts)
+    return sample_rows(value, shapes, locations.flatten(3, 4), weights.flatten(3), counts)
 
 
 def _sample_points(stock: Any) -> Any:
