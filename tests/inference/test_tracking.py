@@ -33,14 +33,14 @@ def test_objects_that_pass_each_other_keep_their_ids() -> None:
 
 def test_an_object_comes_back_under_its_id_within_the_patience_alone() -> None:
     tracker = Tracker(0.5, patience=3)
-    for step in range(3):
-        assert ids(tracker, (0.9, 0, 4 * step, 0)) == [1]
+    for step in range(6):
+        assert ids(tracker, (0.9, 0, 8 * step, 0)) == [1]
     assert ids(tracker) == []
     assert ids(tracker) == []
-    assert ids(tracker, (0.9, 0, 20, 0)) == [1], "it went on where nobody saw it"
+    assert ids(tracker, (0.9, 0, 64, 0)) == [1], "it went on where nobody saw it"
     for _ in range(4):
         assert ids(tracker) == []
-    assert ids(tracker, (0.9, 0, 24, 0)) == [2]
+    assert ids(tracker, (0.9, 0, 72, 0)) == [2]
 
 
 def test_an_uncertain_detection_keeps_a_track_alive_and_is_not_given_back() -> None:
