@@ -25,6 +25,7 @@ from hf_detr_ft.data.formats.turned import turn_coco
 from hf_detr_ft.data.formats.unpacked import unpack_once
 from hf_detr_ft.data.streamed_rows import read_parts
 from hf_detr_ft.errors import DataError, RecipeError
+from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.recipe.sections import DataConfig, MaskUse
 from hf_detr_ft.synthetic.image_set import ImageSetConfig, find_faults, split_indices
 from hf_detr_ft.synthetic.render import select_classes
@@ -116,8 +117,9 @@ def _read_coco(config: DataConfig, place: Place, notes: Sequence[str], masks: Ma
 class _Read:
     """Splits of a format that is read as a whole, for as long as one of them is used."""
 
-    def __init__(self, splits: dict[str, tuple[dict[str, Any], Place]]) -> None:
+    def __init__(self, splits: dict[str, tuple[dict[str, Any], Place]], turned: int) -> None:
         self.splits = splits
+        self.turned = turned
 
 
 _READ: WeakValueDictionary[str, _Read] = WeakValueDictionary()
@@ -130,8 +132,16 @@ def _read_others(config: DataConfig, layout: Layout, notes: Sequence[str], masks
     key = repr((layout, config.file_names, config.exif, found))
     read = None if found is None else _READ.get(key)
     if read is None:
-        open_photos = partial(Photos, similar=config.file_names == "similar", stored=config.exif == "stored")
-        _READ[key] = read = _Read(read_layout(layout, open_photos))
+        opened: list[Photos] = []
+
+        def open_photos(folder: Path) -> Photos:
+            opened.append(Photos(folder, config.file_names == "similar", config.exif == "stored"))
+            return opened[-1]
+
+        _READ[key] = read = _Read(read_layout(layout, open_photos), sum(photos.turned for photos in opened))
+    if read.turned and config.exif == "upright":
+        said = f"EXIF turns {pluralize(read.turned, 'photo')}, and no size in the annotations tells what boxes are of"
+        notes = [*notes, f"{said}: taken as drawn on upright photos; where they were not, set data.exif to stored"]
     sources = {}
     for split, (coco, place) in read.splits.items():
         digest = hashlib.sha256(json.dumps(coco).encode()).hexdigest()

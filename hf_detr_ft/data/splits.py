@@ -172,7 +172,9 @@ def check_data(
     if has_test and not sources["test"].coco["annotations"]:
         note = f"{sources.pop('test').annotations}: no object is annotated, so there is no test split"
         sources["train"] = replace(sources["train"], notes=(*sources["train"].notes, note))
-    return sources, check_sources(sources, size, decode=decode, progress=progress, stride=stride)
+    problems = check_sources(sources, size, decode=decode, progress=progress, stride=stride)
+    answered = config.exif == "stored"
+    return sources, [problem for problem in problems if not answered or problem.kind != "exif-orientation"]
 
 
 def check_sources(

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -140,7 +141,7 @@ def check_images(
     hints = _find_meant([*outside, *(image for _, image in missing)], named, images_dir)
     for place, image in reversed(missing):
         problems.insert(place, _missing(image, file, images_dir, hints[image.fields["file_name"]]))
-    problems += check_brightness(decoded, file, white_level)
+    problems += [*check_orientations(decoded, file), *check_brightness(decoded, file, white_level)]
     return [*(_outside(image, file, images_dir, hints[image.fields["file_name"]]) for image in outside), *problems]
 
 
@@ -204,6 +205,20 @@ def _check_header(image: Entry, path: Path, header: ImageHeader | str, file: str
     else:
         remedy = "correct them if the boxes fit the image, else give the image that was labelled or scale the boxes"
     return [Problem("error", "image-size", file, image.name, found, remedy)]
+
+
+def check_orientations(images: list[tuple[Entry, ImageHeader]], file: str) -> list[Problem]:
+    """Finds photos that EXIF turns where no size in the file tells whether boxes were drawn on them before or after."""
+    turned = [(image, header) for image, header in images if 2 <= header.orientation <= 8]
+    if not turned or any(header.stored != header.upright for _, header in turned):  # which their sizes tell
+        return []
+    counts = Counter(header.orientation for _, header in turned)
+    message = (
+        f"expected sizes that tell whether boxes are of upright photos, found {len(turned)} that EXIF turns and that "
+        f"keep their size ({', '.join(f'{count} of orientation {kind}' for kind, count in sorted(counts.items()))})"
+    )
+    remedy = "look whether the boxes fit the upright photo, such as in `check --report`; else set data.exif to stored"
+    return [Problem("warning", "exif-orientation", file, turned[0][0].name, message, remedy, len(turned))]
 
 
 def check_image_shapes(images: list[Entry], file: str, size: ImageSize) -> list[Problem]:

@@ -11,7 +11,7 @@ from hf_detr_ft.data.coco import leaves_folder
 from hf_detr_ft.data.file_names import ImageNames
 from hf_detr_ft.data.formats.layout import Layout, Piece, Place
 from hf_detr_ft.data.formats.via import polygon_area
-from hf_detr_ft.data.images import read_frame, upright_size
+from hf_detr_ft.data.images import QUARTER_TURNS, read_frame
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.formatting import has_half_characters, join_limited
 
@@ -98,6 +98,8 @@ class Photos:
         self._similar = similar
         self._stored = stored
         self._names: ImageNames | None = None
+        self.turned = 0
+        """Photos that EXIF turns, of those whose size the annotations do not state: nothing tells what boxes are of."""
 
     def find(self, name: str) -> str:
         """The name of the file that is meant, relative to the folder.
@@ -138,8 +140,9 @@ class Photos:
         sides = [whole_side(value) for value in stated]
         if len(sides) == 2 and sides[0] and sides[1]:
             return sides[0], sides[1]
-        path = self.images_dir / name
-        return read_frame(path)[0] if self._stored else upright_size(path)
+        (height, width), orientation = read_frame(self.images_dir / name)
+        self.turned += 2 <= orientation <= 8
+        return (width, height) if orientation in QUARTER_TURNS and not self._stored else (height, width)
 
 
 OpenPhotos = Callable[[Path], Photos]

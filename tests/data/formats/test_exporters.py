@@ -16,6 +16,7 @@ from hf_detr_ft.data.find_data import NO_DATA
 from hf_detr_ft.data.formats.turned import turn_coco, turn_point
 from hf_detr_ft.data.images import EXIF_ORIENTATION, decode_rgb, upright_size
 from hf_detr_ft.data.split_source import Source, load_source
+from hf_detr_ft.data.splits import check_data
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.recipe.sections import DataConfig
 from tests.data.formats.writers import DRAWN, WRITERS, coco_dict, draw, read_back
@@ -149,6 +150,31 @@ def test_labels_on_unturned_pixels_are_named_with_the_setting(tmp_path: Path) ->
     turned = read(tmp_path, exif="stored")
     assert "boxes of 1 image were turned with the photos (1 of orientation 6)" in turned.notes
     assert not [p for p in check_coco(turned.coco, turned.annotations, turned.images_dir) if p.severity == "error"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["coco", "voc", "labelme", "yolo", "createml", "openimages", "via_1"])
+def test_what_nothing_tells_of_turned_photos_is_named(name: str, orientation: int, tmp_path: Path) -> None:
+    """Sizes that are stated tell of quarter turns alone, and half of the formats state none."""
+    WRITERS[name][0](tmp_path)
+    [path] = list(tmp_path.rglob("a.png"))
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    with Image.open(path) as image:
+        image.save(path, exif=exif)
+    said = (
+        "EXIF turns 1 photo, and no size in the annotations tells what boxes are of: taken as drawn on upright photos"
+    )
+    for choice in ("upright", "stored"):
+        sources, problems = check_data(DataConfig(root=str(tmp_path), exif=choice), decode=False)
+        named = [problem.kind for problem in problems if problem.kind.startswith("exif")]
+        named += [said] if any(note.startswith(said) for note in sources["train"].notes) else []
+        if choice == "stored" or orientation == 1:
+            assert named == []
+        elif name in ("coco", "voc", "labelme"):
+            assert named == ["exif-rotation" if orientation > 4 else "exif-orientation"]
+        else:
+            assert named == ([] if orientation > 4 else ["exif-orientation"]) + [said]
 
 
 def test_outlines_are_turned_and_broken_entries_stay(tmp_path: Path) -> None:
