@@ -3,10 +3,11 @@
     python scripts/kill_trainings.py --random 40 --each --random-terms 10   # some 20 minutes on one core
     sudo python scripts/kill_trainings.py --full-disks                      # five disks that are too small
 
-A training of nine steps with an average of its weights, three evaluations, a page and a publication (on a Hub of its
-own) is run to its end. Others are ended by SIGKILL or SIGTERM, at random times or in a certain operation on a file, and
-gone on with by `--training.resume_from_checkpoint last` and nothing else. Their weights, optimizers, detections and
-metrics have to be equal bit for bit. Prints a line for each; the exit status is 1 where one differs.
+A training of nine steps with an average of its weights, rare classes shown more often, three evaluations, a test
+split, a page and a publication (on a Hub of its own) is run to its end. Others are ended by SIGKILL or SIGTERM, at
+random times or in a certain operation on a file, and gone on with by `--training.resume_from_checkpoint last` and
+nothing else. Their weights, optimizers, detections and metrics have to be equal bit for bit. Prints a line for each;
+the exit status is 1 where one differs.
 """
 
 import argparse
@@ -194,8 +195,10 @@ class Trainings:
 
     def prepare(self) -> str:
         """Draws the images, makes the model, and gives the flags of the job."""
-        more = dict.fromkeys(("training.push_to_hub", "report.enabled"), str(not self.quick).lower())
-        return json.dumps(as_flags({**write_short_job(self.folder), "training.ema_decay": 0.9, **more}))
+        more: dict[str, object] = dict.fromkeys(("training.push_to_hub", "report.enabled"), str(not self.quick).lower())
+        more |= {"data.balance": 0.9, "training.ema_decay": 0.9}
+        more |= {"data.test_annotations": "annotations/custom_val.json", "data.test_images": "val2017"}
+        return json.dumps(as_flags({**write_short_job(self.folder), **more}))
 
     def start(self, run: Path, *more: str, last: tuple[str, int] | None = None, moments: Path | None = None) -> int:
         """The process of a training.
