@@ -18,6 +18,8 @@ LEAST_SCORE = 0.1
 LEAST_OVERLAP = 0.2
 """IoU of a certain detection and the place where a track's object is expected."""
 LEAST_OVERLAP_UNCERTAIN = 0.5
+SAME = 0.6
+"""IoU of two detections of a class above which they are one object, whose id would else change."""
 NEW_SHARE = 0.5
 """Weight of the newest movement in a track's movement from frame to frame."""
 
@@ -41,12 +43,12 @@ class Tracker:
         self._next = 1
 
     def update(self, detections: ImageDetections) -> ImageDetections:
-        """Detections of the next frame that are above the threshold, best first, with the ids of their tracks.
+        """Detections of the next frame above the threshold, best first, each object once, with its track's id.
 
         Args:
             detections: of the frame, those of low scores, too.
         """
-        ranked = detections.above(min(LEAST_SCORE, self._threshold))
+        ranked = detections.above(min(LEAST_SCORE, self._threshold)).without_overlaps(SAME)
         certain = np.flatnonzero(is_above(ranked.scores, self._threshold))
         uncertain = np.arange(len(certain), len(ranked))
         self._boxes = self._boxes + self._movements

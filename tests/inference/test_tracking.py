@@ -52,6 +52,14 @@ def test_an_uncertain_detection_keeps_a_track_alive_and_is_not_given_back() -> N
     assert ids(Tracker(0.5, patience=1), (0.2, 0, 0, 0)) == [], "and begins none"
 
 
+def test_an_object_that_is_detected_twice_has_one_id() -> None:
+    """The second box has the higher score in every other frame, and lies beside the first one."""
+    tracker = Tracker(0.5, patience=5)
+    for step in range(6):
+        one, other = (0.8, 0, 0, 0), (0.9 - 0.2 * (step % 2), 0, 3, 0)
+        assert ids(tracker, one, other) == [1]
+
+
 def test_classes_are_not_mixed() -> None:
     tracker = Tracker(0.5, patience=5)
     assert ids(tracker, (0.9, 0, 0, 0)) == [1]
