@@ -24,7 +24,7 @@ from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.rules import require_sound
-from hf_detr_ft.recipe.sections import ModelConfig
+from hf_detr_ft.recipe.sections import ModelConfig, Recipe
 from hf_detr_ft.report.arguments import check_page, is_page
 from hf_detr_ft.report.collect import collect_data_summary
 from hf_detr_ft.report.pages import build_check_page
@@ -87,11 +87,24 @@ def check(
         return 0
     counts = Counter(problem.severity for problem in problems)
     print(f"data      {counts['error']} errors, {counts['warning']} warnings")
+    data, notes = None, list[str]()
+    if not counts["error"]:
+        data, notes = try_out(recipe, build_splits(recipe.data, sources, problems), report is not None)
+    if report is not None:
+        write_data_page(report, recipe.data.name, problems, data, notes)
     if counts["error"]:
-        if report is not None:
-            write_data_page(report, recipe.data.name, problems)
         return 1
-    splits = build_splits(recipe.data, sources, problems)
+    command = ["hf-detr-ft", "train", *([str(path)] if path else []), *flags]
+    print(f"nothing stands in the way of: {shlex.join(command)}")
+    return 0
+
+
+def try_out(recipe: Recipe, splits: Splits, for_page: bool) -> tuple[DataSummary | None, list[str]]:
+    """Builds the model, runs batches of the largest shapes, and tells of them.
+
+    Returns:
+        What the page shows of the data, and what it cannot show, where there is to be one.
+    """
     print(describe_splits(splits))
     with TemporaryDirectory() as folder:  # the Trainer makes its folder
         job = prepare_trial(recipe.with_training(output_dir=folder), splits)
@@ -99,13 +112,10 @@ def check(
         for trial in try_largest_batches(job.trainer):
             print(trial)
         print(describe_matching(job.trainer))
-    if report is not None:
-        stride = feature_stride(cast(Detector, job.trainer.model))
-        data, notes = collect_data_summary(recipe, splits, stride, cast(Any, job.trainer.processing_class))
-        write_data_page(report, recipe.data.name, problems, data, notes)
-    command = ["hf-detr-ft", "train", *([str(path)] if path else []), *flags]
-    print(f"nothing stands in the way of: {shlex.join(command)}")
-    return 0
+    if not for_page:
+        return None, []
+    stride = feature_stride(cast(Detector, job.trainer.model))
+    return collect_data_summary(recipe, splits, stride, cast(Any, job.trainer.processing_class))
 
 
 def finest_stride(config: ModelConfig) -> int:
