@@ -60,7 +60,7 @@ def test_a_streamed_split_is_what_is_read_locally(
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_parquet(tmp_path_factory.mktemp("shards") / "data", train=23)
+    return write_parquet(tmp_path_factory.mktemp("shards") / "data", train=25)
 
 
 @pytest.mark.parametrize(("processes", "workers"), [(1, 0), (2, 1), (3, 0), (2, 3)])
@@ -80,7 +80,7 @@ def test_each_image_comes_once_and_all_processes_have_as_many_batches(
             batches[1:] = [image_ids(stream, workers) for stream in streams[1:]]
         assert {len(of_a_process) for of_a_process in batches} == {streams[0].batches}
         orders.append([image for of_a_process in batches for batch in of_a_process for image in batch if image])
-        assert sorted(orders[-1]) == list(range(1, 24))
+        assert sorted(orders[-1]) == list(range(1, 26))
     assert orders[0] != orders[1]
     assert orders[0] != sorted(orders[0])
 
@@ -92,7 +92,7 @@ def test_the_order_of_the_shards_is_that_of_each_epoch(
     found, transform = split(shards), DetrTransform(tiny_processor())
     transform.epoch.set(1)
     stream = StreamedRows(found.train, found.pieces, transform, batch_size=2, order="sequential")
-    assert [image for batch in image_ids(stream) for image in batch if image] == list(range(1, 24))
+    assert [image for batch in image_ids(stream) for image in batch if image] == list(range(1, 26))
 
 
 def test_images_of_a_batch_have_like_shapes_where_that_is_asked_for(shards: Path, cache_folder: Path) -> None:
