@@ -119,6 +119,14 @@ def test_what_is_wrong_is_named_with_its_entry(written: Any, expected: str) -> N
     assert expected in str(error.value)
 
 
+def test_arguments_that_the_schema_stumbles_over_are_not_replaced_by_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(*_: object) -> None:
+        raise TypeError("odd")
+
+    monkeypatch.setattr(A.Blur.InitSchema, "model_dump", stumble)
+    assert read_pipeline([{"Blur": {"p": 1}}]).problems == ["augment.pipeline[0].Blur: albumentations refuses it: odd"]
+
+
 def test_all_of_it_comes_at_once_with_the_recipes_other_problems(tmp_path: Path, capsys: Any) -> None:
     recipe = tmp_path / "my.yaml"
     recipe.write_text("augment:\n  pipeline:\n  - Blr\n  - GaussNoise: {p: 2}\n")

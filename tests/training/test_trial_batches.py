@@ -49,7 +49,7 @@ def build(tmp_path: Path):
         (["--augment.preset", "none", "--speed.size_step", "48"], (2, {96, 144})),
         (["--model.square_edge", "80"], (2, {80})),
         (["--model.square_edge", "128", "--augment.multi_scale", "batch"], (2, {160})),
-        (["--augment.preset", "none", "--augment.pipeline", "[RandomRotate90]"], (2, {128})),  # tall beside wide
+        (["--augment.preset=none", "--speed.size_step=1", "--augment.pipeline=[RandomRotate90]"], (2, {128})),
     ],
 )
 def test_the_largest_training_batch_is_padded_as_training_pads_it(build, flags: list[str], expected: tuple) -> None:
