@@ -1,12 +1,11 @@
 """Pages of the report, each a list of sections."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.evaluation.analysis import Analysis
-from hf_detr_ft.evaluation.groups import Estimate
 from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.report.attempt import attempt
 from hf_detr_ft.report.blocks import Note, Page, Section
@@ -19,7 +18,7 @@ from hf_detr_ft.report.sections.error_section import describe_errors, describe_p
 from hf_detr_ft.report.sections.gallery_section import describe_gallery
 from hf_detr_ft.report.sections.overview_section import describe_overview
 from hf_detr_ft.report.sections.problem_section import describe_problems
-from hf_detr_ft.report.sections.result_section import compare_results, describe_result, describe_together
+from hf_detr_ft.report.sections.result_section import compare_results, describe_result
 
 
 @dataclass(eq=False)
@@ -77,19 +76,14 @@ def build_run_page(
     return Page(run.name, _subtitle(run), sections, notes)
 
 
-def build_comparison_page(
-    runs: Sequence[LoadedRun], together: Mapping[str, Estimate] | None = None, images: int = 0
-) -> Page:
+def build_comparison_page(runs: Sequence[LoadedRun], first: Sequence[Section] = ()) -> Page:
     """The page of several runs: their numbers side by side, their curves laid over each other.
 
     Args:
         runs: with their numbers.
-        together: of runs of one recipe, AP and AP50 of all.
-        images: that `together` is of.
+        first: sections before these.
     """
-    sections = [compare_results(runs), describe_curves(runs), compare_recipes(runs)]
-    if together is not None:
-        sections.insert(0, describe_together(together, images))
+    sections = [*first, compare_results(runs), describe_curves(runs), compare_recipes(runs)]
     return Page(pluralize(len(runs), "run"), ", ".join(run.name for run in runs), sections)
 
 

@@ -223,6 +223,7 @@ def summarise(base: Path, members: Sequence[Member], folds: int | None) -> None:
         from hf_detr_ft.report.load_run import read_runs
         from hf_detr_ft.report.pages import build_comparison_page
         from hf_detr_ft.report.read_group import read_group
+        from hf_detr_ft.report.sections.result_section import describe_together
         from hf_detr_ft.report.svg import report_style
         from hf_detr_ft.report.write_report import write_page
 
@@ -237,11 +238,12 @@ def summarise(base: Path, members: Sequence[Member], folds: int | None) -> None:
     print(f"together  {describe_estimates(estimates, what)}, {pluralize(images, 'image')}")
     for note in notes:
         print(f"note      {note}")
-    together = {name: asdict(estimate) for name, estimate in estimates.items()}
-    write_json(base / SERIES, {**read_object(base / SERIES), "runs": [run.name for run in runs], "together": together})
+    numbers = {name: asdict(estimate) for name, estimate in estimates.items()}
+    write_json(base / SERIES, {**read_object(base / SERIES), "runs": [run.name for run in runs], "together": numbers})
     failures: list[str] = []
     with report_style():
-        write_page(build_comparison_page(runs, estimates, images), base / REPORT, failures)
+        together = describe_together(estimates, images, pooled=bool(folds))
+        write_page(build_comparison_page(runs, [together]), base / REPORT, failures)
     for failure in failures:
         print(f"note      {failure}")
     print(f"the page  {base / REPORT}\nwritten:  {base / SERIES}")

@@ -38,25 +38,24 @@ def describe_result(run: LoadedRun, analysis: Analysis | None = None) -> Section
     return Section("Result", "result", blocks)
 
 
-def describe_together(together: Mapping[str, Estimate], images: int) -> Section:
+def describe_together(together: Mapping[str, Estimate], images: int, pooled: bool) -> Section:
     """Describes what runs of one recipe come to together.
 
     Args:
-        together: AP and AP50, of the mean over seeds, or of the detections of all folds.
+        together: AP and AP50 of all.
         images: that they are of.
+        pooled: they are of the detections of all folds, and not means over seeds alone.
     """
-    columns = ["", "Mean", "Deviation between seeds", "Least", "Most"]
-    rows: list[tuple[Cell, ...]] = [
-        (
-            name,
-            Number(found.mean),
-            Number(found.deviation),
-            *(Number(getattr(found.interval, limit, None)) for limit in ("low", "high")),
-        )
-        for name, found in together.items()
-    ]
-    caption = f"{pluralize(images, 'validation image')}, detections of all folds pooled; 95 % limits"
-    note = "The limits are for other images of the kind and, where there are several, for other seeds."
+    has_seeds = any(found.deviation is not None for found in together.values())
+    columns = ["", "Mean", *(["Deviation between seeds"] if has_seeds else []), "95 % from", "to"]
+    rows: list[tuple[Cell, ...]] = []
+    for name, found in together.items():
+        limits = (getattr(found.interval, limit, None) for limit in ("low", "high"))
+        values = (found.mean, *([found.deviation] if has_seeds else []), *limits)
+        rows.append((name, *map(Number, values)))
+    what = "detections of all folds pooled" if pooled else "mean over seeds"
+    caption = f"{pluralize(images, 'validation image')}, {what}"
+    note = f"The limits are for other images of the kind{' and other seeds' * has_seeds}."
     return Section("Together", "together", [Table("together", caption, columns, rows), Text(note)])
 
 
