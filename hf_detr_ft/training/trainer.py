@@ -121,7 +121,7 @@ class DetrTrainer(StepTrainer):
         """Batches that are padded to multiples of `size_step`; those of evaluation only as far as they have to be."""
         args, padded = self.args, partial(collate, step=self.size_step)
         if self.stream is not None:  # as it is: Accelerate would divide once more what is divided among the processes
-            return torch.utils.data.DataLoader(
+            loader = torch.utils.data.DataLoader(
                 self.stream,
                 self.stream.batch_size,
                 collate_fn=padded,
@@ -131,9 +131,10 @@ class DetrTrainer(StepTrainer):
                 prefetch_factor=args.dataloader_prefetch_factor,
                 multiprocessing_context=args.dataloader_multiprocessing_context,
             )
+            return draw_apart(loader)
         whole, self.data_collator = self.data_collator, padded
         try:
-            return super().get_train_dataloader()
+            return draw_apart(super().get_train_dataloader())
         finally:
             self.data_collator = whole
 
@@ -164,7 +165,7 @@ class DetrTrainer(StepTrainer):
         """All images: `dataloader_drop_last` is about training alone."""
         drop, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
-            return super().get_eval_dataloader(eval_dataset)
+            return draw_apart(super().get_eval_dataloader(eval_dataset))
         finally:
             self.args.dataloader_drop_last = drop
 
@@ -237,3 +238,15 @@ class DetrTrainer(StepTrainer):
         matched = match_detections(self._truth_arrays, self.detections, self.max_detections)
         self.result = evaluate_matched(matched, self.backend)
         return {**self.result.metrics, **self.result.mask_metrics}
+
+
+def draw_apart(loader: torch.utils.data.DataLoader) -> torch.utils.data.DataLoader:
+    """The loader, whose workers are seeded by draws of its own, not by those that dropout comes from.
+
+    A loader that keeps its workers draws in the first epoch alone, that of a resumed training later: dropout would be
+    another from there on.
+    """
+    if loader.num_workers:
+        inner: Any = getattr(loader, "base_dataloader", loader)  # Accelerate's is around it
+        inner.generator = torch.Generator().manual_seed(0)
+    return loader

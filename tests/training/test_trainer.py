@@ -132,6 +132,16 @@ def test_steps_of_an_epoch_are_those_of_transformers(
     assert trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[1] == steps
 
 
+def test_workers_are_not_seeded_by_the_draws_of_dropout(tmp_path: Path) -> None:
+    """Loaders that keep their workers would draw once, and those of a resumed training once more."""
+    trainer = one_step.build(tmp_path, batch=2, accumulation=1)
+    trainer.args.dataloader_num_workers = 1
+    for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader()):
+        before = torch.get_rng_state()
+        next(iter(loader))
+        assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_evaluation_never_drops_its_last_batch(tmp_path: Path) -> None:
     trainer = one_step.build(tmp_path, batch=2, accumulation=1)
     trainer.args.dataloader_drop_last = True
