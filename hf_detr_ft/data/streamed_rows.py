@@ -60,8 +60,7 @@ class StreamedRows(torch.utils.data.IterableDataset):
     ) -> None:
         self.rows, self.transform, self.order = rows.with_format(None), transform, order
         self.batch_size, self.workers = batch_size, workers or 1
-        self.passed = Epoch()
-        """Batches of the running epoch that an earlier run has had; blank ones stand in their places."""
+        self._passed = Epoch()
         self._ids = np.array(read_column(rows, "image_id"), dtype=np.int64)
         self.readers = {"processes": process[1], "workers": self.workers}
         """The numbers that the order depends on."""
@@ -85,11 +84,20 @@ class StreamedRows(torch.utils.data.IterableDataset):
         """Samples of an epoch of each process, with those that fill batches up."""
         return self.batches * self.batch_size
 
+    def begin_epoch(self, epoch: int, passed: int = 0) -> None:
+        """Called before an epoch's first batch is drawn, in the process that has the readers.
+
+        Args:
+            epoch: from 0.
+            passed: batches of it that an earlier run has had; blank ones stand in their places.
+        """
+        self._passed.set(passed)
+        if self.order != "sequential":  # the epoch alone would shuffle the parts
+            self._images.set_epoch(epoch)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = torch.utils.data.get_worker_info()
-        passed = math.ceil((self.passed.get() - (0 if worker is None else worker.id)) / self.workers) * self.batch_size
-        if self.order != "sequential":  # the epoch alone would shuffle the parts
-            self._images.set_epoch(self.transform.epoch.get())
+        passed = math.ceil((self._passed.get() - (0 if worker is None else worker.id)) / self.workers) * self.batch_size
         rows = self._in_batches(self._with_rows(self._images))
         for place, row in enumerate(islice(chain(rows, repeat(None)), len(self) // self.workers)):
             yield self.transform.blank(0, "") if row is None or place < passed else self.transform.sample_or_blank(row)

@@ -49,7 +49,7 @@ class EpochCallback(TrainerCallback, ExportableState):
         epoch, share = divmod(state.epoch or 0, 1)
         self.epoch.set(int(epoch))
         if self.stream is not None:
-            self.stream.passed.set(round(share * self.stream.batches))
+            self.stream.begin_epoch(int(epoch), round(share * self.stream.batches))
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

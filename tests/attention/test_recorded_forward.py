@@ -123,6 +123,9 @@ def sampled(
     """What is recorded; points `[L, K, M, S, 2]` in [0, 1] of the padded image and weights as the model reads them."""
     places: list[torch.Tensor] = []
     original = torch.nn.functional.grid_sample
+    stock = model.family.stock_class(model.config)  # which samples by it, also on a CPU
+    stock.load_state_dict(model.state_dict())
+    model = stock.eval()
 
     def watched(values: torch.Tensor, grid: torch.Tensor, **settings: object) -> torch.Tensor:
         if grid.shape[1] == model.config.num_queries:  # and not the encoder's

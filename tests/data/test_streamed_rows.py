@@ -70,11 +70,12 @@ def test_each_image_comes_once_and_all_processes_have_as_many_batches(
     found, orders = split(shards), []
     for epoch in range(2):
         transform = DetrTransform(tiny_processor())
-        transform.epoch.set(epoch)
         streams = [
             StreamedRows(found.train, found.pieces, transform, batch_size=2, process=(rank, processes), workers=workers)
             for rank in range(processes)
         ]
+        for stream in streams:
+            stream.begin_epoch(epoch)
         batches = [image_ids(stream, workers if rank == 0 else 0) for rank, stream in enumerate(streams)]
         if workers > 1:  # which of the other processes were not started
             batches[1:] = [image_ids(stream, workers) for stream in streams[1:]]
@@ -90,8 +91,8 @@ def test_the_order_of_the_shards_is_that_of_each_epoch(
 ) -> None:
     monkeypatch.setattr(streamed_rows, "PIECES", 1)
     found, transform = split(shards), DetrTransform(tiny_processor())
-    transform.epoch.set(1)
     stream = StreamedRows(found.train, found.pieces, transform, batch_size=2, order="sequential")
+    stream.begin_epoch(1)
     assert [image for batch in image_ids(stream) for image in batch if image] == list(range(1, 26))
 
 
@@ -110,7 +111,7 @@ def test_what_an_earlier_run_has_had_is_not_decoded(shards: Path, cache_folder: 
     found, transform = split(shards), DetrTransform(tiny_processor())
     stream = StreamedRows(found.train, found.pieces, transform, batch_size=4, workers=2)
     whole = image_ids(stream, 2)
-    stream.passed.set(3)
+    stream.begin_epoch(0, passed=3)
     assert image_ids(stream, 2) == [[0] * 4] * 3 + whole[3:]
 
 

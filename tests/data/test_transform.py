@@ -120,7 +120,8 @@ def test_boxes_lie_on_the_object_whatever_the_orientation(
     images = [{"id": 1, "file_name": f"a.{suffix}", "width": 400, "height": 200}]
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": BRIGHT, "area": 800.0}
     coco = {"images": images, "annotations": [box], "categories": [{"id": 1, "name": "bright"}]}
-    assert check_coco(coco, tmp_path / "a.json", tmp_path) == []
+    told = [] if orientation in (1, 5, 6, 7, 8) else ["exif-orientation"]  # where no size tells that boxes are upright
+    assert [problem.kind for problem in check_coco(coco, tmp_path / "a.json", tmp_path)] == told
     rows = load_split(coco, tmp_path, LabelMap.from_coco(coco))
     if way == "cached":
         kept = cache_images(rows, ImageSize(96, 160), 1e9)

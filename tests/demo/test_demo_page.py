@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ COUNT = "document.querySelectorAll('section')[{}].querySelectorAll('.box').lengt
 def address() -> Iterator[str]:
     """Address that `hf-detr-ft demo` says, which ends without a word of trouble on Ctrl-C."""
     command = [sys.executable, "-m", "hf_detr_ft.cli", "demo", *MODELS, "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a test run in the background does not
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeds)
     assert server.stdout is not None
     said = server.stdout.readline()
     yield said.split()[0]

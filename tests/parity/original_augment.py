@@ -18,7 +18,7 @@ import torchvision
 from PIL import Image
 from transformers import DetrImageProcessor
 
-from hf_detr_ft.data import augment
+from hf_detr_ft.data import augment, augmented
 from hf_detr_ft.data.transform import DetrTransform
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
@@ -145,9 +145,9 @@ def drawn(draws: Draws) -> Iterator[Replay]:
     replay = Replay([draws.edge, 0.9] if draws.crop is None else [draws.edge, 0.0, *draws.crop])
 
     def make(seed: int) -> Any:
-        return replay if seed < augment.PIXEL_SEED_OFFSET else random.Random(seed)
+        return replay if seed < augmented.PIXEL_SEED_OFFSET else random.Random(seed)
 
-    with mock.patch.object(augment, "random", SimpleNamespace(Random=make)):
+    with mock.patch.object(augmented, "random", SimpleNamespace(Random=make)):
         yield replay
 
 
