@@ -241,12 +241,11 @@ class DetrTrainer(StepTrainer):
 
 
 def draw_apart(loader: torch.utils.data.DataLoader) -> torch.utils.data.DataLoader:
-    """The loader, whose workers are seeded by draws of its own, not by those that dropout comes from.
+    """The loader, with draws of its own for the seeds of its workers, and not those that dropout comes from.
 
-    A loader that keeps its workers draws in the first epoch alone, that of a resumed training later: dropout would be
-    another from there on.
+    A loader draws whenever it begins anew, and one that keeps its workers in the first epoch alone: with another number
+    of them, and after an interruption, dropout would be another.
     """
-    if loader.num_workers:
-        inner: Any = getattr(loader, "base_dataloader", loader)  # Accelerate's is around it
-        inner.generator = torch.Generator().manual_seed(0)
+    inner: Any = getattr(loader, "base_dataloader", loader)  # Accelerate's is around it
+    inner.generator = torch.Generator().manual_seed(0)
     return loader

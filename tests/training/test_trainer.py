@@ -132,10 +132,11 @@ def test_steps_of_an_epoch_are_those_of_transformers(
     assert trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[1] == steps
 
 
-def test_workers_are_not_seeded_by_the_draws_of_dropout(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_are_not_seeded_by_the_draws_of_dropout(workers: int, tmp_path: Path) -> None:
     """Loaders that keep their workers would draw once, and those of a resumed training once more."""
     trainer = one_step.build(tmp_path, batch=2, accumulation=1)
-    trainer.args.dataloader_num_workers = 1
+    trainer.args.dataloader_num_workers = workers
     for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader()):
         before = torch.get_rng_state()
         next(iter(loader))
