@@ -67,7 +67,7 @@ def measure(folder: Path, sizes: Sequence[int]) -> None:
         for name, values in rows.items():
             group = train(folder / str(images) / name.replace(" ", "_"), images, values)
             base = base or group
-            ap, ap_50 = estimate_ap(group), estimate_ap(group, 0)
+            ap, ap_50 = estimate_ap(group).values()
             row = compare_groups(base, group).overall
             limits = "" if row.interval is None else f" ({row.interval.low:+.3f} to {row.interval.high:+.3f})"
             difference = f"{row.value:+.3f}{limits}{' *' if row.is_told_apart else ''}"

@@ -99,22 +99,24 @@ class Comparison:
         return {**asdict(self), "overall": rows[0], "others": rows[1:]}
 
 
-def estimate_ap(group: Group, iou: int | None = None) -> Estimate:
-    """Mean AP of a group of trainings with its interval.
+def estimate_ap(group: Group) -> dict[str, Estimate]:
+    """Mean "AP" and "AP50" of a group of trainings with their intervals.
 
     Args:
         group: one training or more.
-        iou: place in `IOUS`; None for COCO's mean over all.
 
     Raises:
         DataError: they were not evaluated on the same images.
     """
-    weights = _weights([*group])
-    chosen = slice(None) if iou is None else slice(iou, iou + 1)
-    drawn = np.stack([mean_of_defined(weighted_average_precision(one.of_coco(), weights)[chosen]) for one in group])
-    deviation = float(drawn[:, 0].std(ddof=1)) if len(group) > 1 else None
-    found = _Uncertain.of([drawn], [1], deviation or 0.0, len(weights))
-    return Estimate(found.value, deviation, found.interval)
+    weights = _weights(group)
+    values = [weighted_average_precision(one.of_coco(), weights) for one in group]
+    estimates = {}
+    for name, ious in (("AP", slice(None)), ("AP50", slice(0, 1))):
+        drawn = _means(values, ious)
+        deviation = float(drawn[:, 0].std(ddof=1)) if len(group) > 1 else None
+        found = _Uncertain.of([drawn], [1], deviation or 0.0, len(weights))
+        estimates[name] = Estimate(found.value, deviation, found.interval)
+    return estimates
 
 
 def compare_groups(a: Group, b: Group) -> Comparison:
@@ -139,7 +141,7 @@ def compare_groups(a: Group, b: Group) -> Comparison:
         return math.sqrt(squares / freedom) if freedom else ASSUMED_SPREAD
 
     def difference(name: str, values: list[list[np.ndarray]], *place: Any) -> Difference:
-        drawn = [np.stack([mean_of_defined(ap[place]) for ap in group]) for group in values]
+        drawn = [_means(group, *place) for group in values]
         found = _Uncertain.of(drawn, [-1, 1], spread(drawn), len(weights))
         mean_a, mean_b = (float(group[:, 0].mean()) for group in drawn)
         return Difference(name, mean_a, mean_b, found.interval, found.images_needed)
@@ -153,8 +155,13 @@ def compare_groups(a: Group, b: Group) -> Comparison:
     classes = np.unique(truth.category[objects]).tolist()
     if len(classes) > 1:
         others += [difference(truth.names[c], values, slice(None), slice(c, c + 1)) for c in classes]
-    overall = [np.stack([mean_of_defined(ap) for ap in group]) for group in values]
-    return Comparison(difference("AP", values), others, len(weights), (len(a), len(b)), spread(overall))
+    of_seeds = spread([_means(group) for group in values])
+    return Comparison(difference("AP", values), others, len(weights), (len(a), len(b)), of_seeds)
+
+
+def _means(values: Sequence[np.ndarray], *place: Any) -> np.ndarray:
+    """AP of each model, [model, 1 + R], from that of IoUs and classes, [IoU, class, 1 + R], or of some of these."""
+    return np.stack([mean_of_defined(ap[place]) for ap in values])
 
 
 @dataclass(frozen=True)

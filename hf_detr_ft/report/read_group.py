@@ -9,7 +9,7 @@ from hf_detr_ft.evaluation.matching import MatchedDetections, match_detections
 from hf_detr_ft.evaluation.truth import read_truth
 from hf_detr_ft.formatting import join_limited, pluralize
 from hf_detr_ft.report.load_run import Validation
-from hf_detr_ft.report.read_inputs import read_validation
+from hf_detr_ft.report.read_inputs import read_evaluated
 from hf_detr_ft.run_folder import RunFolder
 
 
@@ -40,7 +40,7 @@ def read_group(sources: Sequence[str], flags: Sequence[str] = (), split: str = "
     folds: dict[tuple[int, ...], list[Validation]] = {}
     notes: list[str] = []
     for run in sources:
-        validation, said = read_validation(run, flags, split)
+        validation, said = read_evaluated(run, flags, split)
         notes += [f"{run}: {note}" for note in said]
         folds.setdefault(tuple(sorted(image["id"] for image in validation.truth["images"])), []).append(validation)
     counts = {len(runs) for runs in folds.values()}

@@ -62,8 +62,7 @@ def read_inputs(source: str, flags: Sequence[str]) -> ReportInputs:
     try:
         inputs.recipe = _recipe_of(source, inputs.run, flags)
         masks = inputs.recipe.model.masks
-        val = load_sources(inputs.recipe.data, ("val",), masks=masks)["val"]
-        require_no_errors(check_coco(val.coco, val.annotations, None, masks=masks))
+        val = _read_val(inputs.recipe)
     except InputError as error:
         if not run.is_run:
             raise
@@ -86,7 +85,7 @@ def read_inputs(source: str, flags: Sequence[str]) -> ReportInputs:
     return inputs
 
 
-def read_validation(source: str, flags: Sequence[str], split: str = "val") -> tuple[Validation, list[str]]:
+def read_evaluated(source: str, flags: Sequence[str], split: str = "val") -> tuple[Validation, list[str]]:
     """Truth and detections of a run alone, and what has to be said of them.
 
     Args:
@@ -103,12 +102,23 @@ def read_validation(source: str, flags: Sequence[str], split: str = "val") -> tu
     if split == "test":
         evaluation = evaluate_model(source, inputs.recipe, name=split)
         return Validation(evaluation.truth, evaluation.detections, None), []
-    masks = inputs.recipe.model.masks
-    val = load_sources(inputs.recipe.data, ("val",), masks=masks)["val"]
-    require_no_errors(check_coco(val.coco, val.annotations, None, masks=masks))
-    _add_validation(inputs, source, val, prepare_coco(val.coco, inputs.recipe.data.val_limit, masks))
+    val = _read_val(inputs.recipe)
+    truth = prepare_coco(val.coco, inputs.recipe.data.val_limit, inputs.recipe.model.masks)
+    _add_validation(inputs, source, val, truth)
     assert inputs.validation is not None
     return inputs.validation, inputs.notes
+
+
+def _read_val(recipe: Recipe) -> Source:
+    """The validation split, with annotations that can be used.
+
+    Raises:
+        InputError: they cannot.
+    """
+    masks = recipe.model.masks
+    val = load_sources(recipe.data, ("val",), masks=masks)["val"]
+    require_no_errors(check_coco(val.coco, val.annotations, None, masks=masks))
+    return val
 
 
 def _add_validation(inputs: ReportInputs, source: str, val: Source, truth: dict) -> None:

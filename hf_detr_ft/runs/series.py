@@ -229,7 +229,7 @@ def summarise(base: Path, members: Sequence[Member], folds: int | None) -> None:
 
     folders = [member.folder for member in members]
     group, notes = read_group([str(folder) for folder in folders])
-    estimates = {"AP": estimate_ap(group), "AP50": estimate_ap(group, 0)}
+    estimates = estimate_ap(group)
     runs = read_runs(folders)
     for run in runs:
         metrics = (run.evaluation or {})["metrics"]

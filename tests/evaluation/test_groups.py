@@ -48,7 +48,7 @@ def test_ap_of_a_size_is_cocos(seed: int, size: str) -> None:
 
 
 def test_limits_of_one_training_are_those_of_its_images() -> None:
-    found = estimate_ap([finder(np.arange(IMAGES) % 2 == 0)])
+    found = estimate_ap([finder(np.arange(IMAGES) % 2 == 0)])["AP"]
     assert found.mean == pytest.approx(0.5, abs=0.01)
     assert found.deviation is None and found.interval is not None
     half = (found.interval.high - found.interval.low) / 2
@@ -58,8 +58,8 @@ def test_limits_of_one_training_are_those_of_its_images() -> None:
 def test_limits_of_several_trainings_hold_other_seeds_as_well() -> None:
     generator = np.random.default_rng(0)
     group = [some(share, generator) for share in (0.3, 0.5, 0.7)]
-    ap = [estimate_ap([one]).mean for one in group]
-    found = estimate_ap(group)
+    ap = [estimate_ap([one])["AP"].mean for one in group]
+    found = estimate_ap(group)["AP"]
     assert found.mean == pytest.approx(np.mean(ap))
     assert found.deviation == pytest.approx(np.std(ap, ddof=1))
     assert found.interval is not None
