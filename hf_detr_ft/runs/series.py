@@ -178,7 +178,8 @@ def train_members(path: Path | None, flags: Sequence[str], members: Sequence[Mem
 
 def start(path: Path | None, flags: Sequence[str], member: Member, device: int | None) -> subprocess.Popen:
     """Starts the training of one run; beside others its lines go to a log beside its folder."""
-    resumes = member.folder.checkpoints() and "--training.overwrite" not in flags
+    begun = member.folder.is_run or member.folder.is_half_replaced
+    resumes = begun and "--training.overwrite" not in flags
     own = [*member.flags, *(["--training.resume_from_checkpoint", "last"] if resumes else [])]
     command = [sys.executable, "-m", "hf_detr_ft.cli", "train", *([str(path)] if path else []), *flags, *own]
     if device is None:

@@ -89,6 +89,20 @@ def test_runs_that_are_finished_stay_and_what_was_ended_goes_on(
     run.metrics.write_text(metrics)
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_run_that_was_ended_before_its_first_checkpoint_is_gone_on_with(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "Popen", commands.append)
+    folder = RunFolder(tmp_path / "seed-0")
+    folder.path.mkdir()
+    if begun:
+        folder.recipe.write_text("")
+    series.start(recipe, [], series.Member(folder, ()), None)
+    assert (commands[0][-2:] == ["--training.resume_from_checkpoint", "last"]) is begun
+
+
 def test_a_run_that_fails_ends_the_series_with_its_status(
     folds: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
