@@ -35,6 +35,7 @@ CHANNELS, SIDE, IMAGES = 64, 56, 2
 ROUNDS = 4
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 """Parameters of glibc's `mallopt`."""
+CGROUP = Path("/sys/fs/cgroup")
 MIN_SPEEDUP = 1.2
 """Least speed of another precision, in multiples of that of fp32."""
 
@@ -155,9 +156,30 @@ def peak_bytes(device: torch.device) -> int:
     return peak_memory(device)
 
 
-def read_status(name: str) -> int:
-    """Bytes that a line of Linux's /proc/self/status says."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def held_bytes(device: torch.device) -> int:
+    """Bytes that are held now; 0 where the system cannot tell."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return read_status("VmRSS") if sys.platform == "linux" else 0
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that this process can still have: on a CPU its share of what the machine, or its container, has left."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - held_bytes(device)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if sys.platform != "linux":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // processes if hasattr(os, "sysconf") else 2**40
+    free = read_status("MemAvailable", "/proc/meminfo")
+    with suppress(OSError, ValueError):  # of a system without control groups, or without a limit: "max"
+        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        free = min(free, limit - used)
+    return free // processes
+
+
+def read_status(name: str, file: str = "/proc/self/status") -> int:
+    """Bytes that a line of such a file of Linux says."""
+    lines = Path(file).read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024
 

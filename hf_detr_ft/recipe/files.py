@@ -89,13 +89,14 @@ def load_recipe(
     path, written, typed, sources, problems = _read(SECTIONS, path, flags)
     if problems:
         raise RecipeError("\n".join(problems))
+    given = frozenset(f"{section}.{key}" for section, key in sources)
     if model_defaults is not None:
-        given = {f"{section}.{key}" for section, key in sources}
         for name, value in model_defaults(ModelConfig(**typed["model"]), given).items():
             section, key = name.split(".")
             if name not in given:
                 typed[section][key] = value
     recipe = _build(path, typed)
+    recipe.given = given
     divided = any(sources.get(("data", key), "").startswith("flag") for key in DIVIDING)
     if path is not None and MADE_WITH in written and not divided:
         recipe.data = recipe.data.with_record(path.parent)

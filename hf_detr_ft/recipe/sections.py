@@ -5,9 +5,10 @@ The section `training` is in `training_arguments.py`, which imports Transformers
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from hf_detr_ft.run_folder import SPLITS
 
@@ -254,6 +255,13 @@ class SpeedConfig:
     share its cores; `accelerate launch` alone would leave one thread to each."""
 
 
+class Choice(NamedTuple):
+    """A value that was chosen, and the reason, for people."""
+
+    value: Any
+    why: str
+
+
 @dataclass
 class Recipe:
     """A whole training job."""
@@ -271,6 +279,10 @@ class Recipe:
     resolved: dict[str, Any]
     """Sections and values as given, defaulted and chosen automatically, plain enough for YAML; `files.save_recipe`
     writes them."""
+    given: frozenset[str] = frozenset()
+    """Fields that the file or the flags give, such as training.learning_rate."""
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    """What `training.preset` chose, by field."""
 
     @property
     def masks(self) -> MaskUse:
@@ -283,3 +295,14 @@ class Recipe:
         for name, value in settings.items():
             setattr(args, name, value)
         return replace(self, training=args)
+
+    def with_choices(self, choices: Mapping[str, Choice]) -> "Recipe":
+        """The same recipe with values that were chosen, also in `resolved`; this one is left as it is."""
+        resolved = {section: dict(keys) for section, keys in self.resolved.items()}
+        values: dict[str, dict[str, Any]] = {section: {} for section in resolved}
+        for name, choice in choices.items():
+            section, key = name.split(".")
+            resolved[section][key] = values[section][key] = choice.value
+        recipe = self.with_training(**values.pop("training", {}))
+        sections = {name: replace(getattr(self, name), **keys) for name, keys in values.items() if keys}
+        return replace(recipe, **sections, resolved=resolved, choices={**self.choices, **choices})

@@ -31,6 +31,7 @@ from hf_detr_ft.report.pages import build_check_page
 from hf_detr_ft.report.sections.data_section import DataSummary
 from hf_detr_ft.report.svg import report_style
 from hf_detr_ft.report.write_report import write_page
+from hf_detr_ft.training.choose_preset import apply_preset
 from hf_detr_ft.training.job import prepare_trial
 from hf_detr_ft.training.job_summary import describe_job
 from hf_detr_ft.training.model_defaults import model_defaults
@@ -106,6 +107,7 @@ def try_out(recipe: Recipe, splits: Splits, for_page: bool) -> tuple[DataSummary
         What the page shows of the data, and what it cannot show, where there is to be one.
     """
     print(describe_splits(splits))
+    recipe = apply_preset(recipe, splits, prepare_trial)
     with TemporaryDirectory() as folder:  # the Trainer makes its folder
         job = prepare_trial(recipe.with_training(output_dir=folder), splits)
         print(describe_job(replace(job, recipe=recipe)))

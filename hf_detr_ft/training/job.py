@@ -27,6 +27,7 @@ from hf_detr_ft.recipe.sections import ModelConfig, Recipe, SpeedConfig
 from hf_detr_ft.run_folder import LOG, WEIGHTS, read_object
 from hf_detr_ft.training.callbacks import EpochCallback, RunFolderCallback, print_progress_lines
 from hf_detr_ft.training.checkpoints import rotate_checkpoints
+from hf_detr_ft.training.choose_preset import apply_preset
 from hf_detr_ft.training.data_pipeline import (
     build_processor,
     build_train_transform,
@@ -80,9 +81,11 @@ def prepare_job(recipe: Recipe, checkpoint: Path | None = None, model_builder: M
     # Strides of 1 x 1 convolutions under channels_last, which cost several processes a copy and nothing else.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     set_cpu_threads(recipe.speed.cpu_threads, recipe.training.device.type)
-    set_seed(recipe.training.seed)
     data = recipe.data if checkpoint is None else recipe.data.with_record(checkpoint.parent)
     splits = load_splits(data, ImageSize.from_config(recipe.model), show_progress, recipe.masks)
+    run = None if checkpoint is None else checkpoint.parent
+    recipe = apply_preset(recipe, splits, prepare_trial, run)
+    set_seed(recipe.training.seed)
     # For the steps alone: what reading took, a gigabyte for COCO, goes back to the system.
     keep_freed_memory(recipe.training.device.type)
     job = build_job(recipe, splits, model_builder)

@@ -1,5 +1,6 @@
 """Summaries of a training for the terminal: before it begins, and of its result."""
 
+import json
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -39,6 +40,7 @@ def describe_job(job: Job) -> str:
         f" x {args.gradient_accumulation_steps} accumulated x {args.world_size} processes on {args.device.type}, "
         f"{recipe.training.precision}",
         *([f"average   of the weights, decay {args.ema_decay:g}: evaluated, saved"] if args.ema_decay else []),
+        *(f"chosen    {name} {json.dumps(choice.value)}: {choice.why}" for name, choice in recipe.choices.items()),
         f"run       {recipe.training.output_dir}",
     ]
     return "\n".join([*lines, *_too_many_objects(splits, model.config.num_queries, recipe.evaluation.max_detections)])

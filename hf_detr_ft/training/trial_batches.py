@@ -9,10 +9,11 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from hf_detr_ft.data.dataset import most_objects, read_column
 from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
-from hf_detr_ft.machine import peak_bytes, reset_peak
+from hf_detr_ft.machine import held_bytes, peak_bytes, reset_peak
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.training.trainer import DetrTrainer
 
@@ -43,35 +44,52 @@ class Trial:
 
 def try_largest_batches(trainer: DetrTrainer) -> list[Trial]:
     """Runs one training and one evaluation batch of the largest shapes that some epochs draw."""
-    args, detector = trainer.args, cast(Detector, trainer.model)
-    denoising = getattr(detector.config, "num_denoising", 0)
+    detector = cast(Detector, trainer.model)
     model, optimizer = trainer.accelerator.prepare(detector, trainer.create_optimizer())
     trainer.average.start(detector)
-    trials = []
-    for name, dataset, shape in (
-        ("training", trainer.train_dataset, largest_training_batch(trainer)),
-        ("evaluation", trainer.eval_dataset, largest_evaluation_batch(trainer)),
-    ):
-        most = most_objects(dataset)[0]
-        objects = most_demanding_objects(most, denoising) if name == "training" else most
-        batch = random_batch(shape, objects, args.device, detector.family.masks)
-        reset_peak(args.device)
-        started = time.monotonic()
-        if name == "training":
-            model.train()
-            with trainer.explained("training", dataset, batch):
-                outputs = model(**batch)
-                trainer.accelerator.backward(outputs.loss)
-                trainer.accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
-                optimizer.step()
-            optimizer.zero_grad()
-        else:
-            model.eval()
-            trainer.prediction_step(model, batch, prediction_loss_only=False)
-        if args.device.type == "cuda":
-            torch.cuda.synchronize()
-        trials.append(Trial(name, shape, time.monotonic() - started, peak_bytes(args.device), str(args.device)))
-    return trials
+    shapes = (("training", largest_training_batch(trainer)), ("evaluation", largest_evaluation_batch(trainer)))
+    return [_try_batch(trainer, model, optimizer, name, shape) for name, shape in shapes]
+
+
+def measure_images(trainer: DetrTrainer) -> tuple[int, int]:
+    """Bytes that the first step adds, however many images it has, and those that each image of the largest shape takes.
+
+    Weights, and their average, are on the device already; gradients and the optimiser's two moments come with the step.
+    """
+    device, detector = trainer.args.device, cast(Detector, trainer.model)
+    model, optimizer = trainer.accelerator.prepare(detector, trainer.create_optimizer())
+    trainer.average.start(detector)
+    fixed = 3 * sum(weight.nbytes for weight in detector.parameters() if weight.requires_grad)
+    before, (_, height, width) = held_bytes(device), largest_training_batch(trainer)
+    trial = _try_batch(trainer, model, optimizer, "training", (1, height, width))
+    return fixed, max(1, trial.peak_bytes - before - fixed)
+
+
+def _try_batch(
+    trainer: DetrTrainer, model: nn.Module, optimizer: Any, name: str, shape: tuple[int, int, int]
+) -> Trial:
+    """Runs one batch of "training" or "evaluation"."""
+    args, detector = trainer.args, cast(Detector, trainer.model)
+    dataset = trainer.train_dataset if name == "training" else trainer.eval_dataset
+    most, denoising = most_objects(dataset)[0], getattr(detector.config, "num_denoising", 0)
+    objects = most_demanding_objects(most, denoising) if name == "training" else most
+    batch = random_batch(shape, objects, args.device, detector.family.masks)
+    reset_peak(args.device)
+    started = time.monotonic()
+    if name == "training":
+        model.train()
+        with trainer.explained("training", dataset, batch):
+            outputs = model(**batch)
+            trainer.accelerator.backward(outputs.loss)
+            trainer.accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+            optimizer.step()
+        optimizer.zero_grad()
+    else:
+        model.eval()
+        trainer.prediction_step(model, batch, prediction_loss_only=False)
+    if args.device.type == "cuda":
+        torch.cuda.synchronize()
+    return Trial(name, shape, time.monotonic() - started, peak_bytes(args.device), str(args.device))
 
 
 def largest_training_batch(trainer: DetrTrainer) -> tuple[int, int, int]:

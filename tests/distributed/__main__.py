@@ -18,7 +18,7 @@ def main(folder: Path, flags: list[str]) -> None:
     from hf_detr_ft import cli
     from hf_detr_ft.report import write_report
     from hf_detr_ft.training import trainer
-    from tests.distributed import draw, few_boxes, one_step, read_once, streamed
+    from tests.distributed import chosen, draw, few_boxes, one_step, read_once, streamed
     from tests.parity import shares
     from tests.parity.cases import COUNTS
 
@@ -33,6 +33,7 @@ def main(folder: Path, flags: list[str]) -> None:
     one_step.run(folder, "masks", 2, 1, masks=True)
     one_step.run(folder, "sizes", 1, 2, edges=(48, 64, 80, 96))
     few_boxes.run(folder / "few_boxes")
+    chosen.run(folder)
     streamed.run(folder / "streamed")
     write_report.render_page = fail
     evaluate_test = trainer.DetrTrainer.evaluate_test

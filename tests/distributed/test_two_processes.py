@@ -221,6 +221,13 @@ def test_a_process_without_boxes_goes_on_with_the_others(launched: Path) -> None
     assert "loss_vfl_dn_0" in header
 
 
+def test_two_processes_choose_alike_by_the_one_with_less_memory(launched: Path) -> None:
+    first, second = (json.loads((launched / f"chosen {rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    assert first["training.per_device_train_batch_size"][0] == 1, "two of the four images of a step are this process's"
+    assert first["training.gradient_accumulation_steps"][0] == 2
+
+
 def test_a_page_that_fails_leaves_the_training_of_two_processes_whole(launched: Path) -> None:
     ends = [(launched / f"status {rank}").read_text() for rank in range(2)]
     assert ends == ["0, seed 42", "0, seed 43"], "dropout would be the same in both"
