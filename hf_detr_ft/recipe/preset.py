@@ -36,7 +36,7 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class DataSize:
-    """What the rules go by.
+    """Numbers that the rules go by.
 
     Attributes:
         images: of training.

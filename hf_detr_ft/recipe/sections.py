@@ -282,7 +282,7 @@ class Recipe:
     given: frozenset[str] = frozenset()
     """Fields that the file or the flags give, such as training.learning_rate."""
     choices: Mapping[str, Choice] = field(default_factory=dict)
-    """What `training.preset` chose, by field."""
+    """Values that `training.preset` chose, by field."""
 
     @property
     def masks(self) -> MaskUse:

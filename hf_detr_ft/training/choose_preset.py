@@ -2,7 +2,6 @@
 
 import gc
 from collections.abc import Callable
-from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeAlias
@@ -12,6 +11,7 @@ from accelerate.utils import gather_object
 
 from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.splits import Splits
+from hf_detr_ft.errors import TrainingError
 from hf_detr_ft.machine import free_bytes
 from hf_detr_ft.model.build import find_family
 from hf_detr_ft.model.checkpoint import Checkpoint, read_settings
@@ -88,14 +88,15 @@ def find_room(recipe: Recipe, splits: Splits, trial: Trial) -> int:
     with TemporaryDirectory() as folder:  # the Trainer makes its folder
         trainer = trial(recipe.with_training(output_dir=folder), splits).trainer
         free = SHARE * free_bytes(device)
+        room = 0
         try:
             fixed, each = measure_images(trainer)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
+            room = max(0, int((free - fixed) / each))
+        except TrainingError as error:
+            if error.__cause__ is None or not is_out_of_memory(error.__cause__):
                 raise
-            fixed, each = 0, inf
         del trainer
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    return max(0, int((free - fixed) / each))
+    return room

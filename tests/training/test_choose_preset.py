@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from hf_detr_ft.cli import main
@@ -106,6 +107,17 @@ def test_room_goes_by_what_one_image_takes(
     monkeypatch.setattr(choose_preset, "free_bytes", lambda _: int((2**20 + images * taken) / choose_preset.SHARE) + 1)
     splits = load_splits(recipe.data)
     assert least <= find_room(recipe, splits, prepare_trial) <= most
+
+
+def test_there_is_no_room_where_one_image_is_too_much(job: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("of the device")
+
+    recipe = load_recipe(None, job)
+    splits = load_splits(recipe.data)
+    assert find_room(recipe, splits, prepare_trial) > 0
+    monkeypatch.setattr(Accelerator, "backward", fail)
+    assert find_room(recipe, splits, prepare_trial) == 0
 
 
 def test_a_training_without_a_preset_is_left_alone(job: list[str]) -> None:
