@@ -11,7 +11,7 @@ from hf_detr_ft.run_folder import CARD, REPORT
 
 RECIPE_VERBS = ("train", "check")
 """Verbs that take a recipe and its flags, without a parser of their own."""
-FLAG_VERBS = ("evaluate", "compare", "report", "benchmark")
+FLAG_VERBS = ("evaluate", "compare", "average", "report", "benchmark")
 """Verbs that take a recipe's flags behind their own arguments."""
 DESCRIPTION = """Fine-tune DETR on your own images.
 
@@ -21,6 +21,7 @@ DESCRIPTION = """Fine-tune DETR on your own images.
   hf-detr-ft check RECIPE [--section.key VALUE ...]     data, model and memory, before any training
   hf-detr-ft evaluate RUN                               the 12 COCO numbers
   hf-detr-ft compare RUN RUN                            whether one is better, as far as its images tell
+  hf-detr-ft average RUN [--last K]                     the mean of the weights of its last checkpoints, evaluated
   hf-detr-ft report RUN [RUN ...]                       one HTML page of a run, or of several side by side
   hf-detr-ft benchmark RECIPE                           training steps of stock Transformers and of ours, timed
   hf-detr-ft predict RUN PHOTO_VIDEO_OR_FOLDER ...      detections: drawn, as JSON or CSV, or as a data set
@@ -51,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         add_evaluate,
         add_compare,
+        add_average,
         add_report,
         add_benchmark,
         add_predict,
@@ -83,6 +85,14 @@ def add_compare(verbs: Any) -> None:
         parser.add_argument(name, metavar=name.upper(), help="a run, or a folder of runs as `train --seeds` makes it")
     parser.add_argument("--split", choices=["val", "test"], default="val", help="(default: val)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the numbers as JSON")
+
+
+def add_average(verbs: Any) -> None:
+    """Arguments of `average`."""
+    parser = verbs.add_parser("average", help="the mean of the weights of a run's last checkpoints, evaluated")
+    parser.add_argument("source", type=Path, metavar="RUN")
+    parser.add_argument("--last", type=int, metavar="K", help="checkpoints to take (default: all that are kept)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="a new folder (default: RUN_average)")
 
 
 def add_report(verbs: Any) -> None:

@@ -1,15 +1,20 @@
-"""Exponential moving average of a model's weights, which evaluations and saved models take in their place."""
+"""Averages of a model's weights: a moving one, which evaluations and saved models take in their place; of files."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_detr_ft.errors import CheckpointError, first_line
+from hf_detr_ft.run_folder import WEIGHTS
 
 
 def decay_at(step: int, decay: float) -> float:
@@ -115,3 +120,39 @@ def load_trained(model: nn.Module, path: Path) -> None:
         raise ValueError(f"'{other[0]}' is in the file or the model alone")
     for name, tensor in tensors.items():
         tensor.copy_(found[name])
+
+
+def average_files(checkpoints: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """Means of the saved tensors of some checkpoints, running statistics among them; counts are the first one's.
+
+    Raises:
+        CheckpointError: a file cannot be read, or is of another model than the first one's.
+    """
+    means: dict[str, torch.Tensor] = {}
+    for number, checkpoint in enumerate(checkpoints, start=1):
+        found = _load_saved(checkpoint)
+        differing = sorted(found.keys() ^ means.keys()) if means else []
+        differing += [name for name, mean in means.items() if name in found and found[name].shape != mean.shape]
+        if differing:
+            raise CheckpointError(
+                f"{checkpoint}: expected weights of the model of '{checkpoints[0]}', found '{differing[0]}' in one of "
+                "them alone, or of another shape. Take checkpoints of one training."
+            )
+        for name, tensor in found.items():
+            if not tensor.is_floating_point():
+                means.setdefault(name, tensor)
+            elif name not in means:
+                means[name] = tensor.double()
+            else:
+                means[name] += (tensor - means[name]) / number
+    return {name: tensor.to(found[name].dtype) for name, tensor in means.items()}
+
+
+def _load_saved(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a checkpoint, of one file or of several."""
+    index = checkpoint / f"{WEIGHTS}.index.json"
+    try:
+        names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {WEIGHTS}
+        return {name: tensor for file in sorted(names) for name, tensor in load_file(checkpoint / file).items()}
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{checkpoint}: expected {WEIGHTS}, but it cannot be read: {first_line(error)}") from error
