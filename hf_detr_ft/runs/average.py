@@ -8,7 +8,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from hf_detr_ft.atomic import is_free, write_bytes, write_folder, write_json
-from hf_detr_ft.errors import DataError, RecipeError
+from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.formatting import join_limited
 from hf_detr_ft.hub import write_model_card
 from hf_detr_ft.recipe.files import load_recipe
@@ -35,14 +35,13 @@ def average(source: Path, flags: Sequence[str] = (), last: int | None = None, ou
         0.
 
     Raises:
-        RecipeError: there are too few checkpoints.
-        DataError: the new folder is not free.
+        RecipeError: it is no run folder, there are too few checkpoints, or the new folder is not free.
     """
     run, output = RunFolder(source), output or source.with_name(f"{RunFolder(source).name}_average")
     if not run.recipe.is_file():
         raise RecipeError(f"'{source}': expected a run folder, found no {run.recipe.name} in it. Name one of `train`.")
     if not is_free(output):
-        raise DataError(f"--output: expected a folder that is empty or not there, found {output}. Give another one.")
+        raise RecipeError(f"--output: expected a folder that is empty or not there, found {output}. Give another one.")
     chosen = choose_checkpoints(run, last)
     recipe = load_recipe(run.recipe, flags)
     with write_folder(output) as folder:

@@ -128,24 +128,21 @@ def average_files(checkpoints: Sequence[Path]) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: a file cannot be read, or is of another model than the first one's.
     """
-    means: dict[str, torch.Tensor] = {}
-    for number, checkpoint in enumerate(checkpoints, start=1):
+    first = _load_saved(checkpoints[0])
+    means = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in first.items()}
+    for number, checkpoint in enumerate(checkpoints[1:], start=2):
         found = _load_saved(checkpoint)
-        differing = sorted(found.keys() ^ means.keys()) if means else []
+        differing = sorted(found.keys() ^ means.keys())
         differing += [name for name, mean in means.items() if name in found and found[name].shape != mean.shape]
         if differing:
             raise CheckpointError(
                 f"{checkpoint}: expected weights of the model of '{checkpoints[0]}', found '{differing[0]}' in one of "
                 "them alone, or of another shape. Take checkpoints of one training."
             )
-        for name, tensor in found.items():
-            if not tensor.is_floating_point():
-                means.setdefault(name, tensor)
-            elif name not in means:
-                means[name] = tensor.double()
-            else:
-                means[name] += (tensor - means[name]) / number
-    return {name: tensor.to(found[name].dtype) for name, tensor in means.items()}
+        for name, mean in means.items():
+            if mean.is_floating_point():
+                mean += (found[name] - mean) / number
+    return {name: mean.to(first[name].dtype) for name, mean in means.items()}
 
 
 def _load_saved(checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -1,12 +1,16 @@
 import copy
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from hf_detr_ft.training.weight_average import WeightAverage, decay_at, load_trained, save_trained
+from hf_detr_ft.errors import CheckpointError
+from hf_detr_ft.run_folder import WEIGHTS
+from hf_detr_ft.training.weight_average import WeightAverage, average_files, decay_at, load_trained, save_trained
 
 ARGUMENTS = TrainingArguments(output_dir="unused", use_cpu=True)
 
@@ -88,3 +92,39 @@ def test_a_training_ends_with_its_average_and_evaluates_that_only_once() -> None
     average.on_train_end(ARGUMENTS, TrainerState(), TrainerControl())
     with average.in_place():
         assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+def write_checkpoint(folder: Path, **tensors: torch.Tensor) -> Path:
+    folder.mkdir()
+    save_file(tensors, folder / WEIGHTS)
+    return folder
+
+
+def test_files_are_averaged_by_name_and_counts_are_the_newest(tmp_path: Path) -> None:
+    new, old = (
+        write_checkpoint(tmp_path / name, a=torch.full((2,), value), b=torch.ones(1).half(), n=torch.tensor(count))
+        for name, value, count in (("new", 3.0, 7), ("old", 0.0, 5))
+    )
+    parts = {"x.safetensors": {"a": torch.full((2,), 6.0)}, "y.safetensors": {"b": torch.ones(1), "n": torch.tensor(1)}}
+    (tmp_path / "parts").mkdir()
+    for file, tensors in parts.items():
+        save_file(tensors, tmp_path / "parts" / file)
+    places = {name: file for file, tensors in parts.items() for name in tensors}
+    (tmp_path / "parts" / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": places}))
+    found = average_files([new, old, tmp_path / "parts"])
+    assert (found["a"].tolist(), found["b"].tolist(), found["n"].item()) == ([3.0, 3.0], [1.0], 7)
+    assert found["b"].dtype == torch.float16
+
+
+@pytest.mark.parametrize("tensors", [{"a": torch.zeros(3)}, {"b": torch.zeros(2)}, {}])
+def test_files_of_another_model_are_refused(tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    one, two = write_checkpoint(tmp_path / "one", a=torch.zeros(2)), write_checkpoint(tmp_path / "two", **tensors)
+    with pytest.raises(CheckpointError, match=r"two: expected weights of the model of .*one', found '[ab]'"):
+        average_files([one, two])
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    one = write_checkpoint(tmp_path / "one", a=torch.zeros(2))
+    (one / WEIGHTS).write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="one: expected model.safetensors, but it cannot be read"):
+        average_files([one])
