@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from accelerate import PartialState
 
 import hf_detr_ft
+from hf_detr_ft.plain_files import total_memory
 
 PACKAGES = (
     "torch",
@@ -168,9 +169,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - held_bytes(device)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if sys.platform != "linux":
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // processes if hasattr(os, "sysconf") else 2**40
-    free = read_status("MemAvailable", "/proc/meminfo")
+    free = read_status("MemAvailable", "/proc/meminfo") if sys.platform == "linux" else total_memory()
     with suppress(OSError, ValueError):  # of a system without control groups, or without a limit: "max"
         limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
         free = min(free, limit - used)

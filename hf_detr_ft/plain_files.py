@@ -38,9 +38,14 @@ def read_file(path: Path, most_bytes: int) -> bytes:
 
 def largest_json() -> int:
     """Bytes of the largest JSON that this machine's memory could hold when it is parsed."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**40
+    memory = total_memory()
     return memory // MEMORY_OF_JSON
 
 
 def _in_units(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def total_memory() -> int:
+    """Bytes of memory that the machine has; plenty where the system does not say."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**40

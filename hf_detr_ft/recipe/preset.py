@@ -85,7 +85,8 @@ def _choose_length(recipe: Recipe, size: DataSize) -> dict[str, Choice]:
         most = max(LEAST_EPOCHS, min(EPOCHS, floor(MOST_STEPS / steps)))
         epochs = float(max(most, ceil(LEAST_STEPS / steps)))
         bound = f"at least {LEAST_STEPS:,}" if epochs > EPOCHS else f"{EPOCHS} epochs, fewer of many images"
-        why = f"{size.images:,} images are {pluralize(steps, 'step')} an epoch, {round(epochs * steps):,} in all; {bound}"
+        all_steps = f"{pluralize(steps, 'step')} an epoch, {round(epochs * steps):,} in all"
+        why = f"{size.images:,} images are {all_steps}; {bound}"
         choices["training.num_train_epochs"] = Choice(epochs, why)
     schedule = {f"training.{name}" for name in ("lr_scheduler_type", "warmup_steps", "warmup_ratio")}
     if not recipe.given & schedule:

@@ -87,7 +87,8 @@ def write_evaluation(made: RunFolder, run: RunFolder, recipe: Recipe, chosen: Se
     found = evaluate_model(str(made), recipe)
     log = read_object(chosen[0] / LOG)
     steps = sorted(int(read_object(path / LOG)["global_step"]) for path in chosen)
-    evaluation: dict[str, Any] = {"epoch": log["epoch"], "step": steps[-1], "average_of": steps, **found.result.as_dict()}
+    evaluation: dict[str, Any] = {"epoch": log["epoch"], "step": steps[-1], "average_of": steps}
+    evaluation |= found.result.as_dict()
     about = {name: value for name, value in run.read_metrics().items() if name not in ("best", "last", "test")}
     write_json(made.metrics, {"best": evaluation, "last": evaluation, **about})
     write_bytes(made.detections, found.detections.to_npz())

@@ -152,4 +152,6 @@ def _load_saved(checkpoint: Path) -> dict[str, torch.Tensor]:
         names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {WEIGHTS}
         return {name: tensor for file in sorted(names) for name, tensor in load_file(checkpoint / file).items()}
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{checkpoint}: expected {WEIGHTS}, but it cannot be read: {first_line(error)}") from error
+        raise CheckpointError(
+            f"{checkpoint}: expected {WEIGHTS}, but it cannot be read: {first_line(error)}. Take other checkpoints."
+        ) from error

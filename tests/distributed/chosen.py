@@ -1,4 +1,4 @@
-"""Choices of `training.preset: auto` in several processes; each writes "chosen RANK.json": value and reason by field."""
+"""Choices of `training.preset: auto` in several processes; each writes value and reason by field."""
 
 import json
 from pathlib import Path

@@ -35,7 +35,8 @@ GIVEN = {
 
 
 def load(*flags: str) -> Recipe:
-    return load_recipe(None, ["--training.preset", "auto", "--training.use_cpu", "true", "--training.bf16=false", *flags])
+    own = ["--training.preset=auto", "--training.use_cpu=true", "--training.bf16=false"]
+    return load_recipe(None, [*own, *flags])
 
 
 def values(size: DataSize, *flags: str) -> dict[str, object]:

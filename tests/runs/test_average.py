@@ -59,7 +59,7 @@ def test_the_mean_of_all_checkpoints_is_evaluated_and_opens_everywhere(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--last", "3"], "expected at least 3 whole checkpoints, found 2. Train with more of them kept: --training.save"),
+        (["--last", "3"], "expected at least 3 whole checkpoints, found 2. Train with more of them kept: --training."),
         (["--last", "1"], "--last: expected 2 checkpoints or more, found 1"),
     ],
 )

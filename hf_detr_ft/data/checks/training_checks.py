@@ -1,6 +1,5 @@
 """Checks that `check` makes beyond errors: what is twice, or hard to learn, to measure or to hold in memory."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from hf_detr_ft.data.checks.near_duplicates import ALIKE, COMMON, describe_chang
 from hf_detr_ft.data.checks.problems import Problem
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.formatting import join_limited, pluralize
+from hf_detr_ft.plain_files import total_memory
 
 TWICE = 0.95
 """IoU from which on two boxes of one class are one object that was drawn twice."""
@@ -139,7 +139,7 @@ def _check_small(
 
 
 def _check_memory(images: list[Entry], file: str) -> list[Problem]:
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**40
+    memory = total_memory()
     problems = []
     for image in images:
         pixels = image.fields.get("width", 0) * image.fields.get("height", 0)
