@@ -65,9 +65,7 @@ def measure_images(trainer: DetrTrainer) -> tuple[int, int]:
     return fixed, max(1, trial.peak_bytes - before - fixed)
 
 
-def _try_batch(
-    trainer: DetrTrainer, model: nn.Module, optimizer: Any, name: str, shape: tuple[int, int, int]
-) -> Trial:
+def _try_batch(trainer: DetrTrainer, model: nn.Module, optimizer: Any, name: str, shape: tuple[int, int, int]) -> Trial:
     """Runs one batch of "training" or "evaluation"."""
     args, detector = trainer.args, cast(Detector, trainer.model)
     dataset = trainer.train_dataset if name == "training" else trainer.eval_dataset
