@@ -11,7 +11,7 @@ from hf_detr_ft.run_folder import CARD, REPORT
 
 RECIPE_VERBS = ("train", "check")
 """Verbs that take a recipe and its flags, without a parser of their own."""
-FLAG_VERBS = ("evaluate", "compare", "average", "report", "benchmark")
+FLAG_VERBS = ("evaluate", "compare", "average", "diagnose", "report", "benchmark")
 """Verbs that take a recipe's flags behind their own arguments."""
 DESCRIPTION = """Fine-tune DETR on your own images.
 
@@ -19,6 +19,7 @@ DESCRIPTION = """Fine-tune DETR on your own images.
   hf-detr-ft train RECIPE --seeds 3 | --folds 5         several such runs, and what they come to together
   hf-detr-ft launch --num_processes N RECIPE ...        the same in several processes, by Accelerate's launcher
   hf-detr-ft check RECIPE [--section.key VALUE ...]     data, model and memory, before any training
+  hf-detr-ft diagnose RECIPE|RUN                        why AP is 0: the first cause that explains it
   hf-detr-ft evaluate RUN                               the 12 COCO numbers
   hf-detr-ft compare RUN RUN                            whether one is better, as far as its images tell
   hf-detr-ft average RUN [--last K]                     the mean of the weights of its last checkpoints, evaluated
@@ -50,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     for verb in (*RECIPE_VERBS, "launch"):
         verbs.add_parser(verb, add_help=False)
     for add in (
+        add_diagnose,
         add_evaluate,
         add_compare,
         add_average,
@@ -65,6 +67,15 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         add(verbs)
     return parser
+
+
+def add_diagnose(verbs: Any) -> None:
+    """Arguments of `diagnose`."""
+    parser = verbs.add_parser("diagnose", help="why AP is 0: the first cause that explains it")
+    parser.add_argument("source", metavar="RECIPE|RUN", help="flags such as --data.root FOLDER behind it go over it")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="of scores, at which nothing was seen (default: 0.5)"
+    )
 
 
 def add_evaluate(verbs: Any) -> None:

@@ -19,6 +19,7 @@ LAYERS = (
     {"pretraining"},
     {"cli"},
     {"runs", "verb_arguments"},
+    {"diagnosis"},
     {"report", "benchmark", "demo"},
     {"hub", "training"},
     {"attention"},

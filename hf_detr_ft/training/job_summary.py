@@ -17,6 +17,12 @@ from hf_detr_ft.model.stages import summarise_trainable
 from hf_detr_ft.run_folder import CARD, METRICS, RESULTS, RunFolder
 from hf_detr_ft.training.job import Job
 
+NEARLY_0 = 0.05
+"""AP below which somebody will ask why."""
+
+NEARLY_0 = 0.05
+"""AP below which somebody will ask why."""
+
 
 def describe_job(job: Job) -> str:
     """Data, model and length of a training, for the terminal."""
@@ -99,6 +105,7 @@ def summarise_job(job: Job, run: RunFolder, seconds: float) -> str:
         f"run folder  {run}  (weights of the {which} evaluation, {METRICS}, {RESULTS}, {CARD})\n"
         f"look at it  hf-detr-ft predict {run} PHOTO_OR_FOLDER --threshold {kept['best_f1']['threshold']:.3f}\n"
         f"publish it  hf-detr-ft push {run} USER/NAME"
+        + (f"\nwhy so low  hf-detr-ft diagnose {run}" if kept["metrics"]["map"] < NEARLY_0 else "")
     )
 
 

@@ -30,6 +30,9 @@ AT_ONCE = 16
 NEARLY_BLACK = 0.06
 """Share of white that is hardly told from black."""
 
+SWAP_SIZES = "swap width and height"
+"""Remedy for sizes of images that are another way round."""
+
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 """Wraps a list that is worked through, as `tqdm` does; `iter` shows nothing."""
 
@@ -201,7 +204,7 @@ def _check_header(image: Entry, path: Path, header: ImageHeader | str, file: str
         )
         return [Problem("error", "exif-rotation", file, image.name, found, remedy)]
     if stated == upright[::-1]:
-        remedy = "swap width and height, after a look whether the boxes fit the upright image"
+        remedy = f"{SWAP_SIZES}, after a look whether the boxes fit the upright image"
     else:
         remedy = "correct them if the boxes fit the image, else give the image that was labelled or scale the boxes"
     return [Problem("error", "image-size", file, image.name, found, remedy)]
