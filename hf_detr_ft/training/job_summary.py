@@ -20,9 +20,6 @@ from hf_detr_ft.training.job import Job
 NEARLY_0 = 0.05
 """AP below which somebody will ask why."""
 
-NEARLY_0 = 0.05
-"""AP below which somebody will ask why."""
-
 
 def describe_job(job: Job) -> str:
     """Data, model and length of a training, for the terminal."""

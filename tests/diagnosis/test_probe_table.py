@@ -1,6 +1,8 @@
 """`hf-detr-ft diagnose` on set-ups with one fault each, on sound ones, and on runs."""
 
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,7 +100,10 @@ def run(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "training.eval_strategy": "steps",
     }
     setup.settings |= {"training.eval_steps": 2, "training.save_strategy": "steps", "training.save_steps": 2}
-    assert main(["train", *setup.write()]) == 0
+    said = StringIO()
+    with redirect_stdout(said):
+        assert main(["train", *setup.write()]) == 0
+    assert "best AP 0." in said.getvalue() and "diagnose" not in said.getvalue()
     return folder / "run"
 
 

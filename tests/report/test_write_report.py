@@ -217,3 +217,4 @@ def test_a_training_writes_it_where_the_recipe_wants_it(
     assert ("the page  " in out) == ("first look" in out) == enabled
     assert ("Left out: the section Curves. ZeroDivisionError: a bug" in out) == enabled
     assert (tmp_path / "run" / "model.safetensors").is_file() and "best AP" in out
+    assert f"why so low  hf-detr-ft diagnose {tmp_path / 'run'}\n" in out
