@@ -34,16 +34,22 @@ def assert_same(*files: Path) -> None:
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
-def assert_averaged(whole: Path, resumed: Path) -> None:
-    """The folder has the last checkpoint's average, which metrics.json is about, and goes on from the raw weights."""
+def assert_averaged(whole: Path, resumed: Path, photo: Path) -> None:
+    """The folder has the last checkpoint's average, which metrics.json is about, and goes on from the raw weights.
+
+    `pipeline()` finds in a photo what the evaluation found there.
+    """
     checkpoint = whole / "checkpoint-4"
     assert_same(checkpoint / RAW_WEIGHTS, resumed / checkpoint.name / RAW_WEIGHTS)
     assert_same(checkpoint / WEIGHTS, whole / WEIGHTS)
     average, raw = load_for_inference(str(whole)).state_dict(), load_file(checkpoint / RAW_WEIGHTS)
     assert any(not torch.equal(average[name], tensor) for name, tensor in raw.items() if "running_mean" in name)
-    found = evaluate_model(str(whole), load_recipe(whole / RECIPE)).detections
+    evaluation = evaluate_model(str(whole), load_recipe(whole / RECIPE))
     evaluated = Detections.from_npz((whole / DETECTIONS).read_bytes())
-    np.testing.assert_allclose(found.score, evaluated.score, rtol=1e-5)
+    np.testing.assert_allclose(evaluation.detections.score, evaluated.score, rtol=1e-5)
+    (image,) = (entry["id"] for entry in evaluation.truth["images"] if entry["file_name"] == photo.name)
+    found = [detection["score"] for detection in pipeline("object-detection", str(whole), threshold=0.0)(str(photo))]
+    np.testing.assert_allclose(sorted(found), sorted(evaluated.score[evaluated.image_id == image]), rtol=1e-4)
     assert json.loads((whole / METRICS).read_text())["last"]["ema_decay"] == 0.9999
     assert "for the published weights, an exponential moving average, of epoch 2" in (whole / CARD).read_text()
 
@@ -61,11 +67,11 @@ def test_a_training_resumes_to_the_bit_and_its_folder_opens_and_is_published(
         assert cli.main([*again, "--training.resume_from_checkpoint", str(checkpoint)]) == 0
     assert "were not initialized" not in caplog.text
     assert_same(whole / WEIGHTS, resumed / WEIGHTS)
+    photo = str(next((root / "val2017").iterdir()))
     if family == "d_fine":
-        assert_averaged(whole, resumed)
+        assert_averaged(whole, resumed, Path(photo))
     metrics = json.loads((whole / METRICS).read_text())
     assert metrics["last"]["epoch"] == 2
-    photo = str(next((root / "val2017").iterdir()))
     detections = pipeline("object-detection", str(whole), threshold=0.0)(photo)
     assert {detection["label"] for detection in detections} <= set(CLASSES)
     queries = SETTINGS[family]["num_queries"]
