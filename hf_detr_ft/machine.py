@@ -170,9 +170,10 @@ def free_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - held_bytes(device)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     free = read_status("MemAvailable", "/proc/meminfo") if sys.platform == "linux" else total_memory()
-    with suppress(OSError, ValueError):  # of a system without control groups, or without a limit: "max"
+    with suppress(OSError, ValueError, KeyError):  # of a system without control groups, or without a limit: "max"
         limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        free = min(free, limit - used)
+        parts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        free = min(free, limit - used + int(parts["file"]))  # files that were read can be read again
     return free // processes
 
 

@@ -206,3 +206,19 @@ def test_the_commit_is_read_without_a_lock_that_a_killed_training_would_leave(
     before = Path(".git", "index").read_bytes()
     assert len(str(git_commit())) == 40
     assert Path(".git", "index").read_bytes() == before
+
+
+def test_a_containers_limit_counts_without_the_files_that_are_kept_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "read_status", lambda *_: 10_000)
+    device = torch.device("cpu")
+    assert machine.free_bytes(device) == 10_000, "no limit is told"
+    for name, content in {"max": "5000\n", "current": "4500\n", "stat": "anon 3900\nfile 500\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(content)
+    assert machine.free_bytes(device) == 1000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert machine.free_bytes(device) == 250
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.free_bytes(device) == 2500

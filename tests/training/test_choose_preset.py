@@ -75,7 +75,7 @@ def test_a_training_says_what_it_chose_repeats_it_and_goes_on_with_it_whatever_m
         assert f"chosen    {line}" in said
     training = read(run)["training"]
     assert [training[name.partition(".")[2]] for name in preset.BATCH] == [4, 2]
-    assert read(run)["augment"]["mosaic"] == 0.5
+    assert read(run)["augment"]["color_jitter"] == 0.4
     monkeypatch.undo()
     monkeypatch.setattr(choose_preset, "find_room", no_room)
     assert main(["train", str(run / RECIPE), "--training.output_dir", str(repeated)]) == 0
