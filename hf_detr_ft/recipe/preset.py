@@ -24,7 +24,7 @@ DROP = 0.8
 """Share of the epochs behind which rates are a tenth: DETR's on the balloon photos, 40 of 50."""
 EVALUATIONS = 20
 COLOURS = 0.4
-"""Strength of random colours of few images: AP .490 became .514 (docs/augmentation.md). Mosaics are not told to help."""
+"""Strength of random colours of few images: AP .490 became .514 (docs/augmentation.md)."""
 BATCH = ("training.per_device_train_batch_size", "training.gradient_accumulation_steps")
 STAGES = "model.trainable_stages"
 FIELDS = (
