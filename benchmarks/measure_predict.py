@@ -127,7 +127,7 @@ def processor() -> str:
 SCRIPTS = {
     "pipeline": f"""
 from transformers import pipeline
-print(pipeline("object-detection", {FOLDER!r})("photo.jpg", threshold=0.5)[0])
+print(pipeline("object-detection", {FOLDER!r}, dtype="float32")("photo.jpg", threshold=0.5)[0])
 """,
     "Detector": f"""
 from hf_detr_ft import Detector

@@ -200,6 +200,13 @@ def add_push(verbs: Any) -> None:
     parser.add_argument("--overwrite-card", action="store_true", help=f"replace a {CARD} that a person wrote there")
     parser.add_argument("--license", metavar="ID", help="licence on the model card, such as apache-2.0")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to push to (default: main)")
+    parser.add_argument(
+        "--example",
+        type=Path,
+        action="append",
+        metavar="PHOTO",
+        help="a photo of yours that the model's page offers to try it on, without its EXIF; again for more",
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the files and their sizes; send nothing")
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ def render_model_card(
     base_model: str | None = None,
     dataset_id: str | None = None,
     license: str | None = None,
+    examples: Sequence[str] = (),
 ) -> str:
     """The whole card, signed. Everything that comes in must be free of secrets and local paths already.
 
@@ -61,6 +62,7 @@ def render_model_card(
         base_model: Hub id of the model that was fine-tuned, None where it was not from the Hub.
         dataset_id: Hub id of the data set, None where it is not on the Hub.
         license: the Hub's identifier ("apache-2.0"); None leaves it out.
+        examples: addresses of photos that the page offers to try the model on.
     """
     sections = recipe or {}
     if sections.get("training", {}).get("load_best_model_at_end") is False and metrics.get("last"):
@@ -70,7 +72,9 @@ def render_model_card(
     made_with = sections.get("made_with") or {}
     seconds = metrics.get("seconds")
     card = _load_template().render(
-        metadata=_build_metadata(metrics, repo_id, base_model, dataset_id, license, _model_type(config)).to_yaml(),
+        metadata=_build_metadata(
+            metrics, repo_id, base_model, dataset_id, license, _model_type(config), examples
+        ).to_yaml(),
         title=repo_id.split("/")[-1],
         family=str(metrics.get("family") or "DETR"),
         model_type=_model_type(config),
@@ -125,6 +129,7 @@ def _build_metadata(
     dataset_id: str | None,
     license: str | None,
     model_type: str,
+    examples: Sequence[str],
 ) -> ModelCardData:
     data = metrics.get("data", {})
     name = printable(data.get("name") or "custom")
@@ -157,6 +162,7 @@ def _build_metadata(
         license=license,
         model_name=printable(repo_id.split("/")[-1]),
         eval_results=results or None,
+        widget=[{"src": address} for address in examples] or None,
     )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 from hf_detr_ft.errors import InputError, RecipeError
 from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.hub.card_author import choose_card
+from hf_detr_ft.hub.example_photos import OURS
 from hf_detr_ft.hub.upload_files import Files, check_run_folder, collect_files
 from hf_detr_ft.run_folder import CARD, WEIGHTS
 
@@ -84,6 +86,7 @@ def push_run(
     commit_message: str = "Upload a run",
     license: str | None = None,
     overwrite_card: bool = False,
+    examples: Mapping[str, bytes] | None = None,
 ) -> str:
     """Uploads what `collect_files` lists, in one commit, and returns the repository's URL.
 
@@ -99,13 +102,15 @@ def push_run(
         commit_message: title of the commit.
         license: for the card's metadata.
         overwrite_card: replace a README.md on the Hub whoever wrote it.
+        examples: photos to try the model on, as `read_examples` gives them, in place of those that are there; the card
+            keeps those where none are given.
 
     Raises:
         InputError: the folder is incomplete, the Hub cannot be reached or refuses; one line with the remedy.
     """
     check_run_folder(run)
     repo_id = resolve_repo_id(repo_id, token)
-    files = collect_files(run, repo_id, license, token)
+    files = collect_files(run, repo_id, license, token, examples, revision)
     api = HfApi(token=token)
     try:
         url = str(api.create_repo(repo_id, private=private, exist_ok=True))
@@ -120,6 +125,9 @@ def push_run(
         operations += [CommitOperationAdd(name, content) for name, content in files.items()]
         if WEIGHTS in present and WEIGHTS not in files:
             operations.append(CommitOperationDelete(WEIGHTS))  # it would be loaded instead of the new shards
+        if examples:
+            old = (name for name in present - files.keys() if OURS.fullmatch(name))
+            operations += [CommitOperationDelete(name) for name in sorted(old)]
         api.create_commit(repo_id, operations, commit_message=commit_message, revision=revision, parent_commit=info.sha)
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
         raise _explain(error, api, repo_id) from error

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from huggingface_hub.utils import validate_repo_id
 from hf_detr_ft.atomic import write_text
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.hub.card_author import card_author, sign
+from hf_detr_ft.hub.example_photos import list_addresses
 from hf_detr_ft.hub.model_card import TASKS, render_model_card, snippet_call
 from hf_detr_ft.hub.redact import holds_token, remove_private
 from hf_detr_ft.recipe.entries import read_sections
@@ -57,13 +58,16 @@ Files = dict[str, Path | bytes]
 """Path in the repository, to a file that goes up as it is or the content of one."""
 
 
-def build_model_card(run: Path, repo_id: str | None = None, license: str | None = None) -> str:
+def build_model_card(
+    run: Path, repo_id: str | None = None, license: str | None = None, examples: Sequence[str] = ()
+) -> str:
     """The card of a run, from its metrics.json, config.json and (where there is one) recipe.yaml.
 
     Args:
         run: the run folder.
         repo_id: "user/name"; None takes the recipe's `training.hub_model_id`, else a placeholder.
         license: the Hub's identifier, such as "apache-2.0"; left out of the card unless given.
+        examples: addresses of photos to try the model on.
 
     Raises:
         DataError: metrics.json is missing, or it or config.json is not what a run writes.
@@ -84,6 +88,7 @@ def build_model_card(run: Path, repo_id: str | None = None, license: str | None 
         base_model=_hub_id(model.get("checkpoint"), run),
         dataset_id=_hub_id((metrics.get("data") or {}).get("name"), run),
         license=license,
+        examples=examples,
     )
 
 
@@ -126,7 +131,14 @@ def check_run_folder(run: Path) -> None:
         )
 
 
-def collect_files(run: Path, repo_id: str, license: str | None = None, token: str | None = None) -> Files:
+def collect_files(
+    run: Path,
+    repo_id: str,
+    license: str | None = None,
+    token: str | None = None,
+    examples: Mapping[str, bytes] | None = None,
+    revision: str | None = None,
+) -> Files:
     """Collects all that goes up.
 
     An allow list: weights, config.json, preprocessor_config.json, recipe.yaml, README.md, metrics.json, results.csv and
@@ -148,7 +160,8 @@ def collect_files(run: Path, repo_id: str, license: str | None = None, token: st
         files[RESULTS] = run / RESULTS
     plots = (path for path in sorted((run / PLOTS).glob("*.png")) if path.is_file())
     files |= {f"{PLOTS}/{path.name}": path for path in plots if is_public_plot(path.stem)}
-    files[CARD] = _card_to_push(run, repo_id, license).encode()
+    files |= examples or {}
+    files[CARD] = _card_to_push(run, repo_id, license, list_addresses(examples or (), repo_id, revision)).encode()
     for name, source in files.items():
         if holds_token(source if isinstance(source, bytes) else source.read_bytes(), token):
             raise DataError(
@@ -189,11 +202,17 @@ def _make_public(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return public
 
 
-def _card_to_push(run: Path, repo_id: str, license: str | None) -> str:
+def _card_to_push(run: Path, repo_id: str, license: str | None, examples: Sequence[str]) -> str:
     path = run / CARD
     local = path.read_text(encoding="utf-8") if path.is_file() else ""
     if card_author(local) == "generated":
-        return build_model_card(run, repo_id, license)
+        return build_model_card(run, repo_id, license, examples)
+    if examples:
+        logger.warning(
+            "%s: was written by hand and stays; to offer the examples, write into its metadata: widget: %s",
+            path,
+            json.dumps([{"src": address} for address in examples]),
+        )
     expected = _expected_repo_id(run, _read_recipe(run))
     for task in TASKS:
         local = local.replace(snippet_call(expected, task), snippet_call(repo_id, task))

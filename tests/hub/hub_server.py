@@ -283,6 +283,9 @@ def check_card(content: str) -> list[str]:
                 errors.append(f'"{key}" with value {value!r} is not valid')
     if not all(isinstance(tag, str) for tag in data.get("tags", [])):
         errors.append('"tags" must be texts')
+    for entry in data.get("widget", []):
+        if not isinstance(entry, dict) or not str(entry.get("src")).startswith("https://"):
+            errors.append(f'"widget" with value {entry!r} is not valid')
     for index, model in enumerate(data.get("model-index", [])):
         errors += _check_results(f"model-index[{index}]", model)
     return errors
@@ -450,6 +453,7 @@ def _lfs_get(hub: HubServer, request: _Handler, body: bytes, query: dict, oid: s
 
 
 _ID = r"(?P<repo_id>[\w.-]+/[\w.-]+?)"
+_REVISION = r"(?P<revision>refs/\w+/\w+|[^/]+)"
 ROUTES = (
     ("GET", r"/api/agent-harnesses", _agents),
     ("GET", r"/api/whoami-v2", _whoami),
@@ -457,7 +461,7 @@ ROUTES = (
     ("POST", r"/api/validate-yaml", _validate),
     ("GET", rf"/api/(?:models|spaces|datasets)/{_ID}", _info),
     ("GET", rf"/api/(?:models|spaces|datasets)/{_ID}/revision/(?P<revision>.+)", _info),
-    ("GET", rf"/api/(?:models|spaces|datasets)/{_ID}/tree/(?P<revision>[^/]+)/?(?P<under>.*)", _tree),
+    ("GET", rf"/api/(?:models|spaces|datasets)/{_ID}/tree/{_REVISION}/?(?P<under>.*)", _tree),
     ("POST", rf"/api/(?:models|spaces|datasets)/{_ID}/branch/(?P<branch>.+)", _branch),
     ("POST", rf"/api/(?:models|spaces|datasets)/{_ID}/preupload/(?P<revision>.+)", _preupload),
     ("POST", rf"/api/(?:models|spaces|datasets)/{_ID}/commit/(?P<revision>.+)", _post_commit),
@@ -465,5 +469,5 @@ ROUTES = (
     ("POST", rf"/(?:spaces/|datasets/)?{_ID}\.git/info/lfs/verify", _lfs_verify),
     ("PUT", r"/lfs-storage/(?P<oid>[0-9a-f]{64})", _lfs_put),
     ("GET HEAD", r"/lfs-storage/(?P<oid>[0-9a-f]{64})", _lfs_get),
-    ("GET HEAD", rf"/(?:datasets/)?{_ID}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _resolve),
+    ("GET HEAD", rf"/(?:datasets/)?{_ID}/resolve/{_REVISION}/(?P<path>.+)", _resolve),
 )
