@@ -78,6 +78,8 @@ USES = (
     Use("transformers:TimmBackbone", "_backbone"),
     Use("transformers.integrations.sdpa_attention", "sdpa_attention_forward"),
     Use("transformers.image_transforms", "get_size_with_aspect_ratio", "image_size, size, max_size"),
+    Use("transformers.image_utils", "SizeDict"),
+    Use("transformers:DetrImageProcessor", "resize"),
     Use("transformers.trainer", "DEFAULT_PROGRESS_CALLBACK"),
     Use("transformers.trainer_callback", "ExportableState"),
     Use(f"{MODELS}.rt_detr_v2.modeling_rt_detr_v2", "multi_scale_deformable_attention_v2", SAMPLING),
@@ -85,6 +87,10 @@ USES = (
     Use(f"{MODELS}.rt_detr_v2.modeling_rt_detr_v2:RTDetrV2Model", "generate_anchors", ANCHORS),
     Use(f"{MODELS}.deformable_detr.modeling_deformable_detr", "MultiScaleDeformableAttention"),
     Use("torch._dynamo.exc", "BackendCompilerFailed"),
+    Use("timm.layers", "get_same_padding", "x, kernel_size, stride, dilation"),
+    Use("timm.layers", "pad_same", "x, kernel_size, stride, dilation, value"),
+    Use("timm.layers", "Conv2dSame"),
+    Use("timm.layers", "FrozenBatchNormAct2d"),
     Use("argparse:ArgumentParser", "_actions"),
 )
 """Private names, and public ones that no documentation mentions."""

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,6 +88,14 @@ SHORTER = {
 """Flags behind a command, by its verb: one epoch of few images, one round, few pixels; a port that is free."""
 EDGES = as_flags({"model.shortest_edge": 64, "model.longest_edge": 96})
 SQUARE = as_flags({"model.square_edge": 192})
+SMALL_ORIGINAL = as_flags(
+    {
+        "model.backbone": "test_resnet",
+        "model.backbone_weights": "null",
+        "model.config.encoder_layers": 1,
+        "model.config.decoder_layers": 1,
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -233,9 +242,7 @@ def shorten(words: list[str]) -> list[str]:
     recipe = next((word for word in words if word.endswith(".yaml") and Path(word).is_file()), None)
     if recipe is not None:
         flags = [*flags, *(SQUARE if "square_edge" in f"{words}{Path(recipe).read_text()}" else EDGES)]
-    if recipe == "recipes/original.yaml":
-        flags = [*flags, "--model.backbone", "test_resnet", "--model.backbone_weights", "null"]
-    return flags
+    return [*flags, *(SMALL_ORIGINAL if recipe == "recipes/original.yaml" else [])]
 
 
 def look_at(program: str, words: list[str]) -> None:
@@ -257,10 +264,23 @@ def look_at(program: str, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if BLOCK.search(text)])
-def test_snippets_of_a_page_run(page: str, place: Path, hub: HubServer) -> None:
+def test_snippets_of_a_page_run(page: str, place: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     run_page(page, PAGES[page])
-    for repo_id in [repo_id for repo_id in hub.repos if repo_id.startswith("user/detr")]:
-        run_page("model card", hub.files(repo_id)["README.md"].decode())
+    if page == "README.md":
+        for run in ("balloon", "my_masks"):
+            assert cli.main(["push", f"runs/{run}", f"user/{run}"]) == 0
+            run_card(place, hub, f"user/{run}", monkeypatch)
+
+
+def run_card(place: Path, hub: HubServer, repo_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the snippets of a model card as somebody does who has nothing but the data and what the Hub holds."""
+    files = hub.files(repo_id)
+    with monkeypatch.context() as patch, TemporaryDirectory(dir=place) as folder:
+        patch.chdir(folder)
+        Path("recipe.yaml").write_bytes(files["recipe.yaml"])
+        Path("FOLDER").symlink_to(place / "FOLDER")
+        Path("MODEL_FOLDER").symlink_to(place / "runs/my")
+        run_page(f"the card of {repo_id}", files["README.md"].decode())
 
 
 def test_what_is_not_run_stands_on_a_page() -> None:

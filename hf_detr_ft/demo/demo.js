@@ -57,7 +57,7 @@ const isAbove = (score, threshold) => Math.fround(score) > Math.fround(threshold
 function makePanel(model, index) {
   const section = byId("model").content.firstElementChild.cloneNode(true);
   const part = (selector) => section.querySelector(selector);
-  const [slider, boxes, attention] = [part("input"), part(".boxes"), part(".attention")];
+  const [slider, masks, boxes, attention] = ["input", ".masks", ".boxes", ".attention"].map(part);
   const panel = {boxes: [], seconds: 0, size: [1, 1], chosen: null};
   part("h2").textContent = model.name;
   slider.value = model.threshold;
@@ -81,9 +81,17 @@ function makePanel(model, index) {
     // Small boxes lie on top, so that each can be clicked.
     const area = ({box}) => (box[2] - box[0]) * (box[3] - box[1]);
     boxes.replaceChildren(...[...shown].sort((a, b) => area(b) - area(a)).map(draw));
+    masks.replaceChildren(...shown.filter((found) => found.mask).reverse().map(tint)); // the best one on top
     boxes.classList.toggle("many", shown.length > MANY);
     part(".counts").textContent = `${shown.length} ${shown.length === 1 ? "box" : "boxes"}, found in ${panel.seconds.toFixed(2)} s`;
   };
+
+  function tint(found) {
+    const colour = document.createElement("span");
+    const mask = `url(${found.mask})`;
+    Object.assign(colour.style, {background: classes[found.name].colour, maskImage: mask, webkitMaskImage: mask});
+    return colour;
+  }
 
   function draw(found) {
     const [width, height] = panel.size;

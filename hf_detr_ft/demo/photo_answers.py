@@ -1,7 +1,7 @@
 """Answers of the demo's page about a photo: its boxes, and what a box's query attends to. Nothing of it is kept."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,6 +17,7 @@ from hf_detr_ft.attention.attention_plots import plot_cross_attention
 from hf_detr_ft.attention.image_attention import attend
 from hf_detr_ft.data.image_size import white_level_of
 from hf_detr_ft.data.images import decode_rgb
+from hf_detr_ft.data.masks import decode_masks
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.inference import image_detector
 from hf_detr_ft.inference.detect import ImageDetections
@@ -30,6 +31,8 @@ LEAST_SCORE = 0.01
 """Score above which boxes go to the page, whose threshold moves above it."""
 SHOWN_SIDE = 1600
 """Longest side of the photo that the page shows, in pixels."""
+MASK_SIDE = 800
+"""Longest side of a mask that the page shows, in pixels; a mask head's own maps are smaller."""
 ATTENTION_DPI = 150
 """Pixels of an inch of the picture of attention, which is 4.2 inches wide."""
 
@@ -144,12 +147,18 @@ def start_threshold(source: str) -> float:
 
 
 def find_boxes(model: ShownModel, photo: bytes, name: str) -> dict[str, Any]:
-    """Boxes that a model finds in a photo, best first, and the seconds that it took; see `PhotoAnswers.find`."""
+    """Boxes, and masks, that a model finds in a photo, best first, and the seconds that it took.
+
+    See `PhotoAnswers.find`.
+    """
     started = perf_counter()
     found = model.detector(decode(model, photo, name), threshold=LEAST_SCORE)
     rows = zip(found["boxes"].tolist(), found["labels"].tolist(), found["names"], found["scores"].tolist(), strict=True)
     boxes = [{"box": box, "label": label, "name": class_name, "score": score} for box, label, class_name, score in rows]
-    return {"seconds": perf_counter() - started, "boxes": boxes}
+    seconds = perf_counter() - started
+    for box, segmentation in zip(boxes, found.get("segmentations", []), strict=False):
+        box["mask"] = mask_to_address(segmentation)
+    return {"seconds": seconds, "boxes": boxes}
 
 
 def draw_attention_of(model: ShownModel, photo: bytes, name: str, clicked: ImageDetections) -> bytes:
@@ -175,6 +184,21 @@ def to_address(image: Image.Image) -> str:
     """An image as a `data:` address, scaled down to what a page shows."""
     small = image.copy()
     small.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    return encode(small, "JPEG", quality=90)
+
+
+def mask_to_address(segmentation: Mapping[str, Any]) -> str:
+    """A mask of the whole photo as a `data:` address of an image that is opaque on the object, scaled down."""
+    height, width = segmentation["size"]
+    scale = min(1, MASK_SIDE / max(height, width))
+    shape = max(1, round(height * scale)), max(1, round(width * scale))
+    (mask,) = decode_masks([segmentation["counts"]], (height, width), shape)
+    alpha = Image.fromarray(mask * 255)
+    return encode(Image.merge("LA", (alpha, alpha)), "PNG", compress_level=1)
+
+
+def encode(image: Image.Image, format: str, **settings: int) -> str:
+    """An image as a `data:` address, as it is."""
     stream = BytesIO()
-    small.save(stream, format="JPEG", quality=90)
-    return f"data:image/jpeg;base64,{b64encode(stream.getvalue()).decode()}"
+    image.save(stream, format=format, **settings)
+    return f"data:image/{format.lower()};base64,{b64encode(stream.getvalue()).decode()}"

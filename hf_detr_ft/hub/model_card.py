@@ -209,7 +209,7 @@ def _missing_folders(recipe: Mapping[str, Any], base_model: str | None) -> str:
     """Flags for the folders that whoever trains again has to name."""
     drawn = (recipe.get("data") or {}).get("synthetic_images") is not None
     local = (recipe.get("model") or {}).get("checkpoint") and not base_model
-    return ("" if drawn else " --data.root FOLDER") + (" --model.checkpoint FOLDER" if local else "")
+    return ("" if drawn else " --data.root FOLDER") + (" --model.checkpoint MODEL_FOLDER" if local else "")
 
 
 def _list_settings(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypeAlias, TypedDict, overload
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from hf_detr_ft.data.image_size import ImageProcessor, white_level_of
+from hf_detr_ft.data.masks import Masks
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.inference.detect import (
     ImageDetections,
@@ -43,6 +44,8 @@ class Found(TypedDict):
     """Names of the classes, N."""
     source: str | None
     """Path or address of the image; None of one in memory."""
+    segmentations: NotRequired[list[dict[str, Any]]]
+    """Masks as COCO's RLE (`size`, `counts`), N; of a model with a mask head alone."""
 
 
 class Detector:
@@ -160,11 +163,13 @@ class Detector:
 
     @staticmethod
     def to_supervision(found: Found) -> "sv.Detections":
-        """Detections of one image for `supervision`, with the classes' names under "class_name"."""
+        """Detections of one image for `supervision`, with masks of a model that has them, and names as "class_name"."""
         import supervision as sv
 
+        masks = Masks.of(found.get("segmentations", []))
         return sv.Detections(
             xyxy=found["boxes"],
+            mask=masks.decode() if len(masks) else None,
             confidence=found["scores"],
             class_id=found["labels"],
             data={"class_name": np.array(found["names"], dtype=str)},
@@ -183,7 +188,10 @@ class Detector:
 
     def _name(self, kept: ImageDetections, source: str | None) -> Found:
         names = [self.names[label] for label in kept.labels.tolist()]
-        return Found(boxes=kept.boxes_xyxy_px, labels=kept.labels, scores=kept.scores, names=names, source=source)
+        found = Found(boxes=kept.boxes_xyxy_px, labels=kept.labels, scores=kept.scores, names=names, source=source)
+        if kept.masks is not None:
+            found["segmentations"] = kept.masks.as_dicts()
+        return found
 
 
 def _name_or_image(image: ImageInput) -> str:

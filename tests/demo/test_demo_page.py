@@ -16,16 +16,18 @@ from PIL import Image
 from hf_detr_ft.inference.detect import load_detector
 from hf_detr_ft.synthetic.render import render
 from tests.demo.browser import Browser
+from tests.fixtures import tiny_detr_with_masks, write_run_folder
 from tests.report.test_browser import BROWSER
 
-MODELS = ("package:hf_detr_ft/tiny_dfine", "package:hf_detr_ft/tiny_detr")
+MODEL = "package:hf_detr_ft/tiny_dfine"
 COUNT = "document.querySelectorAll('section')[{}].querySelectorAll('.box').length"
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address that `hf-detr-ft demo` says, which ends without a word of trouble on Ctrl-C."""
-    command = [sys.executable, "-m", "hf_detr_ft.cli", "demo", *MODELS, "--port", "0"]
+    masks = write_run_folder(tmp_path_factory.mktemp("runs") / "masks", tiny_detr_with_masks())
+    command = [sys.executable, "-m", "hf_detr_ft.cli", "demo", MODEL, str(masks), "--port", "0"]
     heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a test run in the background does not
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeds)
     assert server.stdout is not None
@@ -39,15 +41,20 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    names = list((load_detector(MODELS[0])[0].config.id2label or {}).values())
+    names = list((load_detector(MODEL)[0].config.id2label or {}).values())
     path = tmp_path_factory.mktemp("photos") / "a photo & more.jpg"
     Image.fromarray(render(3, seed=7, classes=names, size=(240, 320)).image).save(path)
     return path
 
 
+def pixels(picture: bytes) -> np.ndarray:
+    """Pixels `[h, w, 3]` of a PNG."""
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+
+
 def pixels_of(picture: bytes, colour: tuple[int, ...]) -> int:
     """Count of pixels that have a colour, in a PNG."""
-    return int((np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")) == colour).all(axis=-1).sum())
+    return int((pixels(picture) == colour).all(axis=-1).sum())
 
 
 def test_the_address_is_this_machines_alone(address: str) -> None:
@@ -69,6 +76,13 @@ def test_a_photo_is_dropped_and_the_slider_changes_its_boxes(address: str, photo
         colours = page.ask("[...document.querySelectorAll('.box')].map((box) => box.style.borderColor)")
         for colour in {tuple(map(int, re.findall(r"\d+", text))) for text in colours}:
             assert pixels_of(seen, colour) > 50 > pixels_of(before, colour)
+
+        tinted = "document.querySelectorAll('section')[{}].querySelectorAll('.masks span').length"
+        assert [page.ask(tinted.format(model)) for model in range(2)] == [0, counts[1]]
+        page.ask("document.querySelectorAll('.masks')[1].hidden = true")
+        changed = (pixels(seen) != pixels(page.picture())).any(axis=-1)
+        assert changed.sum() > 1000, "masks are seen"
+        page.ask("document.querySelectorAll('.masks')[1].hidden = false")
 
         set_slider = """{
             const slider = document.querySelectorAll('input[type=range]')[0];

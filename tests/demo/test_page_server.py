@@ -4,20 +4,25 @@ import http.client
 import json
 import socket
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import urlencode
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from hf_detr_ft import Detector
 from hf_detr_ft.cli import main
+from hf_detr_ft.data.masks import Masks
+from hf_detr_ft.demo import photo_answers
 from hf_detr_ft.demo.page_server import LARGEST_PHOTO, PHOTO, PageServer, open_server
-from hf_detr_ft.demo.photo_answers import LEAST_SCORE, PhotoAnswers, start_threshold
+from hf_detr_ft.demo.photo_answers import LEAST_SCORE, PhotoAnswers, ShownModel, find_boxes, start_threshold
 from hf_detr_ft.errors import RecipeError
-from tests.fixtures import CLASSES, plain_image
+from tests.fixtures import CLASSES, plain_image, tiny_detr_with_masks, tiny_processor
 
 Answer = tuple[int, bytes, http.client.HTTPMessage]
 
@@ -98,6 +103,22 @@ def test_the_boxes_are_those_of_the_detector(server: PageServer, answers: PhotoA
     assert [box["name"] for box in boxes] == expected["names"]
     assert [box["score"] for box in boxes] == expected["scores"].tolist()
     assert said["photo"].startswith("data:image/jpeg;base64,")
+
+
+def test_masks_come_small_with_the_boxes_of_a_model_that_has_them(
+    answers: PhotoAnswers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photo_answers, "MASK_SIDE", 60)
+    detector = Detector(tiny_detr_with_masks(), tiny_processor())
+    photo = plain_image(90, 120, seed=1)
+    boxes = find_boxes(ShownModel("masks", detector, 0.5), encode(photo), "photo")["boxes"]
+    expected = Masks.of(detector(photo, threshold=LEAST_SCORE)["segmentations"]).decode()
+    assert len(boxes) == len(expected) > 3
+    for box, mask in zip(boxes, expected, strict=True):
+        shown = Image.open(BytesIO(b64decode(box["mask"].removeprefix("data:image/png;base64,"))))
+        assert shown.mode == "LA" and shown.size == (60, 45)
+        np.testing.assert_array_equal(np.asarray(shown.getchannel("A")) == 255, mask[::2, ::2])
+    assert "mask" not in answers.find(encode(photo), "photo")["found"][0]["boxes"][0]
 
 
 def test_a_photo_that_a_camera_turned_is_shown_upright(answers: PhotoAnswers) -> None:

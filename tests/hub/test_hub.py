@@ -147,7 +147,7 @@ def test_the_page_shows_all_numbers_and_dashes_where_coco_has_none(run: Path) ->
     assert "threshold=0.625)" in text
     assert "fine-tuned from a local checkpoint (detr-r50) on balloon" in text
     assert "At most 12 objects" in text
-    assert "hf-detr-ft train recipe.yaml --data.root FOLDER --model.checkpoint FOLDER\n" in text
+    assert "hf-detr-ft train recipe.yaml --data.root FOLDER --model.checkpoint MODEL_FOLDER\n" in text
     assert "| `model.config.num_queries` | `12` |" in text
     assert "minutes on NVIDIA H100. Versions: hf_detr_ft " in text
     assert ", torch 2.15.0." in text

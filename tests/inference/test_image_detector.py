@@ -20,10 +20,10 @@ import hf_detr_ft
 from hf_detr_ft import Detector
 from hf_detr_ft.errors import CheckpointError, DataError, RecipeError
 from hf_detr_ft.inference import image_input
-from hf_detr_ft.inference.detect import ImageDetections
+from hf_detr_ft.inference.detect import ImageDetections, detect
 from hf_detr_ft.inference.image_detector import Found
 from hf_detr_ft.synthetic.render import render
-from tests.fixtures import CLASSES, plain_image
+from tests.fixtures import CLASSES, plain_image, tiny_detr_with_masks, tiny_processor
 
 TINY = "package:hf_detr_ft/tiny_detr"
 
@@ -188,6 +188,20 @@ def test_supervision_gets_the_same(detector: Detector) -> None:
     assert sorted(set(converted.class_id)) == sorted({CLASSES.index(name) for name in found["names"]})
     assert len(detector.to_supervision(detector(plain_image(90, 150, 0), threshold=1.0))) == 0
     assert isinstance(converted, sv.Detections)
+    assert converted.mask is None and "segmentations" not in found
+
+
+def test_masks_come_with_the_boxes_of_a_model_that_has_them() -> None:
+    detector = Detector(tiny_detr_with_masks(), tiny_processor())
+    image = plain_image(90, 150, 0)
+    found = detector(image, threshold=0.1)
+    (expected,) = detect(detector.model, detector.processor, [image])
+    masks = expected.above(0.1).masks
+    assert masks is not None and len(masks) > 1 and found["segmentations"] == masks.as_dicts()
+    converted = detector.to_supervision(found)
+    np.testing.assert_array_equal(converted.mask, masks.decode())
+    assert converted.mask.shape == (len(masks), 90, 150)
+    assert detector.to_supervision(detector(image, threshold=1.0)).mask is None
 
 
 @pytest.mark.parametrize(
