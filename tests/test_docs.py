@@ -1,19 +1,15 @@
-"""Pages that are made from code agree with it, and code on pages runs."""
+"""Pages that are made from code agree with it, and so do figures and metrics; `test_snippets.py` runs all else."""
 
-import inspect
 import json
 import re
 import runpy
-import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hf_detr_ft import attention, cli, plots
-from hf_detr_ft.cli import load_verb
+from hf_detr_ft import attention, plots
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.recipe.augment_pipeline import read_pipeline
 from hf_detr_ft.recipe.fields import SECTIONS
@@ -117,39 +113,3 @@ def test_pipelines_and_messages_of_the_page_on_augmentation_are_true(tmp_path: P
         assert check_recipe(load_recipe(tmp_path / "my.yaml", ["--training.use_cpu", "true"])) == []
     wrong = [{"Blur": {}}, {"OneOf": [{"MotionBlur": {"limit": 3}}]}, {"Affine": {"p": 2}}]
     assert "\n".join(read_pipeline(wrong).problems) in page
-
-
-def shell_lines(text: str) -> list[list[str]]:
-    """Commands of this program in a page's blocks, without comments; what ends in a backslash goes on."""
-    blocks = re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL)
-    code = "\n".join(block for language, block in blocks if language == "bash").replace("\\\n", " ")
-    words = (shlex.split(line, comments=True) for line in code.splitlines() if line.lstrip().startswith("hf-detr-ft "))
-    return [line[1:] for line in words]
-
-
-COMMANDS = [(page.name, line) for page in PAGES for line in shell_lines(page.read_text(encoding="utf-8"))]
-
-
-@pytest.mark.parametrize(
-    ("page", "line"), COMMANDS, ids=lambda part: " ".join(part) if isinstance(part, list) else part
-)
-def test_commands_on_pages_are_understood(page: str, line: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their arguments are parsed as the program does it, up to the verb, which takes what it is given.
-
-    The verbs themselves, which need a network, photos or hours, are run by tests of their own.
-    """
-    taken: list[inspect.BoundArguments] = []
-
-    def stand_in(verb: str, function: str) -> Callable[..., int]:
-        signature = inspect.signature(load_verb(verb, function))
-        return lambda *arguments, **named: bool(taken.append(signature.bind(*arguments, **named)))
-
-    monkeypatch.setattr(cli, "load_verb", stand_in)
-    monkeypatch.setattr("hf_detr_ft.recipe.files.check_early", lambda *arguments: None)
-    assert cli.run(line) == 0
-    assert len(taken) == 1
-
-
-def test_there_are_commands_of_every_page_that_shows_some() -> None:
-    assert {"README.md", "parity.md", "processes.md"} <= {page for page, _ in COMMANDS}
-    assert len(COMMANDS) > 30

@@ -29,6 +29,7 @@ from hf_detr_ft.data import find_data
 from hf_detr_ft.data.formats import balloon_archive
 from hf_detr_ft.demo.page_server import PageServer
 from hf_detr_ft.runs import series
+from hf_detr_ft.verb_arguments import build_parser
 from tests.data.test_balloon_archive import release, zipped
 from tests.fixtures import (
     HEADS_FOR_MASKS,
@@ -287,3 +288,6 @@ def test_what_is_not_run_stands_on_a_page() -> None:
     blocks = [block for text in PAGES.values() for language, block in BLOCK.findall(text) if language == "bash"]
     commands = {command for block in blocks for command in commands_of(block)}
     assert NOT_RUN.keys() - commands == set(), "take them out of NOT_RUN"
+    for program, *words in map(shlex.split, NOT_RUN):
+        if program == "hf-detr-ft":
+            build_parser().parse_args(words)

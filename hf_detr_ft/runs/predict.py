@@ -5,7 +5,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +24,9 @@ if TYPE_CHECKING:
 
     from hf_detr_ft.inference.detect import ImageDetections
     from hf_detr_ft.inference.detect_files import Look, Seen
+    from hf_detr_ft.inference.image_detector import Detector
 
+Precision = Literal["auto", "fp32", "bf16"]
 LEAST_TIMED = 8
 """Images from which on it pays to find out whether bf16 is faster."""
 TABLES = {"json": "detections.json", "csv": "detections.csv"}
@@ -39,7 +40,7 @@ def predict(
     output: Path | None = None,
     batch_size: int = 8,
     overwrite: bool = False,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: Precision = "auto",
     format: str = "json",
     slice_side: int | None = None,
     track: bool = False,
@@ -85,44 +86,52 @@ def predict(
     drawn = name_drawn_images(files, output)
     check_output_folder(output, drawn, overwrite, format)
     Checkpoint(source).check_exists()
+    detector, look = load_look(source, files, precision, batch_size, slice_side)
     with large_imports():
         from hf_detr_ft.data.formats.write_data import WRITERS
-        from hf_detr_ft.inference import image_detector
-        from hf_detr_ft.inference.detect_files import Look
-        from hf_detr_ft.inference.slices import check_slices
-        from hf_detr_ft.inference.video import require_pyav
         from hf_detr_ft.inference.write_found import build_data_set, write_table
         from hf_detr_ft.inference.write_images import keep_frames, save_drawn
 
-    check_slices(slice_side, "--slice")
-    videos = [path for path in files if is_video(path)]
-    if videos:
-        require_pyav()
-    timed = precision != "auto" or bool(videos) or len(files) >= LEAST_TIMED
-    detector = image_detector.Detector.from_pretrained(source, precision=precision if timed else "fp32")
-    look = Look(detector.model, detector.processor, batch_size, slice_side)
     seen: dict[Path, list[Seen]] = {}
     skipped = Skipped()
-    frames: dict[tuple[Path, int], Path] = {}
-    with ExitStack() as stack:
-        if format in TABLES:
-            save = stack.enter_context(save_drawn(output, drawn, partial(draw, names=detector.names)))
-        else:
-            save = stack.enter_context(keep_frames(output, frames))
-        seconds = look_at(look, files, threshold, track, every, skipped, seen, save)
-        if format in TABLES:
+    search = partial(look_at, look, files, threshold, track, every, skipped, seen)
+    if format in TABLES:
+        with save_drawn(output, drawn, partial(draw, names=detector.names)) as save:
+            seconds = search(save)
             write_table(output / TABLES[format], seen, files, detector.names, detector.category_ids)
-            written = describe_drawn(seen) + TABLES[format]
-        else:
+        written = describe_drawn(seen) + TABLES[format]
+    else:
+        frames: dict[tuple[Path, int], Path] = {}
+        with keep_frames(output, frames) as save:
+            seconds = search(save)
             split, outside = build_data_set(seen, files, frames, detector.names, detector.category_ids)
             with write_folder(output) as folder:
                 WRITERS[format]({"train": split}, folder)
-            written = describe_data_set(split.coco, outside)
+        written = describe_data_set(split.coco, outside)
     print(summarise_predictions(seen, files, detector.names, threshold))
     for path, taken in seconds.items():
         print(f"{path}: {pluralize(len(seen[path]), 'frame')} in {taken:.1f} s, {len(seen[path]) / taken:.1f} a second")
     print(f"{output}: {written}")
     return 1 if skipped.count else 0
+
+
+def load_look(
+    source: str, files: Sequence[Path], precision: Precision, batch_size: int, slice_side: int | None
+) -> "tuple[Detector, Look]":
+    """Loads the model once it is seen that files and slices can be read; see `predict`."""
+    with large_imports():
+        from hf_detr_ft.inference import image_detector
+        from hf_detr_ft.inference.detect_files import Look
+        from hf_detr_ft.inference.slices import check_slices
+        from hf_detr_ft.inference.video import require_pyav
+
+    check_slices(slice_side, "--slice")
+    has_videos = any(map(is_video, files))
+    if has_videos:
+        require_pyav()
+    timed = precision != "auto" or has_videos or len(files) >= LEAST_TIMED
+    detector = image_detector.Detector.from_pretrained(source, precision=precision if timed else "fp32")
+    return detector, Look(detector.model, detector.processor, batch_size, slice_side)
 
 
 def look_at(
