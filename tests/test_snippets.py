@@ -6,6 +6,7 @@ in it, which change sizes and lengths alone (`SHORTER`). Other programs' command
 """
 
 import importlib.util
+import os
 import re
 import runpy
 import shlex
@@ -143,7 +144,7 @@ def place(
 ) -> Path:
     """The folder that a page's commands run in: the clone of this repository with the stand-ins in it."""
     folder = tmp_path / "clone"
-    shutil.copytree(stand_ins, folder)
+    shutil.copytree(stand_ins, folder, copy_function=os.link)
     for name in ("recipes", "scripts", "tests", "train.py", "constraints.txt", "pyproject.toml", "Makefile"):
         (folder / name).symlink_to(REPOSITORY / name)
     (folder / "my.yaml").write_text(fill_in((REPOSITORY / "recipes/custom.yaml").read_text()))
