@@ -40,8 +40,7 @@ def read_image_folder(layout: Layout, open_photos: OpenPhotos = Photos) -> Readi
                     raise DataError(f"expected a text 'file_name', found {name!r:.60}")
                 file_name = photos.find(name)
                 images.append((file_name, photos.size(file_name), read_objects(row)))
-    faults.refuse()
-    placed = place_objects(read)
+    placed = place_objects(read, faults)
     return {split: Labelled(placed[split], place.images_dir) for split, place in layout.splits.items()}, None
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hf_detr_ft.data.formats.labelled import LabelledImage, LabelledObject, class_name, finite
+from hf_detr_ft.data.formats.labelled import Faults, LabelledImage, LabelledObject, class_name, finite
 from hf_detr_ft.errors import DataError
 
 COLUMNS = ("objects", "annotations", "object", "faces")
@@ -86,27 +86,40 @@ RawImage = tuple[str, tuple[int, int], RawObjects]
 """File name, size (height, width) and objects of an image."""
 
 
-def place_objects(splits: Mapping[str, Sequence[RawImage]]) -> dict[str, list[LabelledImage]]:
+def place_objects(splits: Mapping[str, Sequence[RawImage]], faults: Faults) -> dict[str, list[LabelledImage]]:
     """Images with their objects, of all splits: their boxes have the same form.
 
     Raises:
-        DataError: the boxes fit their images in no form.
+        DataError: there are faults, the boxes fit their images in no form, or some are none in that form.
     """
+    faults.refuse()
     every = [image for images in splits.values() for image in images]
     boxes = [(box, size) for _, size, raw in every for box in raw.boxes]
     relative = bool(boxes) and all(0 <= value <= 1 for box, _ in boxes for value in box)
     stated = next((raw.form for _, _, raw in every if raw.form), None)
     form = stated or _choose(boxes, relative)
-    return {split: [_place(image, form, relative) for image in images] for split, images in splits.items()}
+    placed: dict[str, list[LabelledImage]] = {}
+    for split, images in splits.items():
+        placed[split] = []
+        for image in images:
+            with faults.at(f"{split}, image {image[0]!r}"):
+                placed[split].append(_place(image, form, relative))
+    faults.refuse()
+    return placed
 
 
 def _place(image: RawImage, form: str, relative: bool) -> LabelledImage:
     name, (height, width), raw = image
     scale = (width, height) * 2 if relative else (1, 1, 1, 1)
-    things = [
-        LabelledObject(label, _to_xywh([v * s for v, s in zip(box, scale, strict=True)], form), None, crowd)
-        for box, label, crowd in zip(raw.boxes, raw.labels, raw.crowd, strict=True)
-    ]
+    things = []
+    for box, label, crowd in zip(raw.boxes, raw.labels, raw.crowd, strict=True):
+        box_xywh_px = _to_xywh([v * s for v, s in zip(box, scale, strict=True)], form)
+        if min(box_xywh_px[2:]) < 0:
+            raise DataError(
+                f"expected width and height of 0 or more, found {box} as {form}; correct it, or name the column's key "
+                "by what its boxes are, such as bbox_xywh"
+            )
+        things.append(LabelledObject(label, box_xywh_px, None, crowd))
     return LabelledImage(name, (height, width), things)
 
 

@@ -14,6 +14,7 @@ from hf_detr_ft.data.formats.objects_column import CLASSES, COLUMNS, RawImage, p
 from hf_detr_ft.data.formats.shards import list_shards, open_shard
 from hf_detr_ft.data.formats.unpacked import image_name, measure_once, unpack_once, write_image
 from hf_detr_ft.errors import DataError, first_line
+from hf_detr_ft.formatting import join_limited
 
 ROWS_AT_ONCE = 32
 SIDES = ("height", "width")
@@ -41,20 +42,25 @@ def read_parquet(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
     for name in list_shards(root).named(".parquet"):
         files[split_of(name) or "train"].append(root / name)
     folder = root if layout.streamed else unpack_once([*chain(*files.values())], lambda folder: _unpack(files, folder))
-    faults, read, names = Faults(root), dict[str, list[RawImage]](), dict[str, None]()
+    faults, read = Faults(root), dict[str, list[RawImage]]()
+    classes = {path: read_class_names(path) for path in chain(*files.values())}
+    names = dict.fromkeys(chain(*classes.values()))
     for split, paths in files.items():
         images = read.setdefault(split, [])
         describe = _streamed(paths) if layout.streamed else _unpacked(open_photos(folder / split))
         number = 0
         for path in paths:
-            classes = read_class_names(path)
-            names |= dict.fromkeys(classes)
             for row in iterate_rows(path, with_images=False):
                 with faults.at(f"{path}, row {number}"):
-                    images.append((*describe(number, row), read_objects(row, classes)))
+                    raw = read_objects(row, classes[path])
+                    if names and not names.keys() >= set(raw.labels):
+                        raise DataError(
+                            f"expected classes that the features of the files name, {join_limited([*names])}, found "
+                            f"{join_limited(raw.labels)}; write all files with the same features"
+                        )
+                    images.append((*describe(number, row), raw))
                 number += 1
-    faults.refuse()
-    placed = place_objects(read)
+    placed = place_objects(read, faults)
     pieces = {split: _find_pieces(paths) if layout.streamed else () for split, paths in files.items()}
     return {split: Labelled(placed[split], folder / split, pieces[split]) for split in placed}, list(names) or None
 

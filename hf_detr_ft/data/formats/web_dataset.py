@@ -73,8 +73,7 @@ def read_web_dataset(layout: Layout, open_photos: OpenPhotos = Photos) -> Readin
                 value: Any = parse_json(label, f"{file_name}.json")
                 row = value if isinstance(value, dict) else {"objects": value}
                 images.append((file_name, photos.size(file_name, size), read_objects(row)))
-    faults.refuse()
-    placed = place_objects(read)
+    placed = place_objects(read, faults)
     return {split: Labelled(placed[split], folder / split, pieces.get(split, ())) for split in placed}, None
 
 
