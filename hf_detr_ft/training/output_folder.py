@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
+from functools import cache
+from os.path import isdir, islink
 from pathlib import Path
 
 from hf_detr_ft.atomic import follow_links, lock_folder, remove, sweep_leftovers
@@ -114,7 +116,16 @@ class OutputFolder(RunFolder):
         if not self._entries():
             return
         own = Path(os.path.realpath(self.path))
-        read = [str(path) for path in paths if any(place.is_relative_to(own) for place in follow_links(path))]
+
+        @cache
+        def leads_here(place: str) -> bool:
+            return any(step.is_relative_to(own) for step in follow_links(place))
+
+        def is_here(path: str) -> bool:
+            """A plain file lies where its folder does, which is followed once for all its images."""
+            return leads_here(os.path.dirname(path)) or ((islink(path) or isdir(path)) and leads_here(path))
+
+        read = [str(path) for path in paths if is_here(os.path.expanduser(path))]
         if read:
             more = f" and {len(read) - 5} more" if len(read) > 5 else ""
             raise RecipeError(

@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from transformers import Trainer
 
 from hf_detr_ft.cli import main
-from hf_detr_ft.errors import DataError, TrainingError
+from hf_detr_ft.errors import DataError, RecipeError, TrainingError
 from hf_detr_ft.run_folder import RunFolder
 from hf_detr_ft.runs.train import begin_folder
+from hf_detr_ft.training import output_folder
 from hf_detr_ft.training.checkpoints import checkpoint_faults, find_checkpoint, place_checkpoint
 from hf_detr_ft.training.interruption import StopCallback
 from hf_detr_ft.training.output_folder import OutputFolder
@@ -333,6 +335,20 @@ def test_overwriting_spares_what_the_recipe_reads(
     assert f"'{run}' holds what the recipe reads: " in err or "does not look like a run folder" in err
     assert "Nothing was removed" in err
     assert contents(tmp_path) == before
+
+
+def test_links_are_followed_once_for_all_images_of_a_folder(tmp_path: Path) -> None:
+    run = OutputFolder(str(tmp_path / "run"))
+    for name in ("run/notes.txt", "images/a.png", "images/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "images/c.png").symlink_to(tmp_path / "run/notes.txt")
+    images = [str(tmp_path / f"images/{letter}.png") for letter in "abc"]
+    with patch.object(output_folder, "follow_links", wraps=output_folder.follow_links) as followed:
+        run.check_not_read(images[:2])
+        assert followed.call_count == 1
+        with pytest.raises(RecipeError, match=r"holds what the recipe reads: .*c\.png"):
+            run.check_not_read(images)
 
 
 @pytest.mark.parametrize(
