@@ -91,14 +91,11 @@ def load_source(config: DataConfig, split: str, masks: MaskUse = False, layout: 
         return _draw(config, split, masks)
     layout = layout or find_data(config)
     notes = [describe_layout(layout)] if layout.reason else []
-    if layout.format == "coco":
-        places = {key: place for key, place in layout.splits.items() if key == split}
-        sources = {key: _read_coco(config, place, notes, masks) for key, place in places.items()}
-    else:
-        sources = _read_others(config, layout, notes, masks)
-    if split not in sources:
+    if split not in layout.splits:
         raise DataError(f"{config.root or '.'}: expected a split {split!r}, found none; {describe_layout(layout)}")
-    return sources[split]
+    if layout.format == "coco":
+        return _read_coco(config, layout.splits[split], notes, masks)
+    return _read_other(config, layout, split, notes, masks)
 
 
 def _read_coco(config: DataConfig, place: Place, notes: Sequence[str], masks: MaskUse) -> Source:
@@ -126,8 +123,8 @@ _READ: WeakValueDictionary[str, _Read] = WeakValueDictionary()
 """Splits that are in use, so that the second one need not be read once more with the first."""
 
 
-def _read_others(config: DataConfig, layout: Layout, notes: Sequence[str], masks: MaskUse) -> dict[str, Source]:
-    """All splits of another format, whose categories are numbered together."""
+def _read_other(config: DataConfig, layout: Layout, split: str, notes: Sequence[str], masks: MaskUse) -> Source:
+    """A split of another format: all are read at once, since their categories are numbered together."""
     found = state_of(layout.root) if layout.root is not None else None  # files that are named may lie anywhere
     key = repr((layout, config.file_names, config.exif, found))
     read = None if found is None else _READ.get(key)
@@ -142,12 +139,10 @@ def _read_others(config: DataConfig, layout: Layout, notes: Sequence[str], masks
     if read.turned and config.exif == "upright":
         said = f"EXIF turns {pluralize(read.turned, 'photo')}, and no size in the annotations tells what boxes are of"
         notes = [*notes, f"{said}: taken as drawn on upright photos; where they were not, set data.exif to stored"]
-    sources = {}
-    for split, (coco, place) in read.splits.items():
-        digest = hashlib.sha256(json.dumps(coco).encode()).hexdigest()
-        source = _from_coco(config, coco, place, {f"{layout.format} {split}": digest}, notes, masks)
-        sources[split] = replace(source, read_with=read)
-    return sources
+    coco, place = read.splits[split]
+    digest = hashlib.sha256(json.dumps(coco).encode()).hexdigest()
+    source = _from_coco(config, coco, place, {f"{layout.format} {split}": digest}, notes, masks)
+    return replace(source, read_with=read)
 
 
 def _from_coco(

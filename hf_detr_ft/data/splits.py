@@ -1,8 +1,9 @@
 """Splits of a recipe: read, checked, and as data sets."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,33 +77,41 @@ class Splits:
 
 
 def load_sources(
-    config: DataConfig, splits: Sequence[str] = ("train", "val"), progress: Progress = iter, masks: MaskUse = False
+    config: DataConfig,
+    splits: Sequence[str] = ("train", "val"),
+    progress: Progress = iter,
+    masks: MaskUse = False,
+    layout: Layout | None = None,
 ) -> dict[str, Source]:
     """Reads, draws or makes splits of a recipe, of "train", "val" and "test", with masks where they are asked for.
 
-    Those of some objects are for training alone.
+    Those of some objects are for training alone. Files are searched for where their layout is not given.
 
     Raises:
         InputError: see `load_source` and `make_splits`.
     """
-    layout, made = None if config.synthetic_images is not None else find_data(config), {}
+    if layout is None and config.synthetic_images is None:
+        layout = find_data(config)
+
+    @cache
+    def read(split: str) -> Source:
+        return load_source(config, split, masks if split == "train" else masks is True, layout)
+
+    made: dict[str, Source] = {}
     if layout is not None and set(splits) != {"test"} and makes_validation(config, layout):
-        made = make_splits(config, _load(config, "train", masks, layout), progress)
-    found = {
-        split: made.get(split) or _load(config, split, masks if split == "train" else masks is True, layout)
-        for split in splits
-    }
+        made = make_splits(config, _load(config, "train", read, layout), progress)
+    found = {split: made.get(split) or _load(config, split, read, layout) for split in splits}
     return {split: source if split == "train" else unpack_streamed(source) for split, source in found.items()}
 
 
-def _load(config: DataConfig, split: str, masks: MaskUse, layout: Layout | None) -> Source:
+def _load(config: DataConfig, split: str, read: Callable[[str], Source], layout: Layout | None) -> Source:
     """A split with the classes that the recipe asks for, and of training the images that no annotation names."""
-    source, notes = load_source(config, split, masks, layout), list[str]()
+    source, notes = read(split), list[str]()
     coco, folder, file = source.coco, source.images_dir, str(source.annotations)
     if split == "train" and folder is not None and layout is not None:
         places = layout.splits
         beside = [other for other in places if other != split and _overlap(folder, places[other].images_dir)]
-        others = (load_source(config, other, layout=layout) for other in beside)
+        others = map(read, beside)
         named = [(other.images_dir, other.coco) for other in others if other.images_dir is not None]
         names = find_unlabelled(folder, [(folder, coco), *named])
         coco, note = use_unlabelled(coco, folder, names, config.unlabelled, file)
@@ -166,9 +175,10 @@ def check_data(
         RecipeError: synthetic images are described wrongly.
         DataError: a file is not there or is no COCO JSON, or images cannot be drawn.
     """
-    has_test = config.synthetic_images is None and "test" in find_data(config).splits
+    layout = None if config.synthetic_images is not None else find_data(config)
+    has_test = layout is not None and "test" in layout.splits
     splits = ("train", "val", "test") if has_test else ("train", "val")
-    sources = load_sources(config, splits, progress, masks)
+    sources = load_sources(config, splits, progress, masks, layout)
     if has_test and not sources["test"].coco["annotations"]:
         note = f"{sources.pop('test').annotations}: no object is annotated, so there is no test split"
         sources["train"] = replace(sources["train"], notes=(*sources["train"].notes, note))

@@ -33,7 +33,7 @@ def load_whole_splits(config: DataConfig, layout: Layout) -> WholeData:
     """
     splits, notes, problems = {}, list[str](), []
     for split in (name for name in SPLITS if name in layout.splits):
-        found = load_source(config, split, masks=True)
+        found = load_source(config, split, masks=True, layout=layout)
         folder = found.images_dir
         assert folder is not None, "only drawn images are no files"
         problems += check_coco(found.coco, found.annotations, folder, decode=False)

@@ -5,9 +5,11 @@ import tracemalloc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from hf_detr_ft.data import split_source, splits
 from hf_detr_ft.data.checks.problems import Problem, list_problems
 from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.splits import check_data, load_splits
@@ -189,6 +191,17 @@ def test_progress_sees_every_image_of_both_splits(root: Path) -> None:
 
     load_splits(DataConfig(root=str(root)), progress=progress)
     assert seen == [4, 2]
+
+
+def test_each_file_is_read_once_and_the_folder_searched_once(root: Path) -> None:
+    """Both splits name one folder of images, so that those of one are looked for among the other's, too."""
+    config = DataConfig(root=str(root), train_images=".", val_images=".")
+    with (
+        patch.object(split_source, "read_coco", wraps=split_source.read_coco) as read,
+        patch.object(splits, "find_data", wraps=splits.find_data) as searched,
+    ):
+        check_data(config, decode=None)
+    assert (read.call_count, searched.call_count) == (2, 1)
 
 
 def test_a_long_list_is_cut_short_by_kind() -> None:

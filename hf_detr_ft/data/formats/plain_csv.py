@@ -102,27 +102,18 @@ def find_columns(table: Table) -> Columns | None:
 
 def find_plain_csv(tree: Tree) -> Layout | None:
     """The splits of a folder with tables of boxes."""
-    files = [name for name in tree.named(".csv", ".tsv") if _is_table(tree.root / name)]
-    if not files:
+    heads = {name: load_head(tree.root / name) for name in tree.named(".csv", ".tsv")}
+    tables = {name: columns for name, head in heads.items() if (columns := find_columns(head)) is not None}
+    if not tables:
         return None
     splits: dict[str, Place] = {}
-    for split, name in group_by_split(files, tree.root).items():
-        path = tree.root / name
-        place = Place(path, tree.images_folder(name, split, _samples(path)))
-        columns = find_columns(load_head(path))
-        divided = [split] if columns is None or columns.split is None else [*_divide(load_table(path), columns, path)]
+    for split, name in group_by_split([*tables], tree.root).items():
+        path, columns = tree.root / name, tables[name]
+        samples = [cells[columns.file] for _, cells in heads[name].rows[:5] if len(cells) > columns.file]
+        place = Place(path, tree.images_folder(name, split, samples))
+        divided = [split] if columns.split is None else [*_divide(load_table(path), columns, path)]
         splits |= dict.fromkeys(divided, place)
-    return Layout("csv", splits, f"{files[0]} is a table of boxes")
-
-
-def _is_table(path: Path) -> bool:
-    return find_columns(load_head(path)) is not None
-
-
-def _samples(path: Path) -> list[str]:
-    table = load_head(path)
-    columns = find_columns(table)
-    return [] if columns is None else [cells[columns.file] for _, cells in table.rows[:5] if len(cells) > columns.file]
+    return Layout("csv", splits, f"{next(iter(tables))} is a table of boxes")
 
 
 def read_plain_csv(layout: Layout, open_photos: OpenPhotos = Photos) -> Reading:
