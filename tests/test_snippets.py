@@ -94,6 +94,8 @@ SHORTER = {
     "draw_nuclei.py": ["--images", "4", "--objects", "4", "--side", "64"],
 }
 """Flags behind a command, by its verb: two epochs of few images, one round, few pixels; a port that is free."""
+EXIT_STATUSES = {"diagnose": (0, 1)}
+"""Exit statuses of a verb whose answer is one; what is wrong raises an error here, and ends with no status."""
 EDGES = as_flags({"model.shortest_edge": 64, "model.longest_edge": 96})
 SQUARE = as_flags({"model.square_edge": 192})
 SMALL_ORIGINAL = as_flags(
@@ -172,13 +174,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def train_here(arguments: Any) -> None:
         assert Path(arguments.training_script).name in ("train.py", "hf_detr_ft.cli")
         given = arguments.training_script_args
-        assert cli.main(given if arguments.module else ["train", *given]) == 0
+        assert cli.run(given if arguments.module else ["train", *given]) == 0
 
     def interrupt(server: PageServer) -> None:
         raise KeyboardInterrupt
 
     def train_member(path: Path, flags: list[str], member: series.Member, device: int | None) -> Any:
-        status = cli.main(["train", str(path), *flags, *member.flags])
+        status = cli.run(["train", str(path), *flags, *member.flags])
         return SimpleNamespace(poll=lambda: status, returncode=status)
 
     monkeypatch.setattr(series, "start", train_member)
@@ -222,11 +224,13 @@ def run_command(command: str) -> None:
         command = command.replace(text, stand_in)
     program, *words = shlex.split(command)
     if program == "hf-detr-ft":
+        if "runs/my" in words and not Path("runs/my").exists():
+            run_command("hf-detr-ft train my.yaml")
         for source, folder in (COPIES[word] for word in COPIES.keys() & set(words)):
             if not Path(folder).exists():
                 shutil.copytree(source, folder)
         shutil.rmtree("predictions", ignore_errors=True)  # a folder of its own for each `predict`
-        assert cli.main([*words, *shorten(words)]) == 0, command
+        assert cli.run([*words, *shorten(words)]) in EXIT_STATUSES.get(words[0], (0,)), command
     elif program == "accelerate":
         arguments = accelerate_launch.launch_command_parser().parse_args([*words[1:], *shorten(words)])
         assert Path(arguments.training_script).is_file(), command
@@ -276,7 +280,7 @@ def test_snippets_of_a_page_run(page: str, place: Path, hub: HubServer, monkeypa
     run_page(page, PAGES[page])
     if page == "README.md":
         for run in ("balloon", "my_masks"):
-            assert cli.main(["push", f"runs/{run}", f"user/{run}"]) == 0
+            assert cli.run(["push", f"runs/{run}", f"user/{run}"]) == 0
             run_card(place, hub, f"user/{run}", monkeypatch)
 
 
