@@ -37,6 +37,10 @@ PLOTS = "plots"
 IMAGE_PLOTS = "photos"
 PREDICTIONS = "predictions.png"
 """File in `PLOTS`: validation images with truth and predictions."""
+EXPORTS = "export"
+"""The folder of files for other runtimes."""
+MEASURED = ".json"
+"""Ending, behind an exported file's name, of the file with its AP, its box difference and its speed."""
 WEIGHTS = "model.safetensors"
 RAW_WEIGHTS = "raw.safetensors"
 """Trained weights as they are, in a checkpoint whose `WEIGHTS` are their moving average; training goes on from them."""
@@ -77,6 +81,7 @@ WRITTEN = (
     *(f"checkpoint-[0-9]*/*.{suffix}" for suffix in ("json", "npz", "pt", "pth", "bin", "safetensors")),
     *(f"checkpoint-[0-9]*/{name}" for name in ("global_step*", "latest", "zero_to_fp32.py")),
     *(f"checkpoint-[0-9]*/{name}" for name in ("pytorch_model_fsdp_*", "optimizer_*", "*.distcp")),
+    *(f"{EXPORTS}/model*{suffix}" for suffix in (".onnx", ".xml", ".bin", ".torchscript", ".pt2", MEASURED)),
     *(f"{PLOTS}/*.png", f"{TENSORBOARD}/*events.out.tfevents.*"),
     *(".*.tmp", ".*.tmp/*", "*/.*.tmp", "*/.*.tmp/*"),
 )
@@ -175,6 +180,14 @@ class RunFolder:
         logs = [folder / LOG for folder in (self.path, *self.checkpoints())]
         newest = next((log for log in logs if log.is_file()), None)
         return (read_object(newest).get("log_history") or []) if newest else []
+
+    def read_exports(self) -> list[dict[str, Any]]:
+        """What was measured of each exported file, by its name; empty where nothing was exported.
+
+        Raises:
+            DataError: it is no JSON object.
+        """
+        return [read_object(path) for path in sorted((self.path / EXPORTS).glob(f"model*{MEASURED}"))]
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints' folders, whole or not, the newest first."""

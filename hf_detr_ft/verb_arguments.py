@@ -7,11 +7,11 @@ from typing import Any, get_args
 from hf_detr_ft import __version__
 from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe.sections import Format
-from hf_detr_ft.run_folder import CARD, REPORT
+from hf_detr_ft.run_folder import CARD, EXPORTS, REPORT
 
 RECIPE_VERBS = ("train", "check")
 """Verbs that take a recipe and its flags, without a parser of their own."""
-FLAG_VERBS = ("evaluate", "compare", "average", "diagnose", "report", "benchmark")
+FLAG_VERBS = ("evaluate", "compare", "average", "diagnose", "report", "benchmark", "export")
 """Verbs that take a recipe's flags behind their own arguments."""
 DESCRIPTION = """Fine-tune DETR on your own images.
 
@@ -27,6 +27,7 @@ DESCRIPTION = """Fine-tune DETR on your own images.
   hf-detr-ft benchmark RECIPE                           training steps of stock Transformers and of ours, timed
   hf-detr-ft predict RUN PHOTO_VIDEO_OR_FOLDER ...      detections: drawn, as JSON or CSV, or as a data set
   hf-detr-ft demo RUN [RUN]                             a page in the browser: drop a photo, see boxes
+  hf-detr-ft export RUN [--format onnx|openvino|…]      a file for another runtime, with the AP it has there
   hf-detr-ft push RUN USER/NAME                         publish on the Hugging Face Hub
   hf-detr-ft push-data FOLDER USER/NAME                 a data set of any format, as Parquet that the Hub shows
   hf-detr-ft convert SRC DST [--to coco|yolo|voc]       a data set of any format to another one
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_benchmark,
         add_predict,
         add_demo,
+        add_export,
         add_push,
         add_push_data,
         add_convert,
@@ -189,6 +191,24 @@ def add_demo(verbs: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="with --space: list files and sizes, and do no more")
     parser.add_argument("--private", action="store_const", const=True, help="make a new Space private")
     parser.add_argument("--overwrite", action="store_true", help="replace files of a Space that is there")
+
+
+def add_export(verbs: Any) -> None:
+    """Arguments of `export`."""
+    parser = verbs.add_parser("export", help="a file for another runtime, with the AP it has there")
+    parser.add_argument("source", metavar="RUN")
+    formats = ["onnx", "openvino", "torchscript", "exported-program"]
+    parser.add_argument("--format", choices=formats, default="onnx", help="(default: onnx)")
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "fp16", "int8", "int8-dynamic"],
+        default="fp32",
+        help="int8: convolutions, calibrated on training images; int8-dynamic: matrix products (default: fp32)",
+    )
+    parser.add_argument("--tolerance", type=float, default=0.005, help="AP that the file may lose (default: 0.005)")
+    parser.add_argument("--force", action="store_true", help="keep a file that has lost more")
+    parser.add_argument("--recipe", type=Path, help="whose images to use; the run's own by default")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help=f"default: RUN/{EXPORTS}")
 
 
 def add_push(verbs: Any) -> None:

@@ -51,6 +51,7 @@ def render_model_card(
     dataset_id: str | None = None,
     license: str | None = None,
     examples: Sequence[str] = (),
+    exports: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The whole card, signed. Everything that comes in must be free of secrets and local paths already.
 
@@ -63,6 +64,7 @@ def render_model_card(
         dataset_id: Hub id of the data set, None where it is not on the Hub.
         license: the Hub's identifier ("apache-2.0"); None leaves it out.
         examples: addresses of photos that the page offers to try the model on.
+        exports: what was measured of each exported file.
     """
     sections = recipe or {}
     if sections.get("training", {}).get("load_best_model_at_end") is False and metrics.get("last"):
@@ -86,6 +88,7 @@ def render_model_card(
         split=data.get("split", "validation"),
         best=best,
         test=metrics.get("test"),
+        exports=exports,
         rows=metric_rows(best["metrics"]),
         per_class=sorted(best.get("per_class", []), key=lambda row: -row["objects"]),
         shown=CLASSES_SHOWN,

@@ -26,6 +26,7 @@ from hf_detr_ft.recipe.entries import read_sections
 from hf_detr_ft.run_folder import (
     CARD,
     CONFIG,
+    EXPORTS,
     METRICS,
     PLOTS,
     PROCESSOR,
@@ -89,6 +90,7 @@ def build_model_card(
         dataset_id=_hub_id((metrics.get("data") or {}).get("name"), run),
         license=license,
         examples=examples,
+        exports=RunFolder(run).read_exports(),
     )
 
 
@@ -141,9 +143,9 @@ def collect_files(
 ) -> Files:
     """Collects all that goes up.
 
-    An allow list: weights, config.json, preprocessor_config.json, recipe.yaml, README.md, metrics.json, results.csv and
-    the figures of `PUBLIC_PLOTS`. Never report.html, plots/predictions.png and plots/photos, which show the user's
-    images; nor checkpoints, optimizer states, detections, logs or training_args.bin (which holds the token).
+    An allow list: weights, exported files, config.json, preprocessor_config.json, recipe.yaml, README.md, metrics.json,
+    results.csv and the figures of `PUBLIC_PLOTS`. Never report.html, plots/predictions.png and plots/photos, which show
+    the user's images; nor checkpoints, optimizer states, detections, logs or training_args.bin (which holds the token).
 
     Raises:
         DataError: the folder is incomplete, or a file holds what looks like an access token.
@@ -168,7 +170,9 @@ def collect_files(
                 f"{run / name}: holds what looks like an access token, nothing was uploaded; remove it from the file, "
                 "and if others may have seen it revoke it at https://huggingface.co/settings/tokens"
             )
-    return {**{name: run / name for name in _weights(run)}, **files}
+    exported = [f"{EXPORTS}/{name}" for row in RunFolder(run).read_exports() for name in row["files"]]
+    networks = [*_weights(run), *(name for name in exported if (run / name).is_file())]
+    return {**{name: run / name for name in networks}, **files}
 
 
 def list_sizes(files: Files) -> list[str]:

@@ -1,13 +1,13 @@
-"""Images as people have them (paths, addresses, Pillow's images, arrays, tensors) to upright RGB."""
+"""Images as people have them (paths, addresses, Pillow's images, arrays, tensors) to upright RGB, without torch."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 from urllib.request import Request, urlopen
 
 import numpy as np
-import torch
 from PIL import Image
 
 import hf_detr_ft
@@ -15,7 +15,10 @@ from hf_detr_ft.data.find_images import find_images
 from hf_detr_ft.data.images import decode_rgb, to_upright_rgb
 from hf_detr_ft.errors import DataError, first_line
 
-ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray | torch.Tensor
+if TYPE_CHECKING:
+    import torch
+
+ImageInput: TypeAlias = Union[str, os.PathLike[str], Image.Image, np.ndarray, "torch.Tensor"]
 """A path, an http(s) address, an image of Pillow, an array `[h, w, 3]` or a tensor `[3, h, w]`."""
 ADDRESSES = ("http://", "https://")
 LARGEST_DOWNLOAD = 200_000_000
@@ -72,7 +75,7 @@ def open_image(image: ImageInput, white_level: int | None = None) -> Image.Image
         return decode_rgb(download(image), image, white_level=white_level)
     if isinstance(image, str | os.PathLike):
         return decode_rgb(Path(image).expanduser(), white_level=white_level)
-    if isinstance(image, torch.Tensor):
+    if "torch" in sys.modules and isinstance(image, sys.modules["torch"].Tensor):
         image = _tensor_to_array(image)
     if isinstance(image, np.ndarray):
         image = _array_to_image(image)
@@ -98,7 +101,7 @@ def download(address: str) -> bytes:
     return content
 
 
-def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
+def _tensor_to_array(tensor: "torch.Tensor") -> np.ndarray:
     """`[1 or 3, h, w]` to `[h, w]` or `[h, w, 3]` uint8."""
     if tensor.ndim != 3 or tensor.shape[0] not in (1, 3) or not tensor.numel():
         raise DataError(f"a tensor: expected the shape [3, h, w] or [1, h, w], found {list(tensor.shape)}")
@@ -110,7 +113,7 @@ def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
                 f"a tensor of floats: expected values from 0 to 1, found {low:.3g} to {high:.3g}. Give the image "
                 "as it is before it is normalised."
             )
-        values = (values.float() * 255).round().to(torch.uint8)
+        values = (values.float() * 255).round().byte()
     array = values.permute(1, 2, 0).numpy()
     return array[..., 0] if array.shape[2] == 1 else array
 

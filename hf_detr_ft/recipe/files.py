@@ -20,7 +20,7 @@ from hf_detr_ft.recipe.sections import (
     ModelConfig,
     Recipe,
 )
-from hf_detr_ft.run_folder import MADE_WITH
+from hf_detr_ft.run_folder import MADE_WITH, RECIPE, RunFolder
 from hf_detr_ft.yaml12 import dump_yaml
 
 PATHS = (
@@ -66,6 +66,25 @@ def check_early(
         if any(not is_sound or source.startswith("flag") for source in training):
             load_recipe(path, flags)  # its rules have to wait: the model may bring values that they allow
         raise
+
+
+def recipe_of(source: str, given: Path | None, flags: Sequence[str]) -> Path | None:
+    """The recipe whose data a model is measured on: the one that is given, else the run's own.
+
+    Args:
+        source: a run folder, another folder of a model, or a Hub id.
+        given: a recipe.
+        flags: over it; with `--data.root` and its like no recipe is needed.
+
+    Raises:
+        RecipeError: nothing names the data.
+    """
+    own = RunFolder(source).recipe
+    if given is None and not own.is_file() and not any(flag.startswith("--data.") for flag in flags):
+        raise RecipeError(
+            f"'{source}' carries no {RECIPE} that names the data. Give --recipe RECIPE, or --data.root and its like."
+        )
+    return given or (own if own.is_file() else None)
 
 
 def load_recipe(

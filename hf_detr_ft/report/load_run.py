@@ -51,6 +51,7 @@ class LoadedRun:
         recipe_text: recipe.yaml as it is.
         folder: as it is written in commands; None of what is no run folder.
         is_original: facebookresearch/detr trained it, of whose evaluations COCO's twelve numbers alone are known.
+        exports: what was measured of each exported file.
     """
 
     name: str
@@ -60,6 +61,7 @@ class LoadedRun:
     recipe_text: str = ""
     folder: str | None = None
     is_original: bool = False
+    exports: Sequence[Mapping[str, Any]] = ()
 
     @property
     def best(self) -> Mapping[str, Any] | None:
@@ -116,6 +118,7 @@ def load_run(run: RunFolder) -> LoadedRun:
     return LoadedRun(
         name=run.name,
         metrics=run.read_metrics(),
+        exports=run.read_exports(),
         history=run.read_history(),
         recipe=recipe,
         recipe_text=text,

@@ -5,11 +5,9 @@ from pathlib import Path
 
 from hf_detr_ft.atomic import check_output_file, write_json
 from hf_detr_ft.data.find_data import require_annotations
-from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.importing import large_imports
 from hf_detr_ft.model.checkpoint import Checkpoint
-from hf_detr_ft.recipe.files import check_early, load_recipe
-from hf_detr_ft.run_folder import RECIPE, RunFolder
+from hf_detr_ft.recipe.files import check_early, load_recipe, recipe_of
 
 
 def evaluate(
@@ -31,14 +29,9 @@ def evaluate(
         output: a JSON file for the result.
         split: "val" or "test".
     """
-    own = RunFolder(source).recipe
-    if recipe is None and not own.is_file() and not any(flag.startswith("--data.") for flag in flags):
-        raise RecipeError(
-            f"'{source}' carries no {RECIPE} that names the data. Give --recipe RECIPE, or --data.root and its like."
-        )
+    path = recipe_of(source, recipe, flags)
     check_output_file(output)
     Checkpoint(source).check_exists()
-    path = recipe or (own if own.is_file() else None)
     check_early(path, flags, require_annotations(split))
     with large_imports():
         from accelerate import PartialState

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_detr_ft.data.checks.problems import Problem, require_no_errors
 from hf_detr_ft.data.coco import LabelMap
@@ -23,6 +23,7 @@ from hf_detr_ft.evaluation.coco_result import CocoResult
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.model.checkpoint import Checkpoint
 from hf_detr_ft.model.detector import Detector
+from hf_detr_ft.model.families import family_of
 from hf_detr_ft.model.load import load_for_inference
 from hf_detr_ft.model.processor import load_processor
 from hf_detr_ft.model.speed.apply_speed import apply_speed
@@ -55,6 +56,54 @@ class Evaluation:
     processor: ImageProcessor
 
 
+@dataclass(frozen=True, eq=False)
+class SplitRows:
+    """A split as a model is evaluated on it.
+
+    Attributes:
+        truth: the COCO dict that AP is computed against.
+        label_map: the model's labels with the data's category ids.
+        rows: of `load_split`, one for each image.
+    """
+
+    truth: dict
+    label_map: LabelMap
+    rows: Dataset
+
+
+def load_rows(
+    recipe: Recipe,
+    model: PreTrainedModel,
+    processor: ImageProcessor,
+    source: str,
+    split: Source | None = None,
+    name: str = "val",
+) -> SplitRows:
+    """Reads and checks a split for a model, once on each machine.
+
+    Args:
+        recipe: whose `data` section says what is read.
+        model: whose classes the data's are matched with.
+        processor: the model's own.
+        source: what messages call the model.
+        split: see `evaluate_model`.
+        name: "train", "val" or "test".
+    """
+    data = recipe.data
+
+    def load() -> SplitRows:
+        found, problems = split, list[Problem]()
+        if found is None:
+            size, masks = ImageSize.from_processor(processor), family_of(model).masks
+            found, problems = check_split(data, name, size, decode=False, progress=show_progress, masks=masks)
+        require_no_errors(problems)
+        truth = prepare_coco(found.coco, data.val_limit if name == "val" else None, found.masks)
+        label_map = match_classes(model.config, truth, source)
+        return SplitRows(truth, label_map, found.load(truth, label_map))
+
+    return once_per_machine(load)
+
+
 def evaluate_model(source: str, recipe: Recipe, split: Source | None = None, name: str = "val") -> Evaluation:
     """Runs a model over the validation or the test split of a recipe.
 
@@ -69,18 +118,7 @@ def evaluate_model(source: str, recipe: Recipe, split: Source | None = None, nam
     processor = load_processor(Checkpoint(source))
     apply_speed(model, recipe.speed, training=False)
 
-    def load_truth() -> tuple[dict, LabelMap, Dataset]:
-        val, problems = split, list[Problem]()
-        if val is None:
-            size = ImageSize.from_processor(processor)
-            masks = model.family.masks
-            val, problems = check_split(data, name, size, decode=False, progress=show_progress, masks=masks)
-        require_no_errors(problems)
-        truth = prepare_coco(val.coco, data.val_limit if name == "val" else None, val.masks)
-        label_map = match_classes(model.config, truth, source)
-        return truth, label_map, val.load(truth, label_map)
-
-    truth, label_map, rows = once_per_machine(load_truth)
+    loaded = load_rows(recipe, model, processor, source, split, name)
     with TemporaryDirectory() as folder:
         args = recipe.with_training(
             bf16=False, fp16=False, mixed_precision="no", report_to=[], output_dir=folder
@@ -91,9 +129,9 @@ def evaluate_model(source: str, recipe: Recipe, split: Source | None = None, nam
             model,
             args,
             train_dataset=None,
-            eval_dataset=transformed(rows, DetrTransform(processor, on_bad_image=data.on_bad_image)),
-            truth=truth,
-            label_map=label_map,
+            eval_dataset=transformed(loaded.rows, DetrTransform(processor, on_bad_image=data.on_bad_image)),
+            truth=loaded.truth,
+            label_map=loaded.label_map,
             processor=processor,
             backend=recipe.evaluation.backend,
             max_detections=recipe.evaluation.max_detections,
@@ -101,7 +139,7 @@ def evaluate_model(source: str, recipe: Recipe, split: Source | None = None, nam
         print_progress_lines(trainer)
         trainer.evaluate()
     assert trainer.result is not None and trainer.detections is not None
-    return Evaluation(trainer.result, trainer.detections, truth, rows, model, processor)
+    return Evaluation(trainer.result, trainer.detections, loaded.truth, loaded.rows, model, processor)
 
 
 def evaluate_test(job: Job) -> None:

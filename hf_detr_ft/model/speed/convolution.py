@@ -10,12 +10,12 @@
 - ReLU6 in place first copies what it overwrites, for its gradient, which can be told from its result.
 """
 
+from collections.abc import Sequence
 from types import MethodType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import get_same_padding, pad_same
 from torch import nn
 from torch.autograd.function import once_differentiable
 
@@ -50,10 +50,11 @@ def convolve(
     """
     stride, padding, dilation, groups = layer.stride, layer.padding, layer.dilation, layer.groups
     trains = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if same_padding and not trains:
+    exported = torch.compiler.is_exporting() or torch.jit.is_tracing()  # no format has padding that sizes decide on
+    if same_padding and not trains and not exported:
         return _convolve_same(x, weight, bias, stride, dilation, groups)
     if same_padding:
-        x, padding = pad_same(x, list(weight.shape[2:]), list(stride), list(dilation)), (0, 0)
+        x, padding = pad_same(x, weight.shape[2:], stride, dilation), (0, 0)
     is_depthwise = groups == len(weight) == x.shape[1] and max(dilation) == 1 and not isinstance(padding, str)
     if trains and is_depthwise and x.device.type == "cpu" and not torch.compiler.is_compiling():
         if torch.is_autocast_enabled("cpu"):
@@ -75,9 +76,25 @@ def _convolve_same(
     return result[:, :, top : top + height, left : left + width]
 
 
+def pad_same(x: torch.Tensor, kernel: Sequence[int], stride: Pair, dilation: Pair) -> torch.Tensor:
+    """Images `[B, C, H, W]` with zeros around them as TensorFlow's "same" padding has them."""
+    height, width = (same_padding_of(*side) for side in zip(x.shape[2:], kernel, stride, dilation, strict=True))
+    return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+
+
+def same_padding_of(size: int, kernel: int, stride: int, dilation: int) -> Any:
+    """Rows or columns of zeros, on both sides together, of TensorFlow's "same" padding.
+
+    The same as timm's `get_same_padding`, in whole numbers: a size that is only known later can go through it.
+    """
+    total: Any = (size - 1) // stride * stride + (kernel - 1) * dilation + 1 - size
+    padding: Any = total.clamp(min=0) if isinstance(total, torch.Tensor) else torch.sym_max(total, 0)
+    return padding
+
+
 def pad_before_and_drop(size: int, kernel: int, stride: int, dilation: int) -> Pair:
     """Padding on both sides, and results to drop at the beginning, that come to TensorFlow's "same" padding."""
-    total = get_same_padding(size, kernel, stride, dilation)
+    total = same_padding_of(size, kernel, stride, dilation)
     before, behind = total // 2, total - total // 2
     drop = -((before - behind) // stride)
     return before + drop * stride, drop

@@ -18,6 +18,9 @@ def describe_run_details(run: LoadedRun) -> Section:
         return Section(title, anchor, [Note(f"{run.name} has no {RECIPE}, which would say how it was made.")])
     made_with = run.recipe.get("made_with") or {}
     blocks: list[Block] = [Table("making", "This run", ["", ""], _facts(run, made_with))]
+    if run.exports:
+        head = ["File", "Runtime", "AP", "AP of PyTorch", "Boxes, pixels", "Images/s", "Of PyTorch"]
+        blocks.append(Table("exports", "Exported files, each run on the validation split", head, _exports(run.exports)))
     if run.folder is not None:
         blocks.append(Code("Commands, from the folder that the training was started in", _commands(run.folder)))
     versions = [(name, str(version)) for name, version in (made_with.get("versions") or {}).items()]
@@ -44,6 +47,12 @@ def compare_recipes(runs: Sequence[LoadedRun]) -> Section:
     elif len(with_recipe) > 1:
         blocks.append(Text("The recipes are the same."))
     return Section(title, anchor, blocks)
+
+
+def _exports(measured: Sequence[Mapping[str, Any]]) -> list[tuple[Cell, ...]]:
+    """File, runtime, AP, largest distance of a box's side from PyTorch's, and speed."""
+    keys = ("ap", "ap_pytorch", "box_difference_px", "images_per_second", "images_per_second_pytorch")
+    return [(str(row["files"][0]), str(row["runtime"]), *(f"{row[key]:.4g}" for key in keys)) for row in measured]
 
 
 def _facts(run: LoadedRun, made_with: Mapping[str, Any]) -> list[tuple[Cell, ...]]:
