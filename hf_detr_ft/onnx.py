@@ -24,7 +24,7 @@ from hf_detr_ft.inference.image_input import is_one_image, list_images, name_ima
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says of its detector besides the network: classes, scores, and how images are prepared for it."""
+    """Facts that a file tells of its detector: classes, scores, and how images are prepared for it."""
 
     family: str
     """Its `model_type` in Transformers."""
@@ -34,7 +34,7 @@ class Description:
     category_ids: list[int]
     """The data set's category id of each label."""
     scores: str
-    """softmax, where the last class is "no object", or sigmoid."""
+    """Kind of its scores: softmax, where the last class is "no object", or sigmoid."""
     detections: int
     """Detections of an image."""
     size: dict[str, int]

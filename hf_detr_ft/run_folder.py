@@ -182,7 +182,7 @@ class RunFolder:
         return (read_object(newest).get("log_history") or []) if newest else []
 
     def read_exports(self) -> list[dict[str, Any]]:
-        """What was measured of each exported file, by its name; empty where nothing was exported.
+        """Measurements of each exported file, by its name; empty where nothing was exported.
 
         Raises:
             DataError: it is no JSON object.

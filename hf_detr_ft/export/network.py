@@ -86,7 +86,7 @@ def record(network: Network) -> tuple[torch.Tensor, ...]:
 
 
 def describe(model: PreTrainedModel, processor: ImageProcessor, source: str, precision: str) -> Description:
-    """What a file says of its detector.
+    """Facts about a detector that its file tells.
 
     Args:
         model: is read.

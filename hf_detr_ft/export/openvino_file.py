@@ -11,7 +11,7 @@ from hf_detr_ft.export.onnx_file import Images, write_onnx
 from hf_detr_ft.onnx import Description
 
 SECTION = "hf_detr_ft"
-"""Of the metadata (`rt_info`)."""
+"""Section of the metadata (`rt_info`)."""
 
 
 def write_openvino(network: Network, path: Path, description: Description, images: Images) -> None:

@@ -66,7 +66,7 @@ def export(
 
 
 def describe(measured: dict[str, Any]) -> str:
-    """What was measured, for the terminal."""
+    """Measurements, for the terminal."""
     lines = [
         f"AP {measured['ap']:.4f} on {measured['images']} validation images, {measured['ap_pytorch']:.4f} in PyTorch",
         f"boxes differ by at most {measured['box_difference_px']:.4f} pixels, "
