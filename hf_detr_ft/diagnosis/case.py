@@ -21,6 +21,7 @@ from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.report.load_run import LoadedRun, load_run
 from hf_detr_ft.report.read_inputs import read_evaluated
 from hf_detr_ft.run_folder import RunFolder
+from hf_detr_ft.training.choose_preset import apply_preset
 from hf_detr_ft.training.evaluate_model import evaluate_model
 from hf_detr_ft.training.job import Job, prepare_trial, show_progress
 
@@ -77,7 +78,7 @@ class Case:
     @cached_property
     def job(self) -> Job:
         """The training as it would begin."""
-        return prepare_trial(self.recipe, self.splits)
+        return prepare_trial(apply_preset(self.recipe, self.splits, prepare_trial), self.splits)
 
     @property
     def model(self) -> Detector:

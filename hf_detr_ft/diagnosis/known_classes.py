@@ -18,6 +18,8 @@ from hf_detr_ft.model.class_rows import match_names
 IMAGES = 40
 SEEN = 0.3
 """Score from which on a detection of a model that knows the class is taken seriously."""
+SURE = 0.7
+"""Score from which on detections that are nowhere labelled say that labels are elsewhere."""
 FEW = 12
 """Objects below which nothing is concluded."""
 CONSISTENT = 0.7
@@ -50,7 +52,7 @@ def contradicted_labels(case: Case) -> Finding | None:
 
 def contradicted_validation(case: Case) -> Finding | None:
     """Validation objects that the run finds, and takes for other classes than the labels do."""
-    return exchanged_classes(case.matched, "the run") if case.run is not None else None
+    return None if case.ap_50 is None else exchanged_classes(case.matched, "the run")
 
 
 def exchanged_classes(matched: MatchedDetections, who: str) -> Finding | None:
@@ -79,8 +81,7 @@ def exchanged_classes(matched: MatchedDetections, who: str) -> Finding | None:
             is_sure=False,
         )
     pairs = join_limited([f"labelled '{names[row]}', seen as '{names[column]}'" for row, column in moved], 5)
-    by_one = len(moved) > 2 and len({(column - row) % len(names) for row, column in moved} & {1, len(names) - 1}) == 1
-    by_one = by_one and len({(column - row) % len(names) for row, column in moved}) == 1
+    by_one = len(moved) > 2 and {(column - row) % len(names) for row, column in moved} in ({1}, {len(names) - 1})
     cause = "category ids are off by one: each class has its neighbour's name"
     return Finding(
         cause if by_one else "classes are exchanged: ids and names do not go together",
@@ -111,7 +112,7 @@ def misplaced_boxes(matched: MatchedDetections, sizes_px: np.ndarray, who: str) 
     if shares[name] >= THERE:
         remedy = "write [left, top, width, height] in pixels" if name in ORDERS else "turn the boxes; see data.exif"
         return Finding(f"boxes look like {name}", f"{evidence}, read so {percent(shares[name])}", remedy, is_sure=False)
-    if written > ELSEWHERE / 3:
+    if written > ELSEWHERE / 3 or (matched.predictions.score >= SURE).sum() < max(FEW, len(boxes) / 2):
         return None
     return Finding(
         "boxes are not where the objects are: they are of other images, or of another size of them",

@@ -49,7 +49,7 @@ def overfit(case: Case) -> Finding | None:
     sample = case.sample("train", IMAGES)
     data = replace(case.recipe.data, train_limit=None, val_limit=None, classes={})
     splits = build_splits(data, {"train": sample, "val": sample}, [])
-    recipe = _by_heart(case.recipe, str(case.folder / "by_heart"), len(splits.train))
+    recipe = _by_heart(case.job.recipe, str(case.folder / "by_heart"), len(splits.train))
     job, stop = prepare_trial(recipe, splits), StopAtEnough()
     for printing in (PrinterCallback, ProgressLines):
         job.trainer.remove_callback(printing)

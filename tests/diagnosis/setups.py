@@ -194,6 +194,23 @@ def few_steps(setup: SetUp) -> None:
     setup.settings["training.num_train_epochs"] = 1
 
 
+def endless_warmup(setup: SetUp) -> None:
+    setup.settings["training.warmup_steps"] = 100_000
+    setup.settings["training.lr_scheduler_type"] = "constant_with_warmup"
+
+
+def no_data(setup: SetUp) -> None:
+    setup.settings["data.root"] = setup.folder / "nowhere"
+
+
+def no_checkpoint(setup: SetUp) -> None:
+    setup.settings["model.checkpoint"] = setup.folder
+
+
+def one_query(setup: SetUp) -> None:
+    setup.settings["model.num_queries"] = 1
+
+
 def frozen(setup: SetUp) -> None:
     setup.settings |= {
         "model.trainable_stages": "[]",
@@ -282,6 +299,7 @@ def all_crowds(setup: SetUp) -> None:
 
 
 BROKEN: tuple[tuple[Change, str], ...] = (
+    (no_data, "the data cannot be read"),
     (off_by_one_ids, "category_id is off by one"),
     (ids_of_neighbours, "category ids are off by one"),
     (image_ids_off_by_one, "image_id is off by one"),
@@ -290,12 +308,15 @@ BROKEN: tuple[tuple[Change, str], ...] = (
     (centres, "boxes look like [centre x, centre y, width, height]"),
     (wrong_folder, "not in the image folder"),
     (other_images, "boxes are not where the objects are"),
+    (no_checkpoint, "the model cannot be made"),
     (new_transformer, "begins with random weights"),
     (untrained_checkpoint, "was never trained"),
     (rate_times_100, "training.learning_rate is 100 times as high"),
     (rate_by_1000, "training.learning_rate is 1000 times as low"),
     (few_steps, "too few steps"),
+    (endless_warmup, "too few steps"),
     (frozen, "everything is frozen"),
+    (one_query, "more objects than the model has queries"),
     (tiny_objects, "smaller than a cell"),
     (empty_validation, "a split is empty"),
     (normalised_twice, "normalised twice"),

@@ -14,12 +14,13 @@ from hf_detr_ft.cli import main
 from hf_detr_ft.diagnosis import overfit
 from hf_detr_ft.diagnosis.case import Case
 from hf_detr_ft.diagnosis.finding import Finding
+from hf_detr_ft.diagnosis.known_classes import contradicted_validation
 from hf_detr_ft.diagnosis.log_probes import unlearned_parts, wild_loss
 from hf_detr_ft.diagnosis.result_probes import unlike_training
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.report.load_run import LoadedRun
 from hf_detr_ft.run_folder import RunFolder
-from tests.diagnosis.setups import BROKEN, Change, SetUp, draw_base
+from tests.diagnosis.setups import BROKEN, Change, SetUp, draw_base, ids_of_neighbours
 from tests.fixtures import as_flags, write_coco_folder
 
 
@@ -128,6 +129,17 @@ def test_a_run_that_finds_objects_on_its_training_images_alone_is_told_so(run: P
     case.loaded.metrics["best"]["metrics"]["map_50"] = 0.01
     found = unlike_training(case)
     assert found is not None and "by heart" in found.cause and "0.01 on those of validation" in found.evidence
+
+
+def test_classes_of_validation_that_the_run_contradicts_are_told(run: Path, base: Path, tmp_path: Path) -> None:
+    setup = SetUp(base, tmp_path / "data")
+    ids_of_neighbours(setup)
+    setup.write()
+    flags = ["--data.root", str(setup.folder)]
+    case = Case(load_recipe(run / "recipe.yaml", flags), tmp_path, RunFolder(run), flags)
+    found = contradicted_validation(case)
+    assert found is not None and "category ids are off by one" in found.cause and "the run finds" in found.evidence
+    assert contradicted_validation(Case(load_recipe(run / "recipe.yaml"), tmp_path, RunFolder(run))) is None
 
 
 def log_of(loss: tuple[float, float], class_error: tuple[float, float], giou: tuple[float, float]) -> Any:
