@@ -15,7 +15,6 @@ from hf_detr_ft.data.split_source import Source
 from hf_detr_ft.data.splits import Splits, build_splits, check_data
 from hf_detr_ft.evaluation.matching import MatchedDetections, match_detections
 from hf_detr_ft.evaluation.truth import read_truth
-from hf_detr_ft.model.build import finest_stride
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.report.load_run import LoadedRun, load_run
@@ -56,9 +55,8 @@ class Case:
 
     @cached_property
     def _checked(self) -> tuple[dict[str, Source], list[Problem]]:
-        recipe, size = self.recipe, ImageSize.from_config(self.recipe.model)
-        stride, masks = finest_stride(recipe.model), recipe.masks
-        return check_data(recipe.data, size, decode=False, progress=show_progress, stride=stride, masks=masks)
+        size, masks = ImageSize.from_config(self.recipe.model), self.recipe.masks
+        return check_data(self.recipe.data, size, decode=False, progress=show_progress, masks=masks)
 
     @property
     def sources(self) -> dict[str, Source]:

@@ -4,10 +4,12 @@ import numpy as np
 from torch.optim.lr_scheduler import LambdaLR
 
 from hf_detr_ft.data.dataset import count_objects
+from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.diagnosis.case import Case
 from hf_detr_ft.diagnosis.checkpoint_probes import total_steps
 from hf_detr_ft.diagnosis.finding import Finding
 from hf_detr_ft.formatting import percent
+from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.training.model_defaults import model_defaults
 
 MOST = 0.5
@@ -15,20 +17,24 @@ MOST = 0.5
 DETR_RATE = 1e-4
 TIMES = 20
 """Factor between a rate and its original's from which on it is not a choice but a slip."""
-LEAST_WAY = 0.005
+LEAST_WAY = 0.002
 """Rate times steps below which AdamW, which moves a weight by about its rate a step, leaves a class head as it is."""
 PLACES = 200
 """Steps at which the schedule is looked at."""
 
 
 def small_objects(case: Case) -> Finding | None:
-    """Objects most of which are smaller than a cell of the finest feature map."""
-    small = next((one for one in case.problems if one.kind == "small-objects"), None)
-    objects = case.splits.statistics["training"].objects
-    if small is None or small.count < MOST * objects:
+    """Objects most of which are narrower than a cell of the finest feature map."""
+    stride, size = feature_stride(case.model), ImageSize.from_processor(case.processor)
+    split = case.splits.statistics["training"].resized(size, stride)
+    if split.below_cell < MOST * split.objects:
         return None
-    cause = "most objects are smaller than a cell of the feature map"
-    return Finding(f"{cause}: {percent(small.count / objects)} of them", f"{small.file}: {small.message}", small.remedy)
+    return Finding(
+        f"most objects are smaller than a cell of the feature map: {percent(split.below_cell / split.objects)} of them",
+        f"a cell is {stride} pixels of the resized image; {split.below_cell} of {split.objects} training objects have a "
+        f"shorter short side, the median one is {np.median(split.short_sides_px):.1f} pixels",
+        "raise model.shortest_edge or model.square_edge, cut the images into tiles, or take a model of finer maps",
+    )
 
 
 def crowded_images(case: Case) -> Finding | None:

@@ -8,7 +8,7 @@ import timm
 from torch import nn
 from transformers import PreTrainedConfig
 
-from hf_detr_ft.errors import InputError, RecipeError, first_line
+from hf_detr_ft.errors import RecipeError, first_line
 from hf_detr_ft.formatting import did_you_mean
 from hf_detr_ft.model.backbone_weights import load_backbone_weights
 from hf_detr_ft.model.checkpoint import Checkpoint, read_settings
@@ -123,15 +123,6 @@ def find_family(config: ModelConfig, settings: Mapping[str, Any] | None = None) 
             f"'{config.checkpoint}', a {FAMILIES[own].name}. Leave model.masks out, or take a DETR."
         )
     return DETR_MASKS if config.masks else FAMILIES[own]
-
-
-def finest_stride(config: ModelConfig) -> int:
-    """Pixels of the image per step of the finest feature map that a recipe's model reads, as far as it is known."""
-    try:
-        strides = find_family(config).strides
-    except InputError:  # which is told once the data are sound
-        strides = ()
-    return min(strides) if len(strides) > 1 else config.backbone_stride
 
 
 def _require_size(family: Family, model: Detector, config: ModelConfig) -> None:

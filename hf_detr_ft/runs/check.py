@@ -17,13 +17,14 @@ from hf_detr_ft.data.dataset import most_objects
 from hf_detr_ft.data.image_size import ImageSize
 from hf_detr_ft.data.repaired_copy import CHANGES, require_new, write_repaired
 from hf_detr_ft.data.splits import Splits, build_splits, check_data
+from hf_detr_ft.errors import InputError
 from hf_detr_ft.formatting import pluralize, printable
-from hf_detr_ft.model.build import finest_stride
+from hf_detr_ft.model.build import find_family
 from hf_detr_ft.model.detector import Detector
 from hf_detr_ft.model.stages import feature_stride
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.rules import require_sound
-from hf_detr_ft.recipe.sections import Recipe
+from hf_detr_ft.recipe.sections import ModelConfig, Recipe
 from hf_detr_ft.report.arguments import check_page, is_page
 from hf_detr_ft.report.collect import collect_data_summary
 from hf_detr_ft.report.pages import build_check_page
@@ -117,6 +118,15 @@ def try_out(recipe: Recipe, splits: Splits, for_page: bool) -> tuple[DataSummary
         return None, []
     stride = feature_stride(cast(Detector, job.trainer.model))
     return collect_data_summary(recipe, splits, stride, cast(Any, job.trainer.processing_class))
+
+
+def finest_stride(config: ModelConfig) -> int:
+    """Pixels of the image per step of the finest feature map that a recipe's model reads, as far as it is known."""
+    try:
+        strides = find_family(config).strides
+    except InputError:  # which is told once the data are sound
+        strides = ()
+    return min(strides) if len(strides) > 1 else config.backbone_stride
 
 
 def describe_changes(changes: Sequence[dict[str, str]], folder: Path) -> str:

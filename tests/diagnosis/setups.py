@@ -38,7 +38,7 @@ class SetUp:
                 os.link(image, folder / f"{split}2017" / image.name)
         self.settings: dict[str, Any] = {
             **{"data.root": folder, "data.name": "drawn"},
-            **{"model.checkpoint": "package:hf_detr_ft/tiny_dfine", "model.square_edge": 128},
+            **{"model.checkpoint": "package:hf_detr_ft/tiny_dfine", "model.square_edge": 96},
             **{"training.num_train_epochs": 40, "training.per_device_train_batch_size": 4},
             **{"training.per_device_eval_batch_size": 16, "training.learning_rate": 2e-4},
             **{"training.backbone_learning_rate": 1e-4, "training.max_grad_norm": 1.0},
@@ -69,7 +69,7 @@ Change = Callable[[SetUp], None]
 
 def draw_base(folder: Path) -> Path:
     """The data set of the set-ups."""
-    write_drawn_folder(folder, 36, 12, classes=CLASSES, short_side=(96, 112), workers=1)
+    write_drawn_folder(folder, 32, 10, classes=CLASSES, short_side=(96, 112), workers=1)
     return folder
 
 

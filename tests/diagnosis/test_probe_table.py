@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hf_detr_ft.cli import main
-from hf_detr_ft.diagnosis import overfit
+from hf_detr_ft.diagnosis import features, overfit
 from hf_detr_ft.diagnosis.case import Case
 from hf_detr_ft.diagnosis.finding import Finding
 from hf_detr_ft.diagnosis.known_classes import contradicted_validation
@@ -32,6 +32,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overfit, "EVERY", 6)
+    monkeypatch.setattr(features, "CROPS", 72)
 
 
 def diagnose(setup: SetUp, *more: str) -> int:
@@ -71,7 +72,7 @@ def tiny_detr_on_new_classes(setup: SetUp) -> None:
 def rectangles(setup: SetUp) -> None:
     """Another data set, of two classes with sparse ids, and photos of all shapes."""
     sizes = [(96, 128), (128, 96), (96, 96)]
-    write_coco_folder(setup.folder / "rectangles", sizes * 10, sizes * 4)
+    write_coco_folder(setup.folder / "rectangles", sizes * 12, sizes * 3)
     for split in setup.cocos:
         file = setup.folder / "rectangles" / "annotations" / f"custom_{split}.json"
         setup.cocos[split] = json.loads(file.read_text())
