@@ -31,8 +31,8 @@ def small_objects(case: Case) -> Finding | None:
         return None
     return Finding(
         f"most objects are smaller than a cell of the feature map: {percent(split.below_cell / split.objects)} of them",
-        f"a cell is {stride} pixels of the resized image; {split.below_cell} of {split.objects} training objects have a "
-        f"shorter short side, the median one is {np.median(split.short_sides_px):.1f} pixels",
+        f"a cell is {stride} pixels of the resized image; {split.below_cell} of {split.objects} training objects have "
+        f"a shorter short side, the median one is {np.median(split.short_sides_px):.1f} pixels",
         "raise model.shortest_edge or model.square_edge, cut the images into tiles, or take a model of finer maps",
     )
 
