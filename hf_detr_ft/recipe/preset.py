@@ -90,8 +90,8 @@ def _choose_length(recipe: Recipe, size: DataSize) -> dict[str, Choice]:
         choices["training.num_train_epochs"] = Choice(epochs, why)
     schedule = {f"training.{name}" for name in ("lr_scheduler_type", "warmup_steps", "warmup_ratio")}
     if not recipe.given & schedule:
-        drop = float(floor(DROP * epochs)) if epochs >= 2 else round(DROP * epochs, 3)
-        choices["training.learning_rate_drop_epoch"] = Choice(drop, "all rates at a tenth for the last fifth")
+        why = "all rates at a tenth for the last fifth"
+        choices["training.learning_rate_drop_epoch"] = Choice(round(DROP * epochs, 3), why)
     if args.eval_strategy == "epoch":
         every = max(1, round(epochs / EVALUATIONS))
         choices["training.eval_epochs"] = Choice(every, f"{EVALUATIONS} evaluations or so, saved each")

@@ -53,8 +53,8 @@ def values(size: DataSize, *flags: str) -> dict[str, object]:
         (499, 8, 50, 40, 2, True),
         (500, 16, 50, 40, 2, False),
         (2_000, 16, 50, 40, 2, False),
-        (20_000, 16, 24, 19, 1, False),
-        (118_287, 16, 12, 9, 1, False),
+        (20_000, 16, 24, 19.2, 1, False),
+        (118_287, 16, 12, 9.6, 1, False),
     ],
 )
 def test_the_table(images: int, a_step: int, epochs: float, drop: float, every: int, few: bool) -> None:
