@@ -88,8 +88,7 @@ def _choose_length(recipe: Recipe, size: DataSize) -> dict[str, Choice]:
         all_steps = f"{pluralize(steps, 'step')} an epoch, {round(epochs * steps):,} in all"
         why = f"{size.images:,} images are {all_steps}; {bound}"
         choices["training.num_train_epochs"] = Choice(epochs, why)
-    schedule = {f"training.{name}" for name in ("lr_scheduler_type", "warmup_steps", "warmup_ratio")}
-    if not recipe.given & schedule:
+    if not recipe.given & {"training.lr_scheduler_type", "training.warmup_steps"}:
         why = "all rates at a tenth for the last fifth"
         choices["training.learning_rate_drop_epoch"] = Choice(round(DROP * epochs, 3), why)
     if args.eval_strategy == "epoch":
@@ -103,8 +102,8 @@ def _choose_measures(recipe: Recipe, size: DataSize) -> Iterator[tuple[str, Choi
     if size.images < FEW:
         yield "augment.color_jitter", Choice(COLOURS, f"fewer than {FEW} images")
     if recipe.model.checkpoint is not None:
-        why = f"{size.classes} classes may be known to the checkpoint by name" if size.classes > 1 else ""
-        yield "model.reuse_class_rows", Choice(True, why or "the class may be known to the checkpoint by name")
+        why = f"some of {size.classes} classes may be known to the checkpoint by name"
+        yield "model.reuse_class_rows", Choice(True, why)
     if size.fullest > size.queries and "num_queries" not in recipe.model.config:
         why = f"an image has {size.fullest} objects, and the model {size.queries} queries"
         yield "model.num_queries", Choice(size.fullest, why)

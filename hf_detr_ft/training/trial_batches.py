@@ -52,15 +52,16 @@ def try_largest_batches(trainer: DetrTrainer) -> list[Trial]:
 
 
 def measure_images(trainer: DetrTrainer) -> tuple[int, int]:
-    """Bytes that the first step adds, however many images it has, and those that each image of the largest shape takes.
+    """Bytes that a training adds, however many images a step has, and those that each image of the largest shape takes.
 
-    Weights, and their average, are on the device already; gradients and the optimiser's two moments come with the step.
+    The weights are on the device already. Gradients, the optimiser's two moments and an average of the weights come.
     """
     device, detector = trainer.args.device, cast(Detector, trainer.model)
+    before, (_, height, width) = held_bytes(device), largest_training_batch(trainer)
     model, optimizer = trainer.accelerator.prepare(detector, trainer.create_optimizer())
     trainer.average.start(detector)
-    fixed = 3 * sum(weight.nbytes for weight in detector.parameters() if weight.requires_grad)
-    before, (_, height, width) = held_bytes(device), largest_training_batch(trainer)
+    copies = 3 if trainer.average.decay is None else 4
+    fixed = copies * sum(weight.nbytes for weight in detector.parameters() if weight.requires_grad)
     trial = _try_batch(trainer, model, optimizer, "training", (1, height, width))
     return fixed, max(1, trial.peak_bytes - before - fixed)
 
