@@ -67,27 +67,28 @@ def measure_images(trainer: DetrTrainer) -> tuple[int, int]:
 
 
 def _try_batch(trainer: DetrTrainer, model: nn.Module, optimizer: Any, name: str, shape: tuple[int, int, int]) -> Trial:
-    """Runs one batch of "training" or "evaluation"."""
+    """Runs one batch of "training" or "evaluation"; of training twice, since moments are there from the second step on."""
     args, detector = trainer.args, cast(Detector, trainer.model)
     dataset = trainer.train_dataset if name == "training" else trainer.eval_dataset
     most, denoising = most_objects(dataset)[0], getattr(detector.config, "num_denoising", 0)
     objects = most_demanding_objects(most, denoising) if name == "training" else most
     batch = random_batch(shape, objects, args.device, detector.family.masks)
-    reset_peak(args.device)
-    started = time.monotonic()
-    if name == "training":
-        model.train()
-        with trainer.explained("training", dataset, batch):
-            outputs = model(**batch)
-            trainer.accelerator.backward(outputs.loss)
-            trainer.accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
-            optimizer.step()
-        optimizer.zero_grad()
-    else:
-        model.eval()
-        trainer.prediction_step(model, batch, prediction_loss_only=False)
-    if args.device.type == "cuda":
-        torch.cuda.synchronize()
+    for _ in range(2 if name == "training" else 1):
+        reset_peak(args.device)
+        started = time.monotonic()
+        if name == "training":
+            model.train()
+            with trainer.explained("training", dataset, batch):
+                outputs = model(**batch)
+                trainer.accelerator.backward(outputs.loss)
+                trainer.accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
+                optimizer.step()
+            optimizer.zero_grad()
+        else:
+            model.eval()
+            trainer.prediction_step(model, batch, prediction_loss_only=False)
+        if args.device.type == "cuda":
+            torch.cuda.synchronize()
     return Trial(name, shape, time.monotonic() - started, peak_bytes(args.device), str(args.device))
 
 

@@ -1,6 +1,7 @@
 """The largest batches of a training, found before it begins."""
 
 import mmap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.training.job import prepare_trial
 from hf_detr_ft.training.trainer import DetrTrainer
+from hf_detr_ft.training import trial_batches
 from hf_detr_ft.training.trial_batches import (
     largest_evaluation_batch,
     largest_training_batch,
+    measure_images,
     most_demanding_objects,
     random_batch,
     try_largest_batches,
@@ -100,6 +103,17 @@ def test_each_batch_has_a_peak_of_its_own(build, monkeypatch: pytest.MonkeyPatch
 )
 def test_most_denoising_queries_are_not_those_of_most_objects(most: int, denoising: int, expected: int) -> None:
     assert most_demanding_objects(most, denoising) == expected
+
+
+@pytest.mark.parametrize("measure", [measure_images, try_largest_batches])
+def test_a_training_batch_is_measured_beside_the_optimisers_moments(
+    measure: Callable, build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, moments = build(), list[int]()
+    monkeypatch.setattr(trial_batches, "reset_peak", lambda _: moments.append(len(trainer.optimizer.state)))
+    measure(trainer)
+    trained = sum(weight.requires_grad for weight in trainer.model.parameters())
+    assert moments[:2] == [0, trained]
 
 
 def test_the_trial_has_the_most_denoising_queries(build, tmp_path: Path) -> None:
