@@ -67,7 +67,7 @@ def measure_images(trainer: DetrTrainer) -> tuple[int, int]:
 
 
 def _try_batch(trainer: DetrTrainer, model: nn.Module, optimizer: Any, name: str, shape: tuple[int, int, int]) -> Trial:
-    """Runs one batch of "training" or "evaluation"; of training twice, since moments are there from the second step on."""
+    """Runs one batch of "training" or "evaluation"; of training twice, since moments come with the first step."""
     args, detector = trainer.args, cast(Detector, trainer.model)
     dataset = trainer.train_dataset if name == "training" else trainer.eval_dataset
     most, denoising = most_objects(dataset)[0], getattr(detector.config, "num_denoising", 0)

@@ -9,9 +9,9 @@ import torch
 
 from hf_detr_ft.data.splits import load_splits
 from hf_detr_ft.recipe.files import load_recipe
+from hf_detr_ft.training import trial_batches
 from hf_detr_ft.training.job import prepare_trial
 from hf_detr_ft.training.trainer import DetrTrainer
-from hf_detr_ft.training import trial_batches
 from hf_detr_ft.training.trial_batches import (
     largest_evaluation_batch,
     largest_training_batch,
