@@ -23,7 +23,7 @@ PRETRAINED = (
     "with the package, and model.backbone null"
 )
 IMAGES = 8
-LARGEST, LEAST_RANGE = 4.0, 0.1
+LARGEST, LEAST_RANGE = 6.0, 0.1
 """Largest value of a pixel that was normalised once, whichever way; and least range of images that show something."""
 FIELDS = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 """Settings of a processor that say which values pixels get."""
@@ -101,8 +101,8 @@ def other_preprocessing(case: Case) -> Finding | None:
     """A checkpoint that is surer of what it sees where images are prepared as its family's are, not by its own file."""
     name = case.recipe.model.checkpoint
     family = case.model.family
-    unlike = {} if name is None else _unlike_family(case.processor, family)
-    if name is None or not unlike:
+    unlike = _unlike_family(case.processor, family)
+    if name is None or case.recipe.model.revision is not None or not unlike:
         return None
     try:
         model: Any = load_for_inference(name)

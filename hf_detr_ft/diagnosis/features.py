@@ -85,11 +85,14 @@ def _crops(case: Case) -> tuple[list[Image.Image], np.ndarray, np.ndarray]:
 
 def other_validation(case: Case) -> Finding | None:
     """Validation images that look like one another, and never like one of training."""
-    splits = [[decode_row(row) for row in case.sample_rows(name, IMAGES)] for name in ("train", "val")]
-    count = min(len(images) for images in splits)
+    if case.splits.pieces:
+        return None
+    val = case.sample_rows("val", IMAGES)
+    train = case.sample_rows("train", len(val))
+    count = len(train)
     if count < LEAST_IMAGES:
         return None
-    features = describe_images(case, [image for images in splits for image in images[:count]])
+    features = describe_images(case, [decode_row(row) for rows in (train, val.select(range(count))) for row in rows])
     alike = features @ features.T
     np.fill_diagonal(alike, -np.inf)
     is_val = np.arange(2 * count) >= count

@@ -10,12 +10,12 @@ from hf_detr_ft.data.splits import build_splits
 from hf_detr_ft.diagnosis.case import Case
 from hf_detr_ft.diagnosis.finding import Finding
 from hf_detr_ft.diagnosis.log_probes import describe_parts, read_losses
+from hf_detr_ft.diagnosis.schedule_probes import usual_rate
 from hf_detr_ft.errors import TrainingError
 from hf_detr_ft.formatting import pluralize
 from hf_detr_ft.recipe.sections import AugmentConfig, ModelConfig, Recipe
 from hf_detr_ft.training.callbacks import ProgressLines
 from hf_detr_ft.training.job import prepare_trial
-from hf_detr_ft.training.model_defaults import model_defaults
 
 IMAGES = 4
 STEPS, EVERY = 150, 10
@@ -49,7 +49,7 @@ def overfit(case: Case) -> Finding | None:
     sample = case.sample("train", IMAGES)
     data = replace(case.recipe.data, train_limit=None, val_limit=None, classes={})
     splits = build_splits(data, {"train": sample, "val": sample}, [])
-    recipe = _by_heart(case.job.recipe, str(case.folder / "by_heart"), len(splits.train))
+    recipe = _by_heart(case.job.recipe, usual_rate(case), str(case.folder / "by_heart"), len(splits.train))
     job, stop = prepare_trial(recipe, splits), StopAtEnough()
     for printing in (PrinterCallback, ProgressLines):
         job.trainer.remove_callback(printing)
@@ -70,13 +70,12 @@ def overfit(case: Case) -> Finding | None:
     )
 
 
-def _by_heart(recipe: Recipe, folder: str, images: int) -> Recipe:
+def _by_heart(recipe: Recipe, rate: float, folder: str, images: int) -> Recipe:
     """The recipe with few steps over the same images, without augmentation, schedule and files."""
-    usual = model_defaults(recipe.model, ()).get("training.learning_rate", 1e-4)
     settings = {
         "output_dir": folder,
         "max_steps": STEPS,
-        "learning_rate": max(recipe.training.learning_rate, usual),
+        "learning_rate": max(recipe.training.learning_rate, rate),
         "lr_scheduler_type": "constant",
         "warmup_steps": 0,
         "learning_rate_drop_epoch": None,

@@ -42,6 +42,6 @@ def unlike_training(case: Case) -> Finding | None:
         "the run has learned its training images by heart, or validation is other data",
         f"AP50 is {trained:.2f} on {images} of training, and {case.ap_50:.2f} on those of validation",
         "with few photos: fewer steps, more augmentation, a frozen backbone (model.trainable_stages []); else look "
-        " whether labels and photos of validation are like training's",
+        "whether labels and photos of validation are like training's",
         is_sure=False,
     )

@@ -64,13 +64,13 @@ def frozen_model(case: Case) -> Finding | None:
         f"rates above 0 have {moved:,} parameters, none of them outside of the backbone: training.learning_rate is "
         f"{args.learning_rate:g}, training.backbone_learning_rate {args.backbone_learning_rate:g}, "
         f"model.trainable_stages {case.recipe.model.trainable_stages}",
-        f"set training.learning_rate, such as {_usual_rate(case):g}",
+        f"set training.learning_rate, such as {usual_rate(case):g}",
     )
 
 
 def high_rates(case: Case) -> Finding | None:
     """Rates far above those of the model's original, with which weights are lost in the first steps."""
-    args, usual = case.job.trainer.args, _usual_rate(case)
+    args, usual = case.job.trainer.args, usual_rate(case)
     for name in ("learning_rate", "backbone_learning_rate"):
         rate = getattr(args, name)
         if rate > TIMES * usual and not case.model.family.masks:
@@ -86,7 +86,7 @@ def high_rates(case: Case) -> Finding | None:
 
 def short_way(case: Case) -> Finding | None:
     """Rates that are so low, or steps so few, that the weights stay where they are."""
-    args, steps, usual = case.job.trainer.args, total_steps(case), _usual_rate(case)
+    args, steps, usual = case.job.trainer.args, total_steps(case), usual_rate(case)
     rate, share = float(args.learning_rate), _mean_factor(case, steps)
     if rate * share * steps >= LEAST_WAY:
         return None
@@ -105,7 +105,7 @@ def short_way(case: Case) -> Finding | None:
     return Finding("there are too few steps", evidence, remedy, is_sure=False)
 
 
-def _usual_rate(case: Case) -> float:
+def usual_rate(case: Case) -> float:
     """The rate of the original's transformer, DETR's where it says none."""
     return float(model_defaults(case.recipe.model, ()).get("training.learning_rate", DETR_RATE))
 
