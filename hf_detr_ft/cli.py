@@ -14,7 +14,8 @@ from hf_detr_ft.errors import InputError, Interrupted
 from hf_detr_ft.formatting import printable, printable_lines
 from hf_detr_ft.importing import large_imports
 from hf_detr_ft.say_once import explain, has_launcher, say_once
-from hf_detr_ft.verb_arguments import FLAG_VERBS, RECIPE_VERBS, build_parser, take_check_options, take_series_options
+from hf_detr_ft.verb_arguments import FLAG_VERBS, RECIPE_VERBS, build_parser
+from hf_detr_ft.verb_arguments.recipe_options import take_check_options, take_series_options
 
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ELOOP)
 """Errors of the system for a full disk, a folder that is not the user's, or links that lead round in circles."""

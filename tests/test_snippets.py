@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,6 +69,8 @@ STAND_INS = {
     "resnet50 ": "test_resnet ",
 }
 """Parts of commands, and what is in their place: folders at the root of a disk, fewer runs, a smaller backbone."""
+MADE_BY = {"runs/my": "hf-detr-ft train my.yaml", "runs/balloon": "hf-detr-ft train recipes/balloon.yaml"}
+"""Runs that are made where no line of a page has made them."""
 COPIES = {
     "runs/a": ("runs/my", "runs/a"),
     "runs/b": ("runs/my", "runs/b"),
@@ -224,8 +227,9 @@ def run_command(command: str) -> None:
         command = command.replace(text, stand_in)
     program, *words = shlex.split(command)
     if program == "hf-detr-ft":
-        if "runs/my" in words and not Path("runs/my").exists():
-            run_command("hf-detr-ft train my.yaml")
+        for run in MADE_BY.keys() & set(words):
+            if not Path(run).exists():
+                run_command(MADE_BY[run])
         for source, folder in (COPIES[word] for word in COPIES.keys() & set(words)):
             if not Path(folder).exists():
                 shutil.copytree(source, folder)
@@ -259,12 +263,18 @@ def shorten(words: list[str]) -> list[str]:
 
 def look_at(program: str, words: list[str]) -> None:
     """Looks whether what a command of another program names is there."""
+    found: list[Any] = []
     if program == "make":
         found = [re.search(rf"^{word}:", Path("Makefile").read_text(), re.MULTILINE) for word in words]
     elif program == "pip":
         assert words[0] == "install"
         built = "--wheel-dir dist" in Path("Makefile").read_text()
-        found = [built if "dist/" in word else Path(word).exists() for word in words[1:] if word[0] != "-"]
+        extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+        for word in words[1:]:
+            if extra := re.fullmatch(r"\.\[(\w+)\]", word):
+                found.append(extra[1] in extras)
+            elif not word.startswith("-"):
+                found.append(built if word.startswith("dist/") else Path(word).exists())
     elif program == "sbatch":
         found = [Path(word).is_file() for word in words]
     elif program == "python":

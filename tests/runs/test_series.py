@@ -11,7 +11,7 @@ import yaml
 from hf_detr_ft.cli import main
 from hf_detr_ft.run_folder import RunFolder
 from hf_detr_ft.runs import series
-from hf_detr_ft.verb_arguments import take_series_options
+from hf_detr_ft.verb_arguments.recipe_options import take_series_options
 from tests.fixtures import SMALL_TRANSFORMER, write_coco_folder
 from tests.report.parsed import parse, table
 
