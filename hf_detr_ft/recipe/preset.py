@@ -102,8 +102,7 @@ def _choose_measures(recipe: Recipe, size: DataSize) -> Iterator[tuple[str, Choi
     if size.images < FEW:
         yield "augment.color_jitter", Choice(COLOURS, f"fewer than {FEW} images")
     if recipe.model.checkpoint is not None:
-        why = f"some of {size.classes} classes may be known to the checkpoint by name"
-        yield "model.reuse_class_rows", Choice(True, why)
+        yield "model.reuse_class_rows", Choice(True, "for classes that the checkpoint knows by name, if any")
     if size.fullest > size.queries and "num_queries" not in recipe.model.config:
         why = f"an image has {size.fullest} objects, and the model {size.queries} queries"
         yield "model.num_queries", Choice(size.fullest, why)

@@ -70,7 +70,7 @@ def test_a_training_says_what_it_chose_repeats_it_and_goes_on_with_it_whatever_m
         "training.num_train_epochs 2.0: 9 images are 2 steps an epoch, 4 in all; 2 epochs, fewer of many images",
         "training.per_device_train_batch_size 4: memory has room for 4 of 8 images at once",
         "training.gradient_accumulation_steps 2: the same gradients",
-        "model.reuse_class_rows true: some of 2 classes may be known to the checkpoint by name",
+        "model.reuse_class_rows true: for classes that the checkpoint knows by name, if any",
     ):
         assert f"chosen    {line}" in said
     training = read(run)["training"]
