@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from hf_detr_ft.data.checks.problems import Problem
+from hf_detr_ft.data.dataset import prepare_coco
 from hf_detr_ft.data.image_size import ImageProcessor, ImageSize
 from hf_detr_ft.data.split_source import Source
 from hf_detr_ft.data.splits import Splits, build_splits, check_data
@@ -123,7 +124,7 @@ class Case:
     def sample_rows(self, split: str, count: int) -> Dataset:
         """Rows of `sample`, with paths or bytes of images."""
         sample = self.sample(split, count)
-        return sample.load(sample.coco, self.splits.label_map).with_format(None)
+        return sample.load(prepare_coco(sample.coco, None, sample.masks), self.splits.label_map).with_format(None)
 
     def evaluate(self, model: str, split: Source) -> MatchedDetections:
         """Objects of some images and what a folder's or the Hub's model finds there."""

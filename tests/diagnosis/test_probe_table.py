@@ -65,7 +65,9 @@ def keep(setup: SetUp) -> None:
 
 
 def tiny_detr_on_new_classes(setup: SetUp) -> None:
+    """With outlines, which the rows of training have then."""
     setup.rename()
+    setup.settings["augment.copy_paste"] = 0.5
     setup.settings["model.checkpoint"] = "package:hf_detr_ft/tiny_detr"
 
 
