@@ -1,6 +1,6 @@
 """Measures inference beside `pipeline("object-detection")`, and AP beside pycocotools.
 
-    python benchmarks/measure_evaluation.py inference MODEL FOLDER_OF_IMAGES
+    python benchmarks/measure_evaluation.py inference MODEL FOLDER_OF_IMAGES [--exports]
     python benchmarks/measure_evaluation.py ap
 
 MODEL is what `hf-detr-ft predict` takes; `resnet50` makes a DETR-R50 with random weights and a short side of 480.
@@ -13,6 +13,7 @@ import io
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,8 +28,11 @@ from hf_detr_ft.data.find_images import find_images
 from hf_detr_ft.data.images import decode_rgb
 from hf_detr_ft.evaluation.coco_eval import evaluate_detections
 from hf_detr_ft.evaluation.detections import Detections
-from hf_detr_ft.inference.detect import ImageDetections, load_detector
-from hf_detr_ft.inference.detect_files import detect_files
+from hf_detr_ft.export.formats import FORMATS
+from hf_detr_ft.export.measure import ExportedModel
+from hf_detr_ft.export.network import Network, describe
+from hf_detr_ft.inference.detect import ImageDetections, load_detector, prepare
+from hf_detr_ft.inference.detect_files import Look, detect_ahead, sort_by_shape
 from hf_detr_ft.model.build import build_model
 from hf_detr_ft.model.checkpoint import resolve_source
 from hf_detr_ft.model.speed.bf16_backbone import use_bf16_backbone
@@ -62,25 +66,29 @@ def print_times(seconds: dict[str, list[float]], reference: str, images: int) ->
         )
 
 
-def measure_inference(model: str, folder: Path) -> None:
+def measure_inference(model: str, folder: Path, made: Path, rounds: int, exports: bool) -> None:
     """Seconds for all images of the folder, decoding included, and the distance of the boxes from the pipeline's."""
-    with TemporaryDirectory() as made:
-        source = make_resnet50(Path(made)) if model == "resnet50" else resolve_source(model, "model")
-        files = find_images([str(folder)], Path("predictions"))
-        detector = pipeline("object-detection", source, device="cpu", dtype=torch.float32)
-        precise, processor = load_detector(source)
-        rounded, _ = load_detector(source)
+    source = make_resnet50(made) if model == "resnet50" else resolve_source(model, "model")
+    files = find_images([str(folder)], Path("predictions"))
+    detector = pipeline("object-detection", source, device="cpu", dtype=torch.float32)
+    precise, processor = load_detector(source)
+    rounded, _ = load_detector(source)
     use_bf16_backbone(rounded)
 
     def baseline() -> list:
         return [detector(str(path), threshold=0.0) for path in files]
 
     def ours(network: Any) -> dict[Path, ImageDetections]:
-        return {path: found for path, _, found in detect_files(network, processor, files, 8, print)}
+        look = Look(network, processor, 8)
+        return {path: found for path, _, found in detect_ahead(look, sort_by_shape(files, print), decode_rgb)}
 
     jobs = {"pipeline": baseline, "ours, fp32": lambda: ours(precise), "ours, backbone in bf16": lambda: ours(rounded)}
+    if exports:
+        some = [prepare(decode_rgb(path), processor).numpy() for path in files[:16]]
+        exported = export_all(load_detector(source)[0], processor, some, made)
+        jobs |= {name: partial(ours, network) for name, network in exported.items()}
     in_turn(jobs, 1)  # warms up
-    seconds, results = in_turn(jobs, ROUNDS)
+    seconds, results = in_turn(jobs, rounds)
     print_times(seconds, "pipeline", len(files))
     exact, nearly = results["ours, fp32"], results["ours, backbone in bf16"]
     pipeline_boxes = {path: boxes_of(detector, path) for path in files}
@@ -95,6 +103,16 @@ def measure_inference(model: str, folder: Path) -> None:
             f"{name}: {len(moved)} boxes, from the pipeline's (before it cuts them to whole pixels) "
             f"{np.median(moved):.4f} pixels (median), {moved.max():.4f} (most){above}"
         )
+
+
+def export_all(model: Any, processor: Any, some: list[np.ndarray], made: Path) -> dict[str, ExportedModel]:
+    """A model in files of other runtimes; prepared images calibrate int8."""
+    network, opened = Network(model), {}
+    for kind, precision in (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "int8")):
+        path = made / f"{precision}{FORMATS[kind].suffix}"
+        FORMATS[kind].write(network, path, describe(model, processor, "model", precision), lambda: iter(some))
+        opened[f"{FORMATS[kind].runtime}, {precision}"] = ExportedModel(FORMATS[kind].open(path), network)
+    return opened
 
 
 def boxes_of(detector: Any, path: Path) -> np.ndarray:
@@ -179,12 +197,15 @@ def main() -> None:
     inference = what.add_parser("inference")
     inference.add_argument("model")
     inference.add_argument("folder", type=Path)
+    inference.add_argument("--rounds", type=int, default=ROUNDS)
+    inference.add_argument("--exports", action="store_true", help="ONNX Runtime and OpenVINO, too")
     what.add_parser("ap")
     options = parser.parse_args()
     if options.what == "ap":
         measure_ap()
     else:
-        measure_inference(options.model, options.folder)
+        with TemporaryDirectory() as made:
+            measure_inference(options.model, options.folder, Path(made), options.rounds, options.exports)
 
 
 if __name__ == "__main__":

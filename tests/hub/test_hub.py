@@ -249,6 +249,22 @@ def test_the_licence_is_the_stated_one(run: Path) -> None:
     assert ModelCard(build_model_card(run, "anna/x", license="apache-2.0")).data["license"] == "apache-2.0"
 
 
+def test_exported_files_go_up_and_the_card_tells_what_was_measured(run: Path) -> None:
+    folder = run / "export"
+    folder.mkdir()
+    measured = {"files": ["model.xml", "model.bin"], "runtime": "openvino 1", "ap": 0.5, "ap_pytorch": 0.501}
+    speeds = {"box_difference_px": 0.25, "images_per_second": 4, "images_per_second_pytorch": 2, "bytes": 1_500_000}
+    (folder / "model.xml.json").write_text(json.dumps(measured | speeds))
+    (folder / "model.xml").write_text("graph")
+    (folder / "model.bin").write_text("weights")
+    files = collect_files(run, "anna/x")
+    assert files["export/model.xml"] == folder / "model.xml" and files["export/model.bin"] == folder / "model.bin"
+    card = build_model_card(run, "anna/x")
+    assert "| model.xml | openvino 1 | 0.500 | 0.501 | 0.25 | 4.00 | 2.00 | 1.5 |" in card
+    shutil.rmtree(folder)
+    assert "## Exported" not in build_model_card(run, "anna/x")
+
+
 def test_thirty_classes_are_listed_the_most_frequent_first(run: Path) -> None:
     rows = [{"name": f"class|{n}", "ap": 0.1, "ap_50": 0.2, "objects": n} for n in range(40)]
     text, _ = card_of(run, best={**evaluation()["best"], "per_class": rows})

@@ -255,3 +255,13 @@ def test_problems_are_listed_by_kind_errors_first() -> None:
     assert table(page, "problem-box")[1] == {"annotation id 3": ["expected <b>, found >", "correct it", "a.json"]}
     assert len(table(page, "problem-small")[1]) == 200
     assert "None was found." in parse(render_page(build_check_page("balloon", [], None))).text()
+
+
+def test_exported_files_are_told_with_what_was_measured(run: Path) -> None:
+    (run / "export").mkdir()
+    measured = {"files": ["model.onnx"], "runtime": "onnxruntime 1", "ap": 0.5, "ap_pytorch": 0.501}
+    speeds = {"box_difference_px": 0.25, "images_per_second": 4, "images_per_second_pytorch": 2}
+    (run / "export" / "model.onnx.json").write_text(json.dumps(measured | speeds))
+    page = page_of(load_run(RunFolder(run)))
+    (row,) = page.all("table", id="table-exports")[0].all("tbody")[0].all("tr")
+    assert row.text().split() == ["model.onnx", "onnxruntime", "1", "0.5", "0.501", "0.25", "4", "2"]
