@@ -66,6 +66,9 @@ def test_the_command_writes_a_file_and_what_was_measured(exported: tuple[Path, l
     assert measured["box_difference_rel"] < RELATIVE and measured["images_per_second"] > 0
     description = OnnxDetector(run / "export" / "model.onnx").description
     assert description.names == ["mug", "cone"] and description.category_ids == [3, 7] and description.pixel_mask
+    nodes = onnx.load(str(run / "export" / "model.onnx")).graph.node
+    backbone = [node for node in nodes if node.op_type == "Conv" and "backbone" in node.name]
+    assert len(backbone) > 5 and all(len(node.input) == 3 for node in backbone), "norms are in weights and biases"
 
 
 @pytest.mark.parametrize("size", [(90, 150), (150, 90), (96, 128), (40, 40), (300, 500)])
