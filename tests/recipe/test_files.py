@@ -538,12 +538,14 @@ def test_problems_come_at_once_and_without_transformers_where_training_is_not_a_
 
 
 def test_a_fault_of_the_data_is_not_replaced_by_a_rule_that_the_model_may_answer():
-    """D-FINE's own schedule has no drop, so that another one may stand beside it."""
+    """Rules go by values that a model brings, too, and these are not known so early."""
 
     def refuse(data: DataConfig) -> None:
         raise DataError("no annotations")
 
     with pytest.raises(DataError, match="no annotations"):
-        check_early(None, ["--training.lr_scheduler_type", "cosine"], refuse)
+        check_early(
+            None, ["--training.lr_scheduler_type", "cosine", "--training.learning_rate_drop_epoch", "40"], refuse
+        )
     with pytest.raises(RecipeError, match="training.seed"):
         check_early(None, ["--training.seed", "one"], refuse)
