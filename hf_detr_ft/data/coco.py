@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from hf_detr_ft.data.cache.outline_cache import KEPT_FROM, keep_measurements, load_measurements, measurements_file
 from hf_detr_ft.data.formats.annotation_text import decode_text
 from hf_detr_ft.data.formats.other_json import EXPORT_REMEDY, describe_json, describe_text, structure_faults
-from hf_detr_ft.data.segmentation_area import CHUNK, is_number, measure_segmentations
+from hf_detr_ft.data.segmentation_area import CHUNK, Measured, is_number, measure_segmentations
 from hf_detr_ft.errors import DataError
 from hf_detr_ft.plain_files import largest_json, read_file
 
@@ -105,13 +107,16 @@ def read_coco(path: Path, outlines: bool = False) -> dict[str, Any]:
         DataError: the file cannot be read, is no JSON, or is not COCO; the text says what it looks like instead.
     """
     try:
-        text = decode_text(read_file(path, largest_json()))
+        content = read_file(path, largest_json())
     except FileNotFoundError:
         raise DataError(f"{path}: {MISSING}") from None
     except OSError as error:
         raise DataError(f"{path}: expected a COCO JSON, cannot read it: {error.strerror}; check the path") from None
+    text = decode_text(content)
+    kept = measurements_file(content) if len(content) >= KEPT_FROM and not outlines else None
+    del content  # which may be half a gigabyte
     try:
-        coco = _parse(text, outlines)
+        coco = _parse(text, outlines, kept)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: expected JSON, {describe_text(text, error)}") from None
     except (MemoryError, RecursionError, ValueError) as error:
@@ -142,13 +147,21 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _parse(text: str, outlines: bool) -> Any:
-    """Parses JSON, and measures the outlines in it as they come, some thousands at a time, unless they are to stay."""
+def _parse(text: str, outlines: bool, kept: Path | None = None) -> Any:
+    """Parses JSON, and measures the outlines in it as they come, some thousands at a time, unless they are to stay.
+
+    Args:
+        text: of the file.
+        outlines: they are to stay.
+        kept: where their measurements lie, or are to lie; None where they are not kept.
+    """
     waiting: list[dict[str, Any]] = []
+    known, found, usual = None if kept is None else load_measurements(kept), list[Measured](), Measured()
 
     def measure() -> None:
         for annotation, measured in zip(waiting, measure_segmentations(waiting), strict=True):
             annotation["segmentation"] = measured
+            found.append(measured)
         waiting.clear()
 
     def notice(entry: dict[str, Any]) -> dict[str, Any]:
@@ -158,9 +171,17 @@ def _parse(text: str, outlines: bool) -> Any:
                 measure()
         return entry
 
+    def recall(entry: dict[str, Any]) -> dict[str, Any]:
+        if known is not None and entry.get("segmentation") is not None:
+            entry["segmentation"] = known.get(next(places), usual)
+        return entry
+
+    places = count()
     with without_collector():
-        value = json.loads(text, object_hook=None if outlines else notice)
+        value = json.loads(text, object_hook=None if outlines else notice if known is None else recall)
         measure()
+    if kept is not None and known is None:
+        keep_measurements(kept, found)
     return value
 
 

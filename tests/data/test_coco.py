@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from hf_detr_ft.data import coco
 from hf_detr_ft.data.coco import LabelMap, image_path, read_coco, with_polygon_areas
 from hf_detr_ft.data.outlines import Outlines
-from hf_detr_ft.data.segmentation_area import Measured, corrected_area, segmentation_fault
+from hf_detr_ft.data.segmentation_area import Measured, corrected_area, measure_segmentations, segmentation_fault
 from hf_detr_ft.errors import DataError
 
 SQUARE = [10.0, 10.0, 110.0, 10.0, 110.0, 110.0, 10.0, 110.0]
@@ -25,6 +26,42 @@ def shoelace_area(polygon_px: list[float]) -> float:
     outlines = Outlines.read([[polygon_px]])
     assert outlines is not None
     return float(outlines.areas[0])
+
+
+def test_outlines_of_a_large_file_are_measured_once(
+    tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outlines = [[SQUARE], [SQUARE], [[1.0, 2.0]], {"size": [4, 4], "counts": "oops"}, [SQUARE]]
+    areas = [1e4, 3.0, 5.0, 5.0, None]
+    entries = [
+        {"id": number, "segmentation": outline, "area": area}
+        for number, (outline, area) in enumerate(zip(outlines, areas, strict=True))
+    ]
+    path = tmp_path / "large.json"
+    path.write_text(json.dumps(coco_of(*entries)))
+    expected = read_coco(path)
+    assert not cache_folder.exists(), "those of a small file are not kept"
+    found = [entry["segmentation"] for entry in expected["annotations"]]
+    assert [measured.fault is None for measured in found] == [True, True, False, False, True]
+    assert [measured.right_area for measured in found] == [None, 1e4, None, None, 1e4]
+    counts = []
+
+    def measure(annotations: list[dict]) -> list[Measured]:
+        counts.append(len(annotations))
+        return measure_segmentations(annotations)
+
+    monkeypatch.setattr(coco, "KEPT_FROM", 1)
+    monkeypatch.setattr(coco, "measure_segmentations", measure)
+    assert read_coco(path) == read_coco(path) == expected
+    assert counts == [5, 0]
+    [kept] = cache_folder.rglob("*.json")
+    kept.write_text(kept.read_text()[:-20])
+    assert read_coco(path) == expected
+    assert counts == [5, 0, 5], "what is damaged is made anew"
+    path.write_text(json.dumps(coco_of(*entries[::-1])))
+    assert read_coco(path)["annotations"] == expected["annotations"][::-1]
+    assert counts == [5, 0, 5, 5], "another file has its own"
+    assert read_coco(path, outlines=True)["annotations"] == entries[::-1]
 
 
 def test_label_map_sorts_sparse_ids_and_maps_both_ways() -> None:
