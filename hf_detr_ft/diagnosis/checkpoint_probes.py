@@ -34,7 +34,7 @@ SEES_MORE, SEES = 1.5, 0.2
 def unusable_model(case: Case) -> Finding | None:
     """A checkpoint that cannot be loaded, or settings that no model or trainer can be made of."""
     try:
-        assert case.job is not None
+        _ = case.job
     except InputError as error:
         return Finding.of_error("the model cannot be made", error)
     return None

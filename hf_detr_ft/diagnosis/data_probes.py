@@ -45,7 +45,7 @@ FITTING = 0.1
 def unreadable_data(case: Case) -> Finding | None:
     """Annotations that are not there, or cannot be read."""
     try:
-        assert case.problems is not None
+        _ = case.problems
     except InputError as error:
         return Finding.of_error("the data cannot be read", error)
     return None
