@@ -47,7 +47,7 @@ MEASURES: dict[str, dict[str, str]] = {
     "frozen backbone": {"model.trainable_stages": "[]"},
     "no warm-up": {"training.warmup_steps": "0"},
 }
-TOGETHER = ("average of the weights", "rows of known classes", "mosaics", "colours", "copy-paste")
+TOGETHER = ("average of the weights", "rows of known classes", "mosaics", "copy-paste")
 
 
 class Photos(NamedTuple):
