@@ -15,6 +15,7 @@ from hf_detr_ft.atomic import write_text
 from hf_detr_ft.errors import InputError, RecipeError
 from hf_detr_ft.recipe.entries import PACKAGED, find_recipe, place_values
 from hf_detr_ft.recipe.fields import LIGHT_SECTIONS, SECTIONS, build_parser, describe_type, field_limits, type_of
+from hf_detr_ft.recipe.rules import require_sound
 from hf_detr_ft.recipe.sections import (
     DataConfig,
     ModelConfig,
@@ -64,7 +65,7 @@ def check_early(
         is_sound = MADE_WITH in written or (path is not None and path.parent == PACKAGED)
         training = [source for (section, _), source in sources.items() if section == "training"]
         if any(not is_sound or source.startswith("flag") for source in training):
-            load_recipe(path, flags)  # its rules have to wait: the model may bring values that they allow
+            require_sound(load_recipe(path, flags))
         raise
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_detr_ft.errors import DataError, RecipeError
+from hf_detr_ft.errors import RecipeError
 from hf_detr_ft.recipe import files
 from hf_detr_ft.recipe.fields import (
     LIGHT_SECTIONS,
@@ -530,22 +530,9 @@ def test_problems_come_at_once_and_without_transformers_where_training_is_not_a_
 ):
     loaded: list[Path] = []
     monkeypatch.setattr(files, "load_recipe", lambda path, flags: loaded.append(path))
+    monkeypatch.setattr(files, "require_sound", lambda recipe: None)
     path = tmp_path / "my.yaml"
     path.write_text(text)
     with pytest.raises(RecipeError, match="unknown key 'rot'"):
         check_early(path, flags)
     assert bool(loaded) is imported
-
-
-def test_a_fault_of_the_data_is_not_replaced_by_a_rule_that_the_model_may_answer():
-    """Rules go by values that a model brings, too, and these are not known so early."""
-
-    def refuse(data: DataConfig) -> None:
-        raise DataError("no annotations")
-
-    with pytest.raises(DataError, match="no annotations"):
-        check_early(
-            None, ["--training.lr_scheduler_type", "cosine", "--training.learning_rate_drop_epoch", "40"], refuse
-        )
-    with pytest.raises(RecipeError, match="training.seed"):
-        check_early(None, ["--training.seed", "one"], refuse)
