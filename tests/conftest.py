@@ -1,6 +1,7 @@
 """Fixtures of many tests, and an environment in which the user's settings, caches and network play no part."""
 
 import gc
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -55,6 +56,14 @@ def pytest_unconfigure() -> None:
     """Removes what this process cached."""
     gc.unfreeze()
     shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _workers_end() -> Iterator[None]:
+    """Ends loaders' workers that a training in this process leaves; else garbage collection waits 5 s for each."""
+    yield
+    for worker in multiprocessing.active_children():
+        worker.terminate()
 
 
 @pytest.fixture(scope="session")
