@@ -81,7 +81,8 @@ def exchanged_classes(matched: MatchedDetections, who: str) -> Finding | None:
             is_sure=False,
         )
     pairs = join_limited([f"labelled '{names[row]}', seen as '{names[column]}'" for row, column in moved], 5)
-    by_one = len(moved) > 2 and {(column - row) % len(names) for row, column in moved} in ({1}, {len(names) - 1})
+    shifts = {(column - row) % len(names) for row, column in moved}
+    by_one = len(moved) > 2 and shifts in ({1}, {len(names) - 1})
     cause = "category ids are off by one: each class has its neighbour's name"
     return Finding(
         cause if by_one else "classes are exchanged: ids and names do not go together",
