@@ -44,7 +44,8 @@ MEASURED = ".json"
 WEIGHTS = "model.safetensors"
 RAW_WEIGHTS = "raw.safetensors"
 """Trained weights as they are, in a checkpoint whose `WEIGHTS` are their moving average; training goes on from them."""
-ALL_WEIGHTS = (WEIGHTS, f"{WEIGHTS}.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+INDEX = f"{WEIGHTS}.index.json"
+ALL_WEIGHTS = (WEIGHTS, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Files that Transformers takes weights from; a pickled one is opened with `weights_only`."""
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
@@ -200,6 +201,13 @@ class RunFolder:
     def holds(self, checkpoint: Path | None) -> bool:
         """True of a checkpoint of this run."""
         return checkpoint is not None and os.path.dirname(os.path.realpath(checkpoint)) == os.path.realpath(self.path)
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of the weight files; those that `from_pretrained` would take where there are both kinds."""
+    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
+        return [WEIGHTS]
+    return [INDEX, *sorted(set(read_object(folder / INDEX).get("weight_map", {}).values()))]
 
 
 def read_object(path: Path) -> dict[str, Any]:

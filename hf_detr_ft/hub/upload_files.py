@@ -32,15 +32,14 @@ from hf_detr_ft.run_folder import (
     PROCESSOR,
     RECIPE,
     RESULTS,
-    WEIGHTS,
     RunFolder,
     read_object,
+    weight_files,
 )
 from hf_detr_ft.yaml12 import dump_yaml
 
 logger = logging.getLogger(__name__)
 
-INDEX = f"{WEIGHTS}.index.json"
 PUBLIC_PLOTS = (
     *("average-precision*", "loss*", "class-error*", "cardinality-error*", "learning-rates", "gradient-norm"),
     *("precision-recall*", "f1*", "calibration", "errors", "confusion"),
@@ -125,7 +124,7 @@ def check_run_folder(run: Path) -> None:
     """Raises DataError with all that `run` lacks before it can be published."""
     if not run.is_dir():
         raise DataError(f"{run}: no such run folder; give the folder that training wrote")
-    missing = [name for name in (*_weights(run), CONFIG, PROCESSOR, METRICS) if not (run / name).is_file()]
+    missing = [name for name in (*weight_files(run), CONFIG, PROCESSOR, METRICS) if not (run / name).is_file()]
     if missing:
         raise DataError(
             f"{run}: not a complete run folder, missing {', '.join(missing)}; training writes the weights and "
@@ -171,7 +170,7 @@ def collect_files(
                 "and if others may have seen it revoke it at https://huggingface.co/settings/tokens"
             )
     exported = [f"{EXPORTS}/{name}" for row in RunFolder(run).read_exports() for name in row["files"]]
-    networks = [*_weights(run), *(name for name in exported if (run / name).is_file())]
+    networks = [*weight_files(run), *(name for name in exported if (run / name).is_file())]
     return {**{name: run / name for name in networks}, **files}
 
 
@@ -221,13 +220,6 @@ def _card_to_push(run: Path, repo_id: str, license: str | None, examples: Sequen
     for task in TASKS:
         local = local.replace(snippet_call(expected, task), snippet_call(repo_id, task))
     return sign(local, "edited")
-
-
-def _weights(run: Path) -> list[str]:
-    """Names of the weight files; those that `from_pretrained` would take where there are both kinds."""
-    if (run / WEIGHTS).is_file() or not (run / INDEX).is_file():
-        return [WEIGHTS]
-    return [INDEX, *sorted(set(read_object(run / INDEX).get("weight_map", {}).values()))]
 
 
 def _read_recipe(run: Path) -> dict[str, Any]:

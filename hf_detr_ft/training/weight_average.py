@@ -1,6 +1,5 @@
 """Averages of a model's weights: a moving one, which evaluations and saved models take in their place; of files."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_detr_ft.errors import CheckpointError, first_line
-from hf_detr_ft.run_folder import WEIGHTS
+from hf_detr_ft.run_folder import INDEX, WEIGHTS, weight_files
 
 
 def decay_at(step: int, decay: float) -> float:
@@ -147,11 +146,12 @@ def average_files(checkpoints: Sequence[Path]) -> dict[str, torch.Tensor]:
 
 def _load_saved(checkpoint: Path) -> dict[str, torch.Tensor]:
     """Tensors of a checkpoint, of one file or of several."""
-    index = checkpoint / f"{WEIGHTS}.index.json"
     try:
-        names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {WEIGHTS}
-        return {name: tensor for file in sorted(names) for name, tensor in load_file(checkpoint / file).items()}
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        names = [name for name in weight_files(checkpoint) if name != INDEX]
+        if not names:
+            raise ValueError(f"{INDEX} names no files")
+        return {name: tensor for file in names for name, tensor in load_file(checkpoint / file).items()}
+    except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint}: expected {WEIGHTS}, but it cannot be read: {first_line(error)}. Take other checkpoints."
         ) from error
