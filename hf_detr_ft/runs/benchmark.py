@@ -1,5 +1,6 @@
 """`hf-detr-ft benchmark RECIPE`: training on the user's own data by stock Transformers and by ours, timed in turn."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def benchmark(
         from hf_detr_ft.data.image_size import ImageSize
         from hf_detr_ft.data.splits import load_splits
         from hf_detr_ft.machine import describe_environment
-        from hf_detr_ft.training.job import show_progress
+        from hf_detr_ft.training.choose_preset import apply_preset
+        from hf_detr_ft.training.job import prepare_trial, show_progress
         from hf_detr_ft.training.model_defaults import model_defaults
 
     recipe = load_recipe(path, flags, model_defaults)
@@ -53,7 +55,9 @@ def benchmark(
     if recipe.data.streaming:
         raise RecipeError("data.streaming: expected images at hand, which every variant reads anew. Set it to false.")
     splits = load_splits(recipe.data, ImageSize.from_config(recipe.model), show_progress, recipe.masks)
-    job = TimedJob(path, flags, splits, steps)
+    choices = apply_preset(recipe, splits, prepare_trial).choices
+    chosen = [part for name, choice in choices.items() for part in (f"--{name}", json.dumps(choice.value))]
+    job = TimedJob(path, [*flags, *chosen], splits, steps)
     figures = compare_variants(job, rounds, breakdown)
     if profile:
         figures["profile"] = profile_training(job)

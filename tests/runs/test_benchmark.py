@@ -112,6 +112,17 @@ def test_without_the_breakdown_stock_and_ours_alone_run_and_a_profile(
         assert f"{row['share']:6.1%}  {row['operator']}  ({row['calls_per_step']:.0f} calls a step)" in printed
 
 
+def test_what_the_preset_chooses_is_timed(tmp_path: Path) -> None:
+    output = tmp_path / "result.json"
+    flags = [*FLAGS, "--data.synthetic_images", "9", "--training.preset", "auto"]
+    at = flags.index("--training.per_device_train_batch_size")
+    del flags[at : at + 2]
+    assert benchmark(None, flags, 1, 1, output, breakdown=False) == 0
+    figures = json.loads(output.read_text())
+    assert figures["job"]["batch_size"] == 8
+    assert [variant["rounds"][0]["images"] for variant in figures["variants"]] == [8, 8]
+
+
 def test_the_benchmark_of_a_gpu_is_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of benchmarks/, with its settings, at toy size on a CPU."""
     script = runpy.run_path(str(REPOSITORY / "benchmarks" / "measure_training_speed.py"))
