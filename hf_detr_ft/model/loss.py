@@ -103,7 +103,7 @@ def class_loss(
     _, num_matched, num_images = items.unbind()
     no_object = logits.shape[-1] - 1
     class_weight = torch.ones(no_object + 1, dtype=logits.dtype, device=logits.device)
-    class_weight[no_object] = weights.no_object
+    class_weight[no_object].fill_(weights.no_object)
     entropy = F.cross_entropy(logits.flatten(0, 2), wanted.flatten(), class_weight, reduction="none")
     total_weight = num_matched + weights.no_object * (num_images * logits.shape[2] - num_matched)
     return entropy.view(len(logits), -1).sum(-1) / total_weight

@@ -19,7 +19,8 @@ def depthwise(kind: Any, kernel: int, stride: Any) -> nn.Conv2d:
 
 
 def gradients(result: torch.Tensor, *of: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-    upstream = torch.randn(result.shape, dtype=result.dtype, generator=torch.Generator().manual_seed(1))
+    drawn = torch.randn(result.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    upstream = drawn.to(result.dtype)  # in bf16 itself torch 2.11 draws other numbers
     return torch.autograd.grad(result, [tensor for tensor in of if tensor is not None], upstream)
 
 

@@ -13,6 +13,9 @@ from torch import nn
 
 from hf_detr_ft.model.batch_norms import lay_out_gradient
 
+NO_EPS = 1e-30
+"""What changes no variance of 1; torch 2.11 refuses 0."""
+
 
 def speed_up_affine_blocks(backbone: nn.Module) -> None:
     """Lets affine blocks compute in one pass from now on, in place."""
@@ -28,6 +31,6 @@ def _scale_and_shift(self: Any, x: torch.Tensor) -> torch.Tensor:
         return plain
     channels = x.shape[1]
     mean, variance = torch.zeros(channels, dtype=self.scale.dtype), torch.ones(channels, dtype=self.scale.dtype)
-    result = F.batch_norm(x, mean, variance, self.scale.repeat(channels), self.bias.repeat(channels), eps=0.0)
+    result = F.batch_norm(x, mean, variance, self.scale.repeat(channels), self.bias.repeat(channels), eps=NO_EPS)
     lay_out_gradient(result)
     return result
