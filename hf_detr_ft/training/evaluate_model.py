@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, PrinterCallback
 
 from hf_detr_ft.data.checks.problems import Problem, require_no_errors
 from hf_detr_ft.data.coco import LabelMap
@@ -137,6 +137,7 @@ def evaluate_model(source: str, recipe: Recipe, split: Source | None = None, nam
             max_detections=recipe.evaluation.max_detections,
         )
         print_progress_lines(trainer)
+        trainer.remove_callback(PrinterCallback)  # the table says it
         trainer.evaluate()
     assert trainer.result is not None and trainer.detections is not None
     return Evaluation(trainer.result, trainer.detections, loaded.truth, loaded.rows, model, processor)

@@ -158,8 +158,12 @@ def test_the_page_has_the_numbers_of_metrics_json_and_needs_no_inference(
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
 
 
-def test_evaluate_repeats_the_ap_of_the_best_weights(finished: Path, tmp_path: Path) -> None:
-    assert main(["evaluate", str(finished), "--output", str(tmp_path / "again.json")]) == 0
+def test_evaluate_repeats_the_ap_of_the_best_weights(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--training.disable_tqdm", "true")
+    assert main(["evaluate", str(finished), "--output", str(tmp_path / "again.json"), *flags]) == 0
+    assert "eval_" not in capsys.readouterr().out, "its table says it"
     again = json.loads((tmp_path / "again.json").read_text())
     assert again["metrics"] == json.loads((finished / "metrics.json").read_text())["best"]["metrics"]
 
