@@ -16,6 +16,7 @@ from hf_detr_ft.data.splits import Splits, build_splits, check_sources, load_sou
 from hf_detr_ft.errors import DataError, InputError
 from hf_detr_ft.evaluation.coco_result import MAX_DETECTIONS, CocoResult
 from hf_detr_ft.evaluation.detections import Detections
+from hf_detr_ft.model.checkpoint import Checkpoint
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.recipe.sections import Recipe
 from hf_detr_ft.report.arguments import require_data_flags
@@ -97,6 +98,8 @@ def read_evaluated(source: str, flags: Sequence[str], split: str = "val") -> tup
         InputError: they cannot be had.
     """
     run = RunFolder(source)
+    if not run.is_run:
+        Checkpoint(source).check_exists()
     inputs = ReportInputs(load_run(run) if run.is_run else LoadedRun(source))
     inputs.recipe = _recipe_of(source, inputs.run, flags)
     if split == "test":

@@ -184,3 +184,6 @@ def test_compare_says_what_the_images_tell(folds: Path, tmp_path: Path, capsys: 
     assert main(["compare", one, other]) == 1
     assert "evaluated on the same images" in capsys.readouterr().err
     assert np.isfinite(ap)
+    for folder, found in ((tmp_path / "gone", "no such folder"), (folds.parent, "no config.json")):
+        assert main(["compare", str(folds), str(folder)]) == 1
+        assert found in capsys.readouterr().err

@@ -14,7 +14,7 @@ from torch import nn
 from hf_detr_ft.model.batch_norms import lay_out_gradient
 
 NO_EPS = 1e-30
-"""What changes no variance of 1; torch 2.11 refuses 0."""
+"""Too little to change a variance of 1; torch 2.11 refuses 0."""
 
 
 def speed_up_affine_blocks(backbone: nn.Module) -> None:
