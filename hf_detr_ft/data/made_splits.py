@@ -94,6 +94,13 @@ def _choose(
     share = config.val_share or DEFAULT_SHARE
     shares = [1 / config.folds] * config.folds if config.folds else [1 - share, share]
     parts = assign_parts(_labels(whole.coco, images), groups, names, shares)
+    filled = len(set(parts.tolist()))
+    if config.folds and filled < config.folds:
+        raise DataError(
+            f"{whole.annotations}: expected images for each of {config.folds} folds, found enough for {filled}, of "
+            f"{pluralize(len(images), 'image')}: near-duplicates and groups are not divided. Make fewer folds, add "
+            "images, or let data.group_by make smaller groups (id: each image alone)."
+        )
     chosen = {name for name, part in zip(names, parts.tolist(), strict=True) if part == (config.fold or 2) - 1}
     how = f"fold {config.fold} of {config.folds} (1 to {config.folds})" if config.folds else percent(share)
     bound = sum(size for size in Counter(groups.tolist()).values() if size > 1)

@@ -97,6 +97,9 @@ def test_photos_that_are_all_much_alike_are_divided_by_a_higher_likeness(root: P
 
 def test_what_cannot_be_divided_is_said(root: Path) -> None:
     coco = read(root)
+    count = len(coco["images"])
+    with pytest.raises(DataError, match=rf"each of {count + 1} folds, found enough for \d+, of {count} images: "):
+        validation(root, folds=count + 1, fold=1)  # before hours go into the folds that there are
     for image in coco["images"]:
         image["video_id"] = 7
     write(root, coco)
