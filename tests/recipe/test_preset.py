@@ -93,6 +93,11 @@ def test_as_many_queries_as_the_fullest_image_has_objects() -> None:
     assert "model.num_queries" not in values(crowded, "--model.config.num_queries", "50")
 
 
+def test_a_new_model_has_no_rows_of_known_classes() -> None:
+    new = ("--model.checkpoint", "null", "--model.backbone", "resnet18")
+    assert "model.reuse_class_rows" not in values(SIZE, *new)
+
+
 def test_what_is_given_decides_the_rest() -> None:
     steps = values(SIZE, "--training.max_steps", "80")
     assert "training.num_train_epochs" not in steps

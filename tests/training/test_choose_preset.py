@@ -1,5 +1,6 @@
 """`training.preset: auto` from the data to the run's recipe: a training, its repetition, its resumption, its memory."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hf_detr_ft.recipe import preset
 from hf_detr_ft.recipe.files import load_recipe
 from hf_detr_ft.run_folder import RECIPE, WEIGHTS
 from hf_detr_ft.training import choose_preset
-from hf_detr_ft.training.choose_preset import apply_preset, count_queries, find_room
+from hf_detr_ft.training.choose_preset import apply_preset, count_queries, find_room, measure_data
 from hf_detr_ft.training.job import Job, prepare_trial
 from tests.fixtures import as_flags, new_model, tiny_detr, write_coco_folder
 
@@ -98,13 +99,13 @@ def test_check_tells_the_choices_too(job: list[str], capsys: pytest.CaptureFixtu
 def test_room_goes_by_what_one_image_takes(
     images: float, least: int, most: int, job: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe, taken = load_recipe(None, job), 2**28
+    recipe, taken, fixed = load_recipe(None, job), 2**28, 2**30
 
     def measured(_: object) -> tuple[int, int]:
-        return 2**20, taken
+        return fixed, taken
 
     monkeypatch.setattr(choose_preset, "measure_images", measured)
-    monkeypatch.setattr(choose_preset, "free_bytes", lambda _: int((2**20 + images * taken) / choose_preset.SHARE) + 1)
+    monkeypatch.setattr(choose_preset, "free_bytes", lambda _: int((fixed + images * taken) / choose_preset.SHARE) + 1)
     splits = load_splits(recipe.data)
     assert least <= find_room(recipe, splits, prepare_trial) <= most
 
@@ -127,6 +128,29 @@ def test_a_training_without_a_preset_is_left_alone(job: list[str]) -> None:
 
 def no_trial(*_: object) -> Job:
     raise AssertionError("a trial")
+
+
+def test_no_memory_is_tried_where_the_trainer_finds_the_batch_itself(job: list[str]) -> None:
+    recipe = load_recipe(None, [*job, "--training.auto_find_batch_size", "true"])
+    chosen = apply_preset(recipe, load_splits(recipe.data), no_trial)
+    assert chosen.training.per_device_train_batch_size == 8
+
+
+def test_what_is_given_wins_over_the_choices_of_the_run_that_goes_on(job: list[str], tmp_path: Path) -> None:
+    before = {"training": {"num_train_epochs": 3}, "augment": {"color_jitter": 0.4}}
+    (tmp_path / RECIPE).write_text(yaml.safe_dump(before))
+    recipe = load_recipe(None, [*job, "--augment.color_jitter", "0.1"])
+    chosen = apply_preset(recipe, load_splits(recipe.data), no_trial, tmp_path)
+    assert (chosen.training.num_train_epochs, chosen.augment.color_jitter) == (3, 0.1)
+    assert chosen.choices.keys() == {"training.num_train_epochs"}
+
+
+def test_the_fullest_image_may_be_one_of_validation(job: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe(None, job)
+    splits = load_splits(recipe.data)
+    monkeypatch.setattr(choose_preset, "most_objects", lambda rows: (len(rows), ""))
+    for either in (splits, replace(splits, train=splits.val, val=splits.train)):
+        assert measure_data(recipe, either).fullest == len(splits.train)
 
 
 def test_queries_are_those_of_the_recipe_or_the_model(job: list[str]) -> None:
