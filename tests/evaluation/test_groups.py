@@ -74,10 +74,32 @@ def test_what_makes_an_image_hard_for_both_cancels_out() -> None:
     row = compare_groups([finder(a)], [finder(b)]).overall
     assert row.value == pytest.approx(0.05, abs=0.01)
     assert row.interval is not None and row.is_told_apart
+    assert row.interval.low < row.value < row.interval.high
     deviation = math.sqrt(0.05 * 0.95 / IMAGES + 2 * ASSUMED_SPREAD**2)
     assert (row.interval.high - row.interval.low) / 2 == pytest.approx(1.97 * deviation, rel=0.15)
     swapped = compare_groups([finder(b)], [finder(a)]).overall
     assert (swapped.value, swapped.interval.low) == (-row.value, pytest.approx(-row.interval.high))
+
+
+def test_one_training_each_leaves_other_seeds_to_an_assumption() -> None:
+    """2,000 images alone would tell such a difference with limits of a hundredth."""
+    a, b = np.ones(2000, dtype=bool), np.ones(2000, dtype=bool)
+    a[:20] = False
+    comparison = compare_groups([finder(a, 2000)], [finder(b, 2000)])
+    interval = comparison.overall.interval
+    assert comparison.spread == ASSUMED_SPREAD and interval is not None
+    assert (interval.high - interval.low) / 2 > 1.96 * math.sqrt(2) * ASSUMED_SPREAD
+
+
+def test_more_trainings_make_their_mean_surer() -> None:
+    """With 2,000 images the seeds alone count; Student's quantile is 4.303 of 2 degrees of freedom, 2.571 of 5."""
+    generator = np.random.default_rng(4)
+    for shares, quantile in (((0.3, 0.5, 0.7), 4.303), ((0.3, 0.5, 0.7) * 2, 2.571)):
+        group = [some(share, generator, 2000) for share in shares]
+        found = estimate_ap(group)["AP"]
+        assert found.interval is not None and found.deviation is not None
+        margin = quantile * found.deviation / math.sqrt(len(group))
+        assert found.interval.high - found.mean == pytest.approx(margin, rel=0.05)
 
 
 def test_images_needed_are_those_that_tell_four_times_out_of_five() -> None:
@@ -103,7 +125,9 @@ def test_seeds_that_differ_more_than_images_tell_are_not_told_apart() -> None:
     generator, told = np.random.default_rng(3), 0
     for _ in range(20):
         a, b = ([some(share, generator, 300) for share in generator.uniform(0.3, 0.7, 3)] for _ in range(2))
-        told += compare_groups(a, b).overall.is_told_apart
+        row = compare_groups(a, b).overall
+        told += row.is_told_apart
+        assert row.images_needed is None, "more images would not do"
     assert told <= 2
 
 
@@ -114,8 +138,23 @@ def test_classes_and_sizes_are_listed_where_there_are_some() -> None:
     per_class = [row for row in evaluate_detections(coco, detections).per_class if row.objects]
     assert names == ["AP50", "AP75", "AP small", "AP medium", "AP large", *(row.name for row in per_class)]
     assert [row.a for row in comparison.others[5:]] == pytest.approx([row.ap for row in per_class])
+    metrics = evaluate_detections(coco, detections).metrics
+    numbers = [metrics[f"map_{name}"] for name in ("50", "75", "small", "medium", "large")]
+    assert [row.a for row in comparison.others[:5]] == pytest.approx(numbers)
     assert comparison.overall.value == 0 and not comparison.overall.is_told_apart
     assert comparison.as_dict()["overall"]["difference"] == 0
+
+
+def test_one_class_is_not_listed_nor_a_size_of_crowds_alone() -> None:
+    ids = range(1, 21)
+    objects = [{"image_id": i, "category_id": 0, "bbox": [0, 0, 50, 50]} for i in ids]
+    coco = {
+        "images": [{"id": i} for i in ids],
+        "categories": [{"id": 0, "name": "disc"}],
+        "annotations": [*objects, {"image_id": 1, "category_id": 0, "bbox": [60, 60, 200, 200], "iscrowd": 1}],
+    }
+    model = matched(coco, Detections(*(np.zeros(0, dtype=int),) * 2, np.zeros(0), np.zeros((0, 4))))
+    assert [row.name for row in compare_groups([model], [model]).others] == ["AP50", "AP75", "AP medium"]
 
 
 def test_other_images_are_refused() -> None:
