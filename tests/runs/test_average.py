@@ -12,7 +12,8 @@ from transformers import pipeline
 from hf_detr_ft.cli import main
 from hf_detr_ft.evaluation.detections import Detections
 from hf_detr_ft.recipe.files import load_recipe
-from hf_detr_ft.run_folder import CARD, CONFIG, DETECTIONS, METRICS, RECIPE, WEIGHTS
+from hf_detr_ft.run_folder import CARD, CONFIG, DETECTIONS, METRICS, RECIPE, WEIGHTS, RunFolder
+from hf_detr_ft.runs.average import choose_checkpoints
 from hf_detr_ft.training.evaluate_model import evaluate_model
 from tests.families import training
 from tests.fixtures import write_coco_folder
@@ -80,6 +81,7 @@ def test_a_run_that_was_ended_has_a_mean_of_all_its_whole_checkpoints(
     (run / "checkpoint-2" / "optimizer.pt").unlink()
     for name in (WEIGHTS, CONFIG):
         (run / name).unlink()
+    assert len(choose_checkpoints(RunFolder(finished), None)) == 3
     before = json.loads((run / METRICS).read_text())
     (run / METRICS).write_text(json.dumps({**before, "test": before["best"]}))
     assert main(["average", str(run)]) == 0
