@@ -1,6 +1,7 @@
 # make quickstart     a first fine-tuning, on drawn photos: no network beyond the package index
 # make check          lint, types and test, the same as CI
 # make test           the test suite
+# make test-oldest    the same with the lowest versions that pyproject.toml lets in, in .venv-oldest
 # make lint           ruff: rules and formatting
 # make types          mypy
 # make format         rewrite the code as `make lint` wants it
@@ -16,6 +17,7 @@
 # HF_DETR_FT_BALLOON=DIR       the balloon data set; without it the tests on real photos are skipped
 
 VENV := .venv
+CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -35,7 +37,7 @@ test: export OMP_NUM_THREADS ?= 1
 endif
 
 .DEFAULT_GOAL := check
-.PHONY: quickstart test lint types check format package package-check clean
+.PHONY: quickstart test test-oldest lint types check format package package-check clean
 
 quickstart: $(STAMP)
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no train.py \
@@ -43,6 +45,13 @@ quickstart: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 10 $(PYTEST_ARGS)
+
+test-oldest: build/oldest.txt
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=$<
+
+build/oldest.txt: pyproject.toml
+	mkdir -p build
+	grep -oE '"[A-Za-z0-9_.-]+(\[[a-z,]+\])?>=[0-9.]+' $< | sed -E 's/"//; s/\[[a-z,]+\]//; s/>=/==/' > $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -66,10 +75,10 @@ package-check: package
 	$(BIN)/python scripts/check_wheel.py dist/hf_detr_ft-*.whl
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find hf_detr_ft tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	@$(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null || { \
 		test -n "$(PYTHON)" || { \
 			echo "error: hf_detr_ft needs Python 3.11 or 3.12, and neither python3, python3.12 nor python3.11 is one." >&2; \
@@ -80,5 +89,5 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "making $(VENV) with $(PYTHON)"; \
 		$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
 			echo "error: $(PYTHON) cannot make a virtual environment (on Debian: apt install python3-venv)." >&2; exit 1; }; }
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
