@@ -23,13 +23,11 @@ LEAST_EPOCHS = 12
 DROP = 0.8
 """Share of the epochs behind which rates are a tenth: DETR's on the balloon photos, 40 of 50."""
 EVALUATIONS = 20
-COLOURS = 0.4
-"""Strength of random colours of few images: AP .490 became .514 (docs/augmentation.md)."""
 BATCH = ("training.per_device_train_batch_size", "training.gradient_accumulation_steps")
 STAGES = "model.trainable_stages"
 FIELDS = (
     *("training.num_train_epochs", *BATCH, "training.learning_rate_drop_epoch", "training.eval_epochs"),
-    *("augment.color_jitter", "model.reuse_class_rows", "model.num_queries", STAGES),
+    *("model.reuse_class_rows", "model.num_queries", STAGES),
 )
 """Fields that may be chosen."""
 
@@ -98,9 +96,7 @@ def _choose_length(recipe: Recipe, size: DataSize) -> dict[str, Choice]:
 
 
 def _choose_measures(recipe: Recipe, size: DataSize) -> Iterator[tuple[str, Choice]]:
-    """Augmentation, class rows and queries."""
-    if size.images < FEW:
-        yield "augment.color_jitter", Choice(COLOURS, f"fewer than {FEW} images")
+    """Class rows and queries."""
     if recipe.model.checkpoint is not None:
         yield "model.reuse_class_rows", Choice(True, "for classes that the checkpoint knows by name, if any")
     if size.fullest > size.queries and "num_queries" not in recipe.model.config:

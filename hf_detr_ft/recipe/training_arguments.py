@@ -21,9 +21,9 @@ class DetrTrainingArguments(TrainingArguments):
     overwrite: bool = False
     """Remove what is in the run folder. Without it, a run folder that exists stops the run."""
     preset: Literal["auto"] | None = None
-    """`auto`: choose what the recipe leaves out of epochs, batch, drop of the rates, evaluations, colours, class rows,
-    queries and frozen parts, by the numbers of images, objects and classes and the memory that is there; each choice is
-    said with its reason, and saved with the run, see docs/few_images.md (DETR: none)."""
+    """`auto`: choose what the recipe leaves out of epochs, batch, drop of the rates, evaluations, class rows, queries
+    and frozen parts, by the numbers of images, objects and classes and the memory that is there; each choice is said
+    with its reason, and saved with the run, see docs/few_images.md (DETR: none)."""
     learning_rate: float = bounded(1e-4, 0)
     """Learning rate of the transformer and the heads, for AdamW (DETR: 1e-4)."""
     backbone_learning_rate: float = bounded(1e-5, 0)

@@ -76,7 +76,7 @@ def test_a_training_says_what_it_chose_repeats_it_and_goes_on_with_it_whatever_m
         assert f"chosen    {line}" in said
     training = read(run)["training"]
     assert [training[name.partition(".")[2]] for name in preset.BATCH] == [4, 2]
-    assert read(run)["augment"]["color_jitter"] == 0.4
+    assert read(run)["model"]["reuse_class_rows"] is True
     monkeypatch.undo()
     monkeypatch.setattr(choose_preset, "find_room", no_room)
     assert main(["train", str(run / RECIPE), "--training.output_dir", str(repeated)]) == 0
@@ -137,11 +137,11 @@ def test_no_memory_is_tried_where_the_trainer_finds_the_batch_itself(job: list[s
 
 
 def test_what_is_given_wins_over_the_choices_of_the_run_that_goes_on(job: list[str], tmp_path: Path) -> None:
-    before = {"training": {"num_train_epochs": 3}, "augment": {"color_jitter": 0.4}}
+    before = {"training": {"num_train_epochs": 3}, "model": {"reuse_class_rows": True}}
     (tmp_path / RECIPE).write_text(yaml.safe_dump(before))
-    recipe = load_recipe(None, [*job, "--augment.color_jitter", "0.1"])
+    recipe = load_recipe(None, [*job, "--model.reuse_class_rows", "false"])
     chosen = apply_preset(recipe, load_splits(recipe.data), no_trial, tmp_path)
-    assert (chosen.training.num_train_epochs, chosen.augment.color_jitter) == (3, 0.1)
+    assert (chosen.training.num_train_epochs, chosen.model.reuse_class_rows) == (3, False)
     assert chosen.choices.keys() == {"training.num_train_epochs"}
 
 
