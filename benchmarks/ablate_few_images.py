@@ -1,17 +1,19 @@
-"""`python benchmarks/ablate_few_images.py FOLDER [IMAGES …] [BALLOON]`: what measures for few images bring.
+"""`python benchmarks/ablate_few_images.py FOLDER [IMAGES …] [BALLOON] [--steps N]`: what measures for few images bring.
 
 The tiny D-FINE learns balloons, and stars and fish that it knows, from 30, 120 and 500 drawn photos, with 3 seeds each;
 AP is that of 200 other photos, evaluated at the end. From the balloon photos, whose folder is BALLOON, it learns in
 three folds of those for training, 100 steps each; AP is that of the folds' detections together. Each row is compared
 with the first, by `hf-detr-ft compare`. What is there in FOLDER is not trained again. About five minutes on one core
 for each row of drawn photos, ten of the balloon photos.
+
+With `--steps` all trainings have so many (give another FOLDER), with `--measure NAME …` the table has these rows alone.
 """
 
+import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from hf_detr_ft.evaluation.groups import Group, compare_groups, estimate_ap
 from hf_detr_ft.report.read_group import find_runs, read_group
@@ -50,14 +52,21 @@ MEASURES: dict[str, dict[str, str]] = {
 TOGETHER = ("average of the weights", "rows of known classes", "mosaics", "copy-paste")
 
 
-class Photos(NamedTuple):
-    """Photos that are learned from."""
+@dataclass(frozen=True)
+class Photos:
+    """Photos that are learned from.
+
+    Attributes:
+        name: of the table.
+        values: of the recipe, by field.
+        steps: of a training.
+        series: flags of `train` for several runs.
+    """
 
     name: str
     values: dict[str, str]
     steps: int
     series: tuple[str, ...]
-    """Flags of `train` for several runs."""
 
 
 def find_photos(argument: str) -> Photos:
@@ -82,23 +91,32 @@ def train(folder: Path, photos: Photos, values: dict[str, str]) -> Group:
     return read_group(find_runs(str(folder)))[0]
 
 
-def measure(folder: Path, arguments: Sequence[str]) -> None:
+def measure(folder: Path, photos: Photos, names: list[str]) -> None:
     """Prints a row for each measure, as soon as it is trained."""
     rows = {**MEASURES, "together": {key: value for name in TOGETHER for key, value in MEASURES[name].items()}}
-    for photos in map(find_photos, arguments):
-        print(f"\n{photos.name}\n\n| measure | AP | AP50 | more than none |\n|---|---|---|---|", flush=True)
-        base: Group = []
-        for name, values in rows.items():
-            if photos.name == "balloon" and name == "rows of known classes":
-                continue  # it knows no balloons
-            group = train(folder / photos.name.split()[0] / name.replace(" ", "_"), photos, values)
-            base = base or group
-            ap, ap_50 = estimate_ap(group).values()
-            row = compare_groups(base, group).overall
-            limits = "" if row.interval is None else f" ({row.interval.low:+.3f} to {row.interval.high:+.3f})"
-            difference = f"{row.value:+.3f}{limits}{' *' if row.is_told_apart else ''}"
-            print(f"| {name} | {ap.mean:.3f} ± {ap.deviation:.3f} | {ap_50.mean:.3f} | {difference} |", flush=True)
+    print(
+        f"\n{photos.name}, {photos.steps} steps\n\n| measure | AP | AP50 | more than none |\n|---|---|---|---|",
+        flush=True,
+    )
+    base: Group = []
+    for name in ["none", *(names or [name for name in rows if name != "none"])]:
+        if photos.name == "balloon" and name == "rows of known classes":
+            continue  # it knows no balloons
+        group = train(folder / photos.name.split()[0] / name.replace(" ", "_"), photos, rows[name])
+        base = base or group
+        ap, ap_50 = estimate_ap(group).values()
+        row = compare_groups(base, group).overall
+        limits = "" if row.interval is None else f" ({row.interval.low:+.3f} to {row.interval.high:+.3f})"
+        difference = f"{row.value:+.3f}{limits}{' *' if row.is_told_apart else ''}"
+        print(f"| {name} | {ap.mean:.3f} ± {ap.deviation:.3f} | {ap_50.mean:.3f} | {difference} |", flush=True)
 
 
 if __name__ == "__main__":
-    measure(Path(sys.argv[1]), sys.argv[2:] or list(map(str, STEPS)))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("photos", nargs="*", default=list(map(str, STEPS)))
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--measure", nargs="+", default=[], choices=[*MEASURES, "together"])
+    given = parser.parse_args()
+    for photos in map(find_photos, given.photos):
+        measure(given.folder, replace(photos, steps=given.steps or photos.steps), given.measure)
