@@ -2,7 +2,7 @@
 
 import sys
 
-from hf_detr_ft.cli import main
+from hf_detr_ft.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    sys.exit(program(["train", *sys.argv[1:]]))

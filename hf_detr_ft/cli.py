@@ -1,8 +1,10 @@
 """The command line: arguments in, one function of `runs/` called, an exit status out."""
 
+import atexit
 import errno
 import gc
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -19,6 +21,27 @@ from hf_detr_ft.verb_arguments.recipe_options import take_check_options, take_se
 
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ELOOP)
 """Errors of the system for a full disk, a folder that is not the user's, or links that lead round in circles."""
+
+
+def program(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb as all that a process does; see `main`."""
+    statuses: list[int] = []
+    atexit.register(_leave, statuses)  # before other libraries register what is theirs, so it comes after them
+    statuses.append(main(arguments))
+    return statuses[0]
+
+
+def _leave(statuses: Sequence[int]) -> None:
+    """Ends a process that trained beside others without the interpreter's own end.
+
+    A thread of the process group may not be through with its last message there, and abort the process, and with it
+    all that its launcher started.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if statuses and distributed is not None and distributed.is_available() and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(statuses[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -153,4 +176,4 @@ def run_recipe(verb: str, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

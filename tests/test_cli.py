@@ -273,6 +273,35 @@ def test_the_process_ends_with_the_status(tmp_path: Path):
     assert ended.stderr == "error: missing.yaml: no such recipe. Expected a YAML file\n"
 
 
+ENDING = """
+import atexit, sys
+import hf_detr_ft.cli as cli
+
+class Kept:
+    def __del__(self):
+        print("the interpreter's end")
+
+def main(arguments):
+    atexit.register(print, "what others registered")
+    if sys.argv[1] == "group":
+        import torch.distributed
+        torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=0, world_size=1)
+    return 3
+
+kept, cli.main = Kept(), main
+sys.exit(cli.program())
+"""
+
+
+@pytest.mark.parametrize(("kind", "last"), [("alone", ["the interpreter's end"]), ("group", [])])
+def test_a_process_of_a_group_ends_before_the_interpreter_takes_its_threads_apart(
+    kind: str, last: list[str], tmp_path: Path
+):
+    command = [sys.executable, "-c", ENDING, kind, str(tmp_path / "group")]
+    ended = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.splitlines()) == (3, ["what others registered", *last]), ended.stderr
+
+
 LARGE = ("torch", "torchvision", "transformers", "accelerate", "datasets", "timm", "albumentations", "matplotlib")
 """Libraries that take 0.3 to 3 s to import each, alone or with what they import in turn."""
 EARLY = {

@@ -1,6 +1,5 @@
 """`hf-detr-ft train RECIPE`: from a recipe to a run folder."""
 
-import atexit
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -60,7 +59,6 @@ def train(path: Path | None, flags: Sequence[str] = (), model_builder: ModelBuil
             if is_first:
                 finish_folder(run, job, time.monotonic() - started)
             PartialState().wait_for_everyone()  # nobody waits for what follows
-            atexit.register(PartialState().destroy_process_group)  # else a thread of gloo's may abort the process
             if is_first:
                 publish(run, recipe)
                 for line in report_training(run, job):
