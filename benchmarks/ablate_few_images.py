@@ -99,7 +99,7 @@ def measure(folder: Path, photos: Photos, names: list[str]) -> None:
         flush=True,
     )
     base: Group = []
-    for name in ["none", *(names or [name for name in rows if name != "none"])]:
+    for name in dict.fromkeys(["none", *(names or rows)]):
         if photos.name == "balloon" and name == "rows of known classes":
             continue  # it knows no balloons
         group = train(folder / photos.name.split()[0] / name.replace(" ", "_"), photos, rows[name])

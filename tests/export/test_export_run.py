@@ -206,7 +206,15 @@ def test_other_families_and_formats_keep_their_boxes_on_images_of_any_size(famil
                 module.running_var.uniform_(0.5, 2)
     chosen, path = FORMATS[kind], tmp_path / f"model{FORMATS[kind].suffix}"
     chosen.write(network, path, describe(model, processor, "run", "fp32"), lambda: iter(()))
-    check_shapes(chosen.open(path), network, "model")
+    run = chosen.open(path)
+    check_shapes(run, network, "model")
+    images = network.example(1, network.least * 2 + 1, network.least + 3)
+    with torch.inference_mode():
+        wanted = [output.numpy() for output in network(*images)]
+    found = run(*(part.numpy() for part in images))
+    assert [output.shape for output in found] == [output.shape for output in wanted]
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(np.sort(ours, axis=1), np.sort(theirs, axis=1), atol=1e-3)
 
 
 def test_an_operator_that_onnx_has_not_is_said_in_few_words(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
